@@ -1,0 +1,1 @@
+"""The computation: plain torch, never imports ComfyUI."""

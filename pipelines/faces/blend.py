@@ -1,0 +1,73 @@
+"""Put a changed face back into its picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .align import apply, invert
+from .sampling import blur, pixel_grid, resize, sample
+
+
+def paste(canvas: Tensor, face: Tensor, transform: np.ndarray, mask: Tensor) -> Tensor:
+    """Paste an aligned face onto a picture.
+
+    Args:
+        canvas: ``(1, C, H, W)``; it is not changed.
+        face: ``(1, C, S, S)``.
+        transform: affine map from the picture to the crop, ``(2, 3)``.
+        mask: ``(1, 1, S, S)`` in [0, 1]; where it is 0 the picture stays bit for bit.
+
+    Returns:
+        A new picture ``(1, C, H, W)``.
+    """
+    size = face.shape[-1]
+    back = invert(transform)
+    corners = apply(back, np.array([[0.0, 0.0], [size, 0.0], [0.0, size], [size, size]]))
+    height, width = canvas.shape[-2:]
+    x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [width, height])
+    x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int), 0, [width, height])
+    if x1 <= x0 or y1 <= y0:
+        return canvas.clone()
+    shrink = 1 / float(np.sqrt(abs(np.linalg.det(back[:, :2]))))
+    both = torch.cat([face, mask.to(face.dtype)], 1)
+    if shrink > 1.5:
+        target = max(8, round(size / shrink))
+        both, factor = resize(both, target, target), target / size
+    else:
+        both, factor = blur(both, 0.35 * shrink) if shrink > 1.0 else both, 1.0
+    matrix = torch.from_numpy(transform).to(torch.float32)
+    grid = pixel_grid(int(y1 - y0), int(x1 - x0)) + torch.tensor([float(x0), float(y0)])
+    seen = sample(both, ((grid @ matrix[:, :2].T + matrix[:, 2]) * factor).to(face.device), padding="zeros")
+    pixels, alpha = seen[:, :-1], seen[:, -1:]
+    # Past the crop's border the lookup fades to black: undo that with a mask that fades alike.
+    inside = sample(torch.ones_like(both[:, :1]), ((grid @ matrix[:, :2].T + matrix[:, 2]) * factor).to(face.device), padding="zeros")
+    pixels = pixels / inside.clamp(min=1e-3)
+    result = canvas.clone()
+    window = result[..., y0:y1, x0:x1]
+    result[..., y0:y1, x0:x1] = torch.where(alpha > 0, torch.lerp(window, pixels.to(window), alpha.to(window)), window)
+    return result
+
+
+def match_colour(face: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Shift and scale ``face`` so that its colours inside ``mask`` have the mean and spread of ``reference`` (Reinhard 2001, in Lab).
+
+    Args:
+        face, reference: ``(1, 3, H, W)``, RGB in [0, 1].
+        mask: ``(1, 1, H, W)``; an empty mask leaves the face as it is.
+    """
+    from kornia.color import lab_to_rgb, rgb_to_lab
+
+    weight = mask / mask.sum().clamp(min=1e-6)
+    if float(mask.sum()) < 16:
+        return face
+    source, target = rgb_to_lab(face.clamp(0, 1)), rgb_to_lab(reference.clamp(0, 1))
+
+    def moments(lab: Tensor) -> tuple[Tensor, Tensor]:
+        mean = (lab * weight).sum((2, 3), keepdim=True)
+        return mean, (((lab - mean) ** 2 * weight).sum((2, 3), keepdim=True)).sqrt()
+
+    (mean_s, std_s), (mean_t, std_t) = moments(source), moments(target)
+    gain = (std_t / std_s.clamp(min=0.5)).clamp(0.7, 1.4)
+    return lab_to_rgb((source - mean_s) * gain + mean_t, clip=True)

@@ -1,0 +1,173 @@
+"""What is known of a face: the plan that a user can look at, edit and render again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ..errors import InputError
+
+Origin = Literal["measured", "interpolated", "manual"]
+ORIGINS: tuple[str, ...] = get_args(Origin)
+
+PLAN_FORMAT = "faceveil.faces/1"
+
+# iBUG 68: mirror partner of each point, for flipped faces.
+MIRROR = np.array(
+    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]
+    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+)
+JAW, BROWS, NOSE = slice(0, 17), slice(17, 27), slice(27, 36)
+EYE_A, EYE_B = slice(36, 42), slice(42, 48)
+MOUTH, INNER_MOUTH = slice(48, 68), slice(60, 68)
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in one picture.
+
+    Attributes:
+        box: ``(x1, y1, x2, y2)`` in pixels of the picture; a pixel's centre is at index + 0.5.
+        landmarks: 68 iBUG points ``(x, y)`` in pixels, or none when only the box is known.
+        score: the detector's confidence, 0 to 1.
+        image: index of the picture in its batch.
+        track: which person this is over several pictures, when somebody said so.
+        origin: ``measured`` by a detector, ``interpolated`` between frames, or drawn by hand (``manual``).
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: tuple[tuple[float, float], ...] = ()
+    score: float = 1.0
+    image: int = 0
+    track: int | None = None
+    origin: Origin = "measured"
+
+    def __post_init__(self) -> None:
+        values = [*self.box, *(v for point in self.landmarks for v in point), self.score]
+        if len(self.box) != 4 or not all(math.isfinite(v) for v in values):
+            raise InputError("a face needs a box of four finite numbers and finite landmarks; detect it again")
+        if self.box[2] <= self.box[0] or self.box[3] <= self.box[1]:
+            raise InputError(f"the face box {self.box} is empty; give x1 < x2 and y1 < y2")
+        if len(self.landmarks) not in (0, 68):
+            raise InputError(f"a face has 68 landmarks or none, got {len(self.landmarks)}")
+        if self.origin not in ORIGINS:
+            raise InputError(f"face origin {self.origin!r} is not one of {', '.join(ORIGINS)}")
+
+    @property
+    def points(self) -> np.ndarray:
+        """Landmarks as a float64 array ``(68, 2)``.
+
+        Raises:
+            InputError: only the box of this face is known.
+        """
+        if not self.landmarks:
+            raise InputError("this face has no landmarks, so it can be redacted but not replaced")
+        return np.asarray(self.landmarks, dtype=np.float64)
+
+    @property
+    def size(self) -> float:
+        """Longer side of the box in pixels."""
+        return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    @property
+    def area(self) -> float:
+        return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+
+    def with_points(self, points: np.ndarray) -> Face:
+        """The same face with other landmarks ``(68, 2)``."""
+        return replace(self, landmarks=tuple((float(x), float(y)) for x, y in points))
+
+    def moved(self, dx: float, dy: float) -> Face:
+        """The same face in a picture whose origin lies at ``(-dx, -dy)``."""
+        x1, y1, x2, y2 = self.box
+        landmarks = tuple((x + dx, y + dy) for x, y in self.landmarks)
+        return replace(self, box=(x1 + dx, y1 + dy, x2 + dx, y2 + dy), landmarks=landmarks)
+
+
+class Faces(tuple[Face, ...]):
+    """The faces of one or more pictures, in a fixed order; round-trips through JSON."""
+
+    def __new__(cls, faces: Iterable[Face] = ()) -> Faces:
+        return super().__new__(cls, tuple(faces))
+
+    def of_image(self, index: int) -> Faces:
+        return Faces(face for face in self if face.image == index)
+
+    def to_json(self) -> str:
+        rows = []
+        for face in self:
+            row: dict[str, Any] = {
+                "box": [round(v, 3) for v in face.box],
+                "landmarks": [[round(x, 3), round(y, 3)] for x, y in face.landmarks],
+                "score": round(face.score, 4), "image": face.image, "origin": face.origin,
+            }
+            if face.track is not None:
+                row["track"] = face.track
+            rows.append(row)
+        return json.dumps({"format": PLAN_FORMAT, "faces": rows})
+
+    @classmethod
+    def from_json(cls, text: str) -> Faces:
+        """Read a plan.
+
+        Raises:
+            InputError: the text is not JSON, not a plan of this version, or holds an impossible face.
+        """
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"the face plan is not JSON ({error}); save it again from Detect Faces") from None
+        if not isinstance(document, dict) or document.get("format") != PLAN_FORMAT:
+            raise InputError(f"the face plan is not of format {PLAN_FORMAT}; save it again from Detect Faces")
+        try:
+            return cls(_face_from_row(row) for row in document["faces"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"the face plan holds a face that cannot be read ({error}); mend or remove it") from None
+
+
+def _face_from_row(row: dict[str, Any]) -> Face:
+    return Face(
+        box=tuple(float(v) for v in row["box"]),  # type: ignore[arg-type]  # length is checked by Face
+        landmarks=tuple((float(x), float(y)) for x, y in row.get("landmarks", [])),
+        score=float(row.get("score", 1.0)), image=int(row.get("image", 0)),
+        track=None if row.get("track") is None else int(row["track"]), origin=row.get("origin", "manual"),
+    )
+
+
+def eye_centres(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centres of the eyelid points, image-left eye first, each ``(2,)``."""
+    return points[EYE_A].mean(0), points[EYE_B].mean(0)
+
+
+def inter_ocular(points: np.ndarray) -> float:
+    """Distance between the eye centres (IOD), the unit of length on a face, in pixels."""
+    left, right = eye_centres(points)
+    return float(np.linalg.norm(right - left))
+
+
+def yaw_proxy(points: np.ndarray) -> float:
+    """Sideways offset of the nose bridge from the middle of the jaw ends, in IOD: 0 frontal, about +-.5 at 35 degrees."""
+    left, right = eye_centres(points)
+    across = (right - left) / np.linalg.norm(right - left)
+    ends = (points[0:3].mean(0) + points[14:17].mean(0)) / 2
+    return float((points[27:31].mean(0) - ends) @ across / np.linalg.norm(right - left))
+
+
+def mouth_gap(points: np.ndarray) -> float:
+    """Opening between the inner lips, in IOD."""
+    return float(np.linalg.norm(points[65:68].mean(0) - points[61:64].mean(0)) / inter_ocular(points))
+
+
+def eye_opening(points: np.ndarray) -> float:
+    """Mean height-to-width ratio of the two eyelid openings."""
+    ratios = []
+    for eye in (points[EYE_A], points[EYE_B]):
+        height = (np.linalg.norm(eye[1] - eye[5]) + np.linalg.norm(eye[2] - eye[4])) / 2
+        ratios.append(height / max(float(np.linalg.norm(eye[3] - eye[0])), 1e-6))
+    return float(np.mean(ratios))

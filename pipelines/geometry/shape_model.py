@@ -1,0 +1,211 @@
+"""A 3D shape model of the 68 landmarks, learned from flat pictures.
+
+Non-rigid structure from motion under weak perspective (Bregler et al. 2000, with the Gaussian prior of Torresani et al.
+2008): every face is the same linear model seen by its own camera, and the spread of head turns in the pictures tells the
+depth. Axes: x to the right, y up, z towards the viewer, in inter-ocular distances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..faces.face import MIRROR
+
+# Where the depth starts from: proportions of an adult head, image-left half and middle line (mirrored for the rest).
+_DEPTH_JAW = (-0.90, -0.85, -0.75, -0.63, -0.48, -0.28, -0.06, 0.13, 0.18)
+_DEPTH_BROW = (-0.20, -0.04, 0.09, 0.18, 0.23)
+_DEPTH_BRIDGE = (0.23, 0.35, 0.47, 0.59)
+_DEPTH_NOSTRIL = (0.25, 0.34, 0.36)
+_DEPTH_EYE = (-0.10, 0.02, 0.05, 0.00, 0.03, 0.00)
+_DEPTH_LIPS = {48: 0.15, 49: 0.31, 50: 0.38, 51: 0.40, 57: 0.36, 58: 0.33, 59: 0.26, 60: 0.14, 61: 0.29, 62: 0.32, 66: 0.31, 67: 0.28}
+
+# The jaw line of a turned head slides over the skin, so it does not tell where the head points.
+_STEADY = np.r_[17:68]
+_FLIP_Y = np.array([1.0, -1.0])
+
+
+@dataclass(frozen=True)
+class ShapeFit:
+    """How a shape model explains landmarks.
+
+    Attributes:
+        camera: first two rows of the rotation times the scale in pixels, ``(2, 3)``.
+        shift: where the model's origin lies in the picture, ``(2,)`` (y up).
+        coefficients: ``(K,)``, unit variance.
+        rotation: ``(3, 3)``.
+    """
+
+    camera: np.ndarray
+    shift: np.ndarray
+    coefficients: np.ndarray
+    rotation: np.ndarray
+
+    def project(self, shape: np.ndarray) -> np.ndarray:
+        """Points ``(N, 3)`` of the model to pixels ``(N, 2)``, y down."""
+        return (shape @ self.camera.T + self.shift) * _FLIP_Y
+
+    @property
+    def yaw(self) -> float:
+        """Turn of the head in degrees, positive towards image right."""
+        return float(np.degrees(np.arctan2(self.rotation[0, 2], self.rotation[2, 2])))
+
+    @property
+    def pitch(self) -> float:
+        """Nod of the head in degrees, positive upwards."""
+        return float(np.degrees(np.arcsin(np.clip(self.rotation[1, 2], -1, 1))))
+
+
+@dataclass(frozen=True)
+class ShapeModel:
+    """Linear model of 68 points in space.
+
+    Attributes:
+        mean: ``(68, 3)``.
+        modes: ``(K, 68, 3)``, scaled so that coefficients have unit variance.
+        noise: standard deviation of a measured point around the model, in IOD.
+    """
+
+    mean: np.ndarray
+    modes: np.ndarray
+    noise: float
+
+    def shape(self, coefficients: np.ndarray) -> np.ndarray:
+        """``(68, 3)`` from ``(K,)``."""
+        return self.mean + np.tensordot(coefficients, self.modes, 1)
+
+    def fit(self, points: np.ndarray, rounds: int = 6) -> ShapeFit:
+        """Camera and coefficients of one face from 68 pixels ``(68, 2)``, y down."""
+        flat = points * _FLIP_Y
+        coefficients = np.zeros(len(self.modes))
+        for _ in range(rounds):
+            camera, shift, rotation = weak_perspective(self.shape(coefficients)[_STEADY], flat[_STEADY])
+            coefficients = self._coefficients(flat[None], camera[None], shift[None])[0][0]
+        return ShapeFit(camera, shift, coefficients, rotation)
+
+    def _coefficients(self, flat: np.ndarray, camera: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior mean ``(N, K)`` and covariance ``(N, K, K)`` of the coefficients."""
+        n, k = len(flat), len(self.modes)
+        seen = np.tensordot(camera, self.modes, (2, 2)).transpose(0, 3, 1, 2).reshape(n, -1, k)
+        rest = (flat - self.mean @ _t(camera) - shift[:, None]).reshape(n, -1, 1)
+        # The noise is in model units, the measurement in pixels.
+        noise = (self.noise * np.linalg.norm(camera, axis=(1, 2)) / np.sqrt(2)) ** 2
+        covariance = np.linalg.inv(_t(seen) @ seen / noise[:, None, None] + np.eye(k))
+        return (covariance @ (_t(seen) @ rest))[..., 0] / noise[:, None], covariance
+
+
+def weak_perspective(shape: np.ndarray, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scaled orthographic cameras that take ``shape`` ``(..., N, 3)`` to ``flat`` ``(..., N, 2)``, y up, by least squares.
+
+    Returns:
+        Rotation rows times scale ``(..., 2, 3)``, shift ``(..., 2)``, rotation ``(..., 3, 3)``.
+    """
+    mu_s, mu_f = shape.mean(-2, keepdims=True), flat.mean(-2, keepdims=True)
+    centred, target = shape - mu_s, flat - mu_f
+    # The nearest orthogonal rows to the affine fit are a start, not the optimum.
+    affine = np.linalg.solve(_t(centred) @ centred, _t(centred) @ target)
+    u, d, vt = np.linalg.svd(_t(affine), full_matrices=False)
+    rows, scale = u @ vt, d.mean(-1)
+    rotation = np.concatenate([rows, np.cross(rows[..., 0, :], rows[..., 1, :])[..., None, :]], -2)
+    for _ in range(4):
+        x, y, z = np.moveaxis(centred @ _t(rotation), -1, 0)
+        s, zero = scale[..., None], np.zeros_like(x)
+        jacobian = np.concatenate([np.stack([zero, s * z, -s * y, x], -1), np.stack([-s * z, zero, s * x, y], -1)], -2)
+        rest = np.concatenate([target[..., 0] - s * x, target[..., 1] - s * y], -1)[..., None]
+        step = np.linalg.solve(_t(jacobian) @ jacobian, _t(jacobian) @ rest)[..., 0]
+        rotation = _rotate(step[..., :3]) @ rotation
+        scale = scale + step[..., 3]
+    camera = scale[..., None, None] * rotation[..., :2, :]
+    return camera, (mu_f - mu_s @ _t(camera))[..., 0, :], rotation
+
+
+def _t(matrix: np.ndarray) -> np.ndarray:
+    return np.swapaxes(matrix, -1, -2)
+
+
+def _rotate(axis: np.ndarray) -> np.ndarray:
+    """Rotation matrices ``(..., 3, 3)`` of rotation vectors ``(..., 3)`` (Rodrigues)."""
+    angle = np.linalg.norm(axis, axis=-1)[..., None, None]
+    x, y, z = np.moveaxis(axis, -1, 0)
+    zero = np.zeros_like(x)
+    k = np.stack([np.stack([zero, -z, y], -1), np.stack([z, zero, -x], -1), np.stack([-y, x, zero], -1)], -2)
+    # sinc keeps both factors finite at no rotation.
+    return np.eye(3) + np.sinc(angle / np.pi) * k + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * (k @ k)
+
+
+def learn_shape_model(
+    points: np.ndarray, weights: np.ndarray, components: int = 40, rounds: int = 15, noise: float = 0.012
+) -> tuple[ShapeModel, np.ndarray]:
+    """Learn the model and the coefficients of each face.
+
+    Args:
+        points: ``(N, 68, 2)`` landmarks in IOD units, y down; add mirror images for a symmetric model.
+        weights: ``(N,)``, how much each face counts.
+        components: K.
+        noise: expected error of a landmark in IOD; fixed, because the modes would otherwise explain it away.
+
+    Returns:
+        The model and the posterior coefficients ``(N, K)``.
+    """
+    flat = points * _FLIP_Y
+    n = len(flat)
+    weights = weights / weights.mean()
+    mean = np.concatenate([np.average(flat, axis=0, weights=weights), _start_depth()[:, None]], 1)
+    mean = _symmetric(mean)
+    rng = np.random.default_rng(0)
+    centred = flat - mean[:, :2]
+    _, s, vt = np.linalg.svd((centred * np.sqrt(weights)[:, None, None]).reshape(n, -1)[rng.permutation(n)[:4000]], full_matrices=False)
+    scale = s[:components] / np.sqrt(min(n, 4000))
+    modes = np.zeros((components, 68, 3))
+    modes[:, :, :2] = (vt[:components] * scale[:, None]).reshape(components, 68, 2) * 0.7
+    model = ShapeModel(mean, modes, noise)
+    coefficients = np.zeros((n, components))
+    for _ in range(rounds):
+        shapes = model.mean[None] + np.einsum("nk,kpj->npj", coefficients, model.modes)
+        camera, shift, _ = weak_perspective(shapes[:, _STEADY], flat[:, _STEADY])
+        coefficients, covariance = model._coefficients(flat, camera, shift)
+        model = _maximise(flat, weights, camera, shift, coefficients, covariance, model)
+    return model, coefficients
+
+
+def _maximise(
+    flat: np.ndarray, weights: np.ndarray, camera: np.ndarray, shift: np.ndarray,
+    coefficients: np.ndarray, covariance: np.ndarray, model: ShapeModel,
+) -> ShapeModel:
+    """The M step: mean and modes by one weighted least-squares problem a landmark, pulled to the last depth."""
+    n, k = coefficients.shape
+    extended = np.concatenate([np.ones((n, 1)), coefficients], 1)
+    second = np.einsum("na,nb->nab", extended, extended)
+    second[:, 1:, 1:] += covariance
+    gram = _t(camera) @ camera
+    weighted = (second * weights[:, None, None]).reshape(n, -1)
+    system = (weighted.T @ gram.reshape(n, 9)).reshape(k + 1, k + 1, 3, 3).transpose(0, 2, 1, 3).reshape(3 * (k + 1), -1)
+    ridge = 1e-3 * n
+    old = np.concatenate([model.mean[None], model.modes]).transpose(1, 0, 2).reshape(68, -1)
+    back = (flat - shift[:, None]) @ camera
+    target = np.tensordot(back, extended * weights[:, None], (0, 0)).transpose(0, 2, 1).reshape(68, -1)
+    solved = np.linalg.solve(system + ridge * np.eye(len(system)), (target + ridge * old).T).T.reshape(68, k + 1, 3)
+    mean = _symmetric(solved[:, 0])
+    modes = solved[:, 1:].transpose(1, 0, 2)
+    # Keep the prior at unit variance: fold the coefficients' spread into the modes.
+    spread = ((coefficients * weights[:, None]).T @ coefficients + np.tensordot(weights, covariance, 1)) / weights.sum()
+    values, vectors = np.linalg.eigh(spread)
+    modes = np.tensordot((vectors * np.sqrt(np.maximum(values, 1e-9))).T, modes, 1)
+    return ShapeModel(mean, modes, model.noise)
+
+
+def _symmetric(shape: np.ndarray) -> np.ndarray:
+    return (shape + shape[MIRROR] * np.array([-1.0, 1.0, 1.0])) / 2
+
+
+def _start_depth() -> np.ndarray:
+    depth = np.zeros(68)
+    depth[0:9], depth[17:22], depth[27:31] = _DEPTH_JAW, _DEPTH_BROW, _DEPTH_BRIDGE
+    depth[31:34], depth[36:42] = _DEPTH_NOSTRIL, _DEPTH_EYE
+    for index, value in _DEPTH_LIPS.items():
+        depth[index] = value
+    filled = np.zeros(68, bool)
+    filled[[*range(0, 9), *range(17, 22), *range(27, 34), *range(36, 42), *_DEPTH_LIPS]] = True
+    depth[~filled] = depth[MIRROR[~filled]]
+    return depth

@@ -1,0 +1,279 @@
+"""The appearance model: region-wise Gaussian PCA of log-detail, with a 3D shape code, conditioned on lean attributes.
+
+Per region one joint vector ``v = [texture code, shape code] = W a + E z``: ``a`` are attributes that the new face must share
+with the photo (sex look, group, light, beard, roughness, head turn, mouth), ``z`` is what makes a person. Bases hold the
+mirror-symmetric and the antisymmetric half of a face, so that mirroring is a change of signs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....weights.builtin import open_builtin
+from ...errors import WeightsError
+from ...faces.sampling import blur, resize
+from ...geometry.shape_model import ShapeModel
+from .frame import REGIONS, SIZE, Frame, Guides
+from .layers import Measures, Splitter
+
+FORMAT = "faceveil.appearance/1"
+FILE = "appearance.safetensors"
+LUMA_SIZE = {"eyes": 256, "nose": 256, "mouth": 256, "base": 192}
+CHROMA_SIZE = 64
+LABELS = ("male", "white", "black", "asian", "latino")
+CLIP = 1.8
+"""Photos are harsher than the training faces: attributes are cut here, in standard deviations."""
+PATTERN = 4
+"""Components of the light pattern that condition the model."""
+
+Codes = dict[str, np.ndarray]
+"""Region name to texture code ``(K,)``."""
+
+
+@dataclass(frozen=True)
+class RegionBasis:
+    """PCA of one region.
+
+    Attributes:
+        mean: symmetric half, ``(P,)``: luma pixels under the mask, then chroma.
+        basis: ``(P, K)``.
+        sign: ``(K,)``, +1 for symmetric components, -1 for antisymmetric ones.
+        regress: W, ``(A + 1, K + S)``.
+        residual: E, ``(K + S, Z)``.
+        to_identity: ridge from the texture code to a recogniser's embedding, ``(K, D)``.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    sign: np.ndarray
+    regress: np.ndarray
+    residual: np.ndarray
+    to_identity: np.ndarray
+
+    @property
+    def components(self) -> int:
+        return len(self.sign)
+
+
+@dataclass(frozen=True)
+class AttributeSpace:
+    """How attributes are formed and standardised.
+
+    Attributes:
+        labels: ridge from a dlib embedding with a trailing 1 to the labels, ``(129, 5)``.
+        pattern_mean, pattern_basis: PCA of the light pattern, ``(768,)`` and ``(768, 4)``.
+        mean, std: of each attribute.
+    """
+
+    labels: np.ndarray
+    pattern_mean: np.ndarray
+    pattern_basis: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+
+    def raw(self, labels: np.ndarray, measures: Measures) -> np.ndarray:
+        pattern = (measures.pattern - self.pattern_mean) @ self.pattern_basis
+        return np.concatenate([labels, pattern, measures.values])
+
+    def vector(self, embedding: np.ndarray, measures: Measures) -> np.ndarray:
+        """Standardised attributes of a photo with a trailing 1, ``(A + 1,)``; labels are made definite, values clipped."""
+        guess = np.append(embedding, 1.0) @ self.labels
+        definite = np.full(len(LABELS), -0.95)
+        definite[1 + int(np.argmax(guess[1:]))] = 0.9
+        labels = 0.5 * definite + 0.5 * np.clip(guess, -1, 1)
+        labels[0] = np.clip(2.5 * guess[0], -1.1, 1.1)
+        standard = (self.raw(labels, measures) - self.mean) / self.std
+        return np.append(np.clip(standard, -CLIP, CLIP), 1.0)
+
+
+class AppearanceModel:
+    """Everything the method needs, read-only after loading."""
+
+    def __init__(
+        self, mean_shape: np.ndarray, shapes: ShapeModel, regions: dict[str, RegionBasis], attributes: AttributeSpace,
+        shape_to_identity: np.ndarray, limits: Tensor,
+    ) -> None:
+        self.frame = Frame(mean_shape)
+        self.splitter = Splitter(self.frame)
+        self.shapes = shapes
+        self.regions = regions
+        self.attributes = attributes
+        self.shape_to_identity = shape_to_identity
+        self.limits = resize(limits, SIZE, SIZE)
+        self.packer = Packer(self.frame)
+        self.guides = Guides(self.frame)
+
+    def encode(self, detail: Tensor) -> Codes:
+        """Texture codes of a detail layer ``(1, 3, 256, 256)``."""
+        codes = {}
+        for name, (symmetric, antisymmetric) in self.packer.pack(detail).items():
+            region = self.regions[name]
+            s, a = (symmetric - region.mean) @ region.basis, antisymmetric @ region.basis
+            codes[name] = torch.where(torch.from_numpy(region.sign) > 0, s, a).numpy()
+        return codes
+
+    def explain(self, detail: Tensor, visible: Tensor, start: Codes, rounds: int = 4) -> tuple[Codes, Tensor]:
+        """Texture codes of a partly covered detail layer, and what they decode to.
+
+        What is hidden is filled with the current explanation and the whole encoded again (expectation-maximisation).
+        """
+        fitted = self.decode(start)
+        codes = start
+        for _ in range(rounds):
+            codes = self.encode(torch.lerp(fitted, detail, visible))
+            fitted = self.decode(codes)
+        return codes, fitted
+
+    def decode(self, codes: Codes) -> Tensor:
+        """Detail layer ``(1, 3, 256, 256)`` of texture codes."""
+        halves = {}
+        for name, code in codes.items():
+            region, value = self.regions[name], torch.from_numpy(np.asarray(code, dtype=np.float32))
+            even = torch.from_numpy(region.sign) > 0
+            halves[name] = (region.mean + region.basis @ (value * even), region.basis @ (value * ~even))
+        return self.packer.unpack(halves)
+
+    def clamp(self, detail: Tensor) -> Tensor:
+        """Limit the luma of a detail layer to what training faces showed at each pixel: no glowing lids."""
+        luma = detail.mean(1, keepdim=True)
+        return detail + (torch.minimum(torch.maximum(luma, self.limits[:, :1]), self.limits[:, 1:]) - luma)
+
+    def expected(self, name: str, attributes: np.ndarray) -> np.ndarray:
+        """``W a`` of a region, ``(K + S,)``."""
+        return attributes @ self.regions[name].regress
+
+    def person(self, name: str, z: np.ndarray) -> np.ndarray:
+        """``E z`` of a region: ``(..., Z)`` to ``(..., K + S)``."""
+        return z @ self.regions[name].residual.T
+
+    def identity_shift(self, codes: Codes, shape: np.ndarray, from_codes: Codes, from_shape: np.ndarray) -> np.ndarray:
+        """Predicted change of a recogniser's embedding between two sets of codes, ``(D,)``, without rendering."""
+        moved = sum((codes[n] - from_codes[n]) @ self.regions[n].to_identity for n in codes)
+        return moved + (shape - from_shape) @ self.shape_to_identity
+
+
+class Packer:
+    """Lays a detail layer out as one vector a region and half."""
+
+    def __init__(self, frame: Frame) -> None:
+        grown = torch.nn.functional.max_pool2d((frame.face > 0.5).float(), 7, 1, 3)
+        self.weights = frame.regions
+        self._luma = {n: _half(resize(self.weights[n] * grown, LUMA_SIZE[n], LUMA_SIZE[n]))[0, 0] > 0.03 for n in REGIONS}
+        self._chroma = {n: _half(resize(self.weights[n] * grown, CHROMA_SIZE, CHROMA_SIZE))[0, 0] > 0.03 for n in REGIONS}
+
+    def chroma_weight(self, name: str) -> float:
+        """A chroma pixel stands for as much area as its luma pixels."""
+        return LUMA_SIZE[name] / CHROMA_SIZE
+
+    def length(self, name: str) -> int:
+        return int(self._luma[name].sum()) + 2 * int(self._chroma[name].sum())
+
+    def pack(self, detail: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Symmetric and antisymmetric half ``(P,)`` of each region of ``(1, 3, 256, 256)``."""
+        luma = detail.mean(1, keepdim=True)
+        chroma = detail[:, [0, 2]] - luma
+        # Bright pixels say what colour skin has; dark lashes would bleed into the lids.
+        trust = torch.exp(2.5 * luma.clamp(-1.5, 0.6))
+        trust_small = resize(trust, CHROMA_SIZE, CHROMA_SIZE)
+        packed = {}
+        for name in REGIONS:
+            weight = self.weights[name]
+            y = resize(luma * weight, LUMA_SIZE[name], LUMA_SIZE[name])
+            c = resize(chroma * weight * trust, CHROMA_SIZE, CHROMA_SIZE) / trust_small * self.chroma_weight(name)
+            packed[name] = tuple(
+                torch.cat([_half(part_y)[0, 0][self._luma[name]], _half(part_c)[0][:, self._chroma[name]].T.reshape(-1)])
+                for part_y, part_c in zip(_split_mirror(y), _split_mirror(c), strict=True)
+            )
+        return packed  # type: ignore[return-value]
+
+    def unpack(self, halves: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """The inverse of ``pack``: ``(1, 3, 256, 256)``."""
+        luma, chroma = torch.zeros(1, 1, SIZE, SIZE), torch.zeros(1, 2, CHROMA_SIZE, CHROMA_SIZE)
+        for name, (symmetric, antisymmetric) in halves.items():
+            count = int(self._luma[name].sum())
+            y = _whole(_scatter(symmetric[:count], self._luma[name]), _scatter(antisymmetric[:count], self._luma[name]))
+            luma = luma + (resize_up(y, SIZE) if y.shape[-1] != SIZE else y)
+            s, a = (_scatter_pairs(half[count:], self._chroma[name]) for half in (symmetric, antisymmetric))
+            chroma = chroma + _whole(s, a) / self.chroma_weight(name)
+        wide = torch.nn.functional.interpolate(chroma, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+        red, blue = luma + wide[:, :1], luma + wide[:, 1:]
+        return torch.cat([red, 3 * luma - red - blue, blue], 1)
+
+
+def resize_up(image: Tensor, size: int) -> Tensor:
+    return torch.nn.functional.interpolate(image, size=(size, size), mode="bicubic", align_corners=False)
+
+
+def _half(image: Tensor) -> Tensor:
+    return image[..., image.shape[-1] // 2 :]
+
+
+def _split_mirror(image: Tensor) -> tuple[Tensor, Tensor]:
+    return (image + image.flip(-1)) / 2, (image - image.flip(-1)) / 2
+
+
+def _scatter(values: Tensor, mask: Tensor) -> Tensor:
+    image = torch.zeros(1, 1, *mask.shape)
+    image[0, 0][mask] = values
+    return image
+
+
+def _scatter_pairs(values: Tensor, mask: Tensor) -> Tensor:
+    image = torch.zeros(1, 2, *mask.shape)
+    image[0][:, mask] = values.reshape(-1, 2).T
+    return image
+
+
+def _whole(symmetric: Tensor, antisymmetric: Tensor) -> Tensor:
+    return torch.cat([(symmetric - antisymmetric).flip(-1), symmetric + antisymmetric], -1)
+
+
+def feather(mask: Tensor, sigma: float) -> Tensor:
+    """Blur that stays in [0, 1]."""
+    return blur(mask, sigma).clamp(0, 1)
+
+
+def load_model(path: Path | None = None) -> AppearanceModel:
+    """Open a trained model, or the built-in one.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another kind.
+    """
+    tensors, metadata = open_builtin(FILE) if path is None else _read(path)
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f"{path or FILE} is not an appearance model of format {FORMAT}; train one with: faceveil train appearance")
+    get = lambda key: tensors[key].float().numpy()  # noqa: E731
+    try:
+        regions = {
+            name: RegionBasis(
+                mean=tensors[f"{name}.mean"].float(),
+                basis=tensors[f"{name}.basis"].float() * tensors[f"{name}.scale"].float(),
+                sign=get(f"{name}.sign"), regress=get(f"{name}.regress"),
+                residual=get(f"{name}.residual") * get(f"{name}.residual_scale")[:, None],
+                to_identity=get(f"{name}.to_identity") * float(tensors[f"{name}.to_identity_scale"]),
+            )
+            for name in REGIONS
+        }
+        shapes = ShapeModel(get("shape.mean").astype(np.float64), get("shape.modes").astype(np.float64), float(json.loads(metadata["shape_noise"])))
+        attributes = AttributeSpace(*(get(f"attributes.{k}").astype(np.float64) for k in ("labels", "pattern_mean", "pattern_basis", "mean", "std")))
+        return AppearanceModel(get("frame.mean").astype(np.float64), shapes, regions, attributes, get("shape.to_identity"), tensors["limits"].float())
+    except KeyError as error:
+        raise WeightsError(f"{path or FILE} lacks {error}; it was cut off or made by another version: train or fetch it again") from None
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise WeightsError(f"appearance model {path.name} is not there; train one with: faceveil train appearance --images DIR")
+    try:
+        with safe_open(str(path), "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path.name} is not a whole safetensors file ({error}); train or fetch it again") from None

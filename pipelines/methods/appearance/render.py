@@ -1,0 +1,205 @@
+"""Show a new identity in the photo: bend the picture, then multiply it.
+
+The new face is the photo's own pixels, moved to new landmarks and multiplied by ``exp(target detail - fitted detail)``. So
+light, colour cast, grain and sharpness are the photo's at any resolution, strength 0 is the photo itself, and where gain
+and displacement fade to zero the picture stays bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...faces.face import mouth_gap
+from ...faces.sampling import blur, pixel_grid, sample
+from ...faces.warp import thin_plate
+from ...geometry.shape_model import ShapeFit
+from .frame import REGIONS, Guides, Pose2D, fill, lattice, smooth_step
+from .layers import Layers, apply_gain, from_log, measure
+from .network import AppearanceModel, Codes
+from .shape import new_shape
+
+RINGS = ((1.95, 2.10), (3.0, 3.2))
+"""Half axes, in inter-ocular distances around the nose, of the ellipses where the bend has died out."""
+REACH = 2.25
+"""Half side of the window that a face can change, in inter-ocular distances."""
+LOUDEST = 1.6
+"""Limit of the log gain: beyond it noise of dark pixels is blown up."""
+BRIGHTEST = 0.42
+"""Soft limit of a target's bright detail: shine comes from the photo's light."""
+PAINT = (0.35, 0.80)
+"""Log lift from which a pixel is painted instead of multiplied, and at which it is painted wholly."""
+FINE, OBJECT = float(__import__("os").environ.get("KS","1.2")), 0.35
+"""Unexplained detail: finer than FINE pixels of the frame is skin grain, stronger than OBJECT is hair or glasses; both stay."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One face of a photo, prepared for any number of new identities.
+
+    Attributes:
+        window: the part of the picture that may change, ``(1, 3, h, w)``.
+        points: 68 landmarks in pixels of the window.
+        shape: the same in IOD units.
+        fit: its 3D explanation.
+        layers: light and detail in the frame.
+        codes, fitted: the detail's texture codes, and what they decode to.
+        attributes: what the new face shares with this one, ``(A + 1,)``.
+        embedding: the recogniser's view of the original.
+    """
+
+    window: Tensor
+    points: np.ndarray
+    pose: Pose2D
+    shape: np.ndarray
+    fit: ShapeFit
+    layers: Layers
+    codes: Codes
+    fitted: Tensor
+    attributes: np.ndarray
+    embedding: np.ndarray
+
+    def scaled(self, iod: float) -> Subject:
+        """The same face in a smaller window, for quick trials; unchanged when it is small already."""
+        from dataclasses import replace
+
+        from ...faces.sampling import resize
+
+        scale = iod / self.pose.iod
+        if scale >= 1:
+            return self
+        height, width = (max(8, round(n * scale)) for n in self.window.shape[-2:])
+        factor = np.array([width / self.window.shape[-1], height / self.window.shape[-2]])
+        points = self.points * factor
+        return replace(self, window=resize(self.window, height, width), points=points, pose=Pose2D.of(points))
+
+
+def prepare(model: AppearanceModel, window: Tensor, points: np.ndarray, embedding: np.ndarray) -> Subject:
+    """Analyse one face; ``points`` in pixels of ``window`` ``(1, 3, h, w)``."""
+    from ...faces.sampling import resize
+
+    # The frame has 83 px an inter-ocular distance: shrink sharper photos first, or the lookup aliases.
+    pose = Pose2D.of(points)
+    scale = min(1.0, 100.0 / pose.iod)
+    small = window if scale == 1 else resize(window, *(max(8, round(n * scale)) for n in window.shape[-2:]))
+    factor = np.array([small.shape[-1] / window.shape[-1], small.shape[-2] / window.shape[-2]])
+    texture = model.frame.unwrap(small, points * factor)
+    layers = model.splitter.split(texture)
+    shape = pose.to_frame(points)
+    measures = measure(model.splitter, texture, layers, shape)
+    attributes = model.attributes.vector(embedding, measures)
+    expected = {n: model.expected(n, attributes)[: model.regions[n].components] for n in REGIONS}
+    codes, fitted = model.explain(layers.detail, layers.visible * model.frame.core, expected)
+    return Subject(
+        window=window, points=points, pose=pose, shape=shape, fit=model.shapes.fit(shape), layers=layers, codes=codes,
+        fitted=fitted, attributes=attributes, embedding=embedding,
+    )
+
+
+@dataclass(frozen=True)
+class Look:
+    """A target for one photo: texture and shape codes of each region."""
+
+    textures: Codes
+    shapes: dict[str, np.ndarray]
+
+
+def render(model: AppearanceModel, subject: Subject, look: Look, strength: float) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Show ``look`` on ``subject``.
+
+    Args:
+        strength: 0 shows the photo, 1 the look, up to 1.5 goes beyond it.
+
+    Returns:
+        The new window, the mask of what may differ ``(1, 1, h, w)``, and the new landmarks in pixels of the window.
+    """
+    shape = new_shape(model.shapes, subject.fit, subject.shape, look.shapes, strength)
+    points = subject.pose.to_picture(shape)
+    change = frame_change(model, subject, look, strength)
+    height, width = subject.window.shape[-2:]
+    field, moved = bend(subject, points)
+    looked = sample(change, model.frame.locate(points, (0, 0), height, width), padding="zeros")
+    gain, painted, paint, amount = looked[:, :3], looked[:, 3:6], looked[:, 6:7], looked[:, 7:]
+    bent = torch.where(moved, sample(subject.window, pixel_grid(height, width) + field, "bicubic"), subject.window)
+    changed = torch.lerp(apply_gain(bent, gain), from_log(painted), paint)
+    touched = amount > 1e-3
+    mask = (touched | moved).float()
+    window = torch.where(touched, changed, bent).clamp(0, 1)
+    return torch.where(mask > 0, window, subject.window), mask, points
+
+
+def frame_change(model: AppearanceModel, subject: Subject, look: Look, strength: float) -> Tensor:
+    """What happens to each pixel of the frame, ``(1, 8, 256, 256)``.
+
+    Channels: log gain (3); log colour of the painted face (3) and its share (1), for places that no gain can lift, such as
+    skin where a dark brow was; and where anything changes at all (1).
+    """
+    frame, guides = model.frame, model.guides
+    target = model.clamp(model.decode(look.textures))
+    target = _keep_lip_colour(guides, subject.layers.detail, target)
+    target = _keep_brow_tone(guides, subject, target)
+    target = torch.where(target > 0, BRIGHTEST * torch.tanh(target / BRIGHTEST), target)
+    amount = frame.fade * subject.layers.visible * guides.outside_eyes
+    if mouth_gap(subject.points) > 0.016:
+        amount = amount * guides.outside_mouth
+    change = (target - subject.fitted - _unexplained(subject)) * strength
+    change = _keep_beard(guides, subject, change)
+    lift = change.mean(1, keepdim=True)
+    paint = smooth_step(lift, *PAINT) * amount
+    gain = (change * amount).clamp(-LOUDEST, LOUDEST)
+    painted = subject.layers.light + subject.layers.detail + change
+    return torch.cat([gain, painted, paint, amount], 1)
+
+
+def _unexplained(subject: Subject) -> Tensor:
+    """Features of the original that the model did not explain: soft marks and folds, not pores, hair or glasses."""
+    rest = (subject.layers.detail - subject.fitted) * subject.layers.visible
+    coarse = blur(rest, FINE)
+    return coarse * torch.exp(-((coarse.mean(1, keepdim=True) / OBJECT) ** 2))
+
+
+def _keep_beard(guides: Guides, subject: Subject, change: Tensor) -> Tensor:
+    """A beard stays a beard: where the original is much darker than skin below the nose, it is not lifted to skin."""
+    hair = smooth_step(-blur(subject.layers.detail.mean(1, keepdim=True), 2.0), 0.22, 0.5) * guides.beard_zone
+    return torch.lerp(change, torch.minimum(change, torch.full_like(change, 0.12)), hair)
+
+
+def _keep_lip_colour(guides: Guides, original: Tensor, target: Tensor) -> Tensor:
+    """Pull the lips' darkness 60 % and their colour 85 % to the original's: make-up and complexion stay."""
+    apart = ((original - target) * guides.lips).sum((2, 3)) / guides.lips.sum()
+    tone = apart.mean(1, keepdim=True)
+    pull = (0.6 * tone).clamp(-0.35, 0.35) + (0.85 * (apart - tone)).clamp(-0.3, 0.3)
+    return target + pull[..., None, None] * guides.around_lips
+
+
+def _keep_brow_tone(guides: Guides, subject: Subject, target: Tensor) -> Tensor:
+    """Pull the brows 60 % to the original's darkness and colour: they go with the hair."""
+    core = guides.brow_core * (subject.layers.visible * 1.5 - 0.5).clamp(0, 1)
+    if float(core.sum()) < 60:
+        return target
+    apart = ((subject.layers.detail - target) * core).sum((2, 3)) / core.sum()
+    dark = (-target.mean(1, keepdim=True) / 0.35).clamp(0, 1) * guides.around_brows
+    return target + (0.6 * apart).clamp(-0.3, 0.3)[..., None, None] * dark
+
+
+def bend(subject: Subject, points: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Displacement ``(h, w, 2)`` in pixels from the new picture back to the photo, and where it is not zero ``(1, 1, h, w)``."""
+    height, width = subject.window.shape[-2:]
+    iod = subject.pose.iod
+    centre = subject.points[27:36].mean(0)
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    rings = [centre + iod * np.stack([a * np.cos(angles), b * np.sin(angles)], 1) for a, b in RINGS]
+    source = np.concatenate([points, *rings])
+    values = np.concatenate([subject.points - points, np.zeros((48, 2))])
+    nodes = lattice(height, width, iod / 8)
+    queries = nodes.reshape(-1, 2).numpy()
+    operator = thin_plate(torch.from_numpy((source - centre) / iod), torch.from_numpy((queries - centre) / iod), 5e-3)
+    field = operator @ torch.from_numpy(values)
+    radius = np.hypot(*((queries - centre) / iod / np.array(RINGS[0])).T)
+    field = field * torch.from_numpy(np.clip((1.12 - radius) / 0.12, 0, 1))[:, None]
+    dense = fill(field.view(*nodes.shape).float(), height, width)
+    moved = dense.abs().amax(-1) > 0.02
+    return dense * moved[..., None], moved[None, None]

@@ -1,0 +1,330 @@
+"""Train the appearance model from a folder of portraits: ``faceveil train appearance --images DIR``.
+
+Steps: landmarks and embeddings; a 3D shape model of the landmarks; the detail layer of each face in the frame; balanced
+PCA a region; regression on attributes; a ridge from codes to a recogniser that guides the search. No picture is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ...geometry.shape_model import ShapeModel, learn_shape_model
+from ...progress import Progress, silent
+from .frame import REGIONS, Frame, Pose2D, mirrored
+from .layers import Measures, Splitter, measure
+from .network import FORMAT, LABELS, PATTERN, AttributeSpace, Packer
+
+log = logging.getLogger(__name__)
+
+COMPONENTS = {"eyes": 280, "nose": 160, "mouth": 280, "base": 220}
+SHAPE_COMPONENTS = 40
+RESIDUALS = 80
+GLASSES_LIMIT, FRINGE_LIMIT = 21.0, 0.25
+BALANCE = 0.7
+"""Weight of a face = (size of its group) ** -BALANCE: 0 follows the data, 1 counts all groups alike."""
+FEWEST = 400
+PICTURES = (".webp", ".jpg", ".jpeg", ".png")
+_NAME = re.compile(r"_(male|female)_(white|black|asian|latino)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """What is taken from one picture before the frame is known."""
+
+    path: Path
+    points: np.ndarray
+    embedding: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """All faces, packed: ``halves[region]`` is ``(N, 2, P)`` float16."""
+
+    halves: dict[str, np.ndarray]
+    measures: list[Measures]
+
+
+def train(images: Path, output: Path, workers: int | None = None, progress: Progress = silent) -> dict[str, Any]:
+    """Train and write a model.
+
+    Args:
+        images: folder of portraits, one person each; names with ``_male_asian`` and the like balance the groups.
+        output: safetensors file to write.
+        workers: processes; the number of cores when omitted.
+
+    Returns:
+        What the card records: counts, explained variances, sizes.
+
+    Raises:
+        InputError: fewer than 400 usable faces.
+    """
+    paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in PICTURES)
+    if len(paths) < FEWEST:
+        raise InputError(f"{images} holds {len(paths)} pictures; an appearance model needs at least {FEWEST} different faces")
+    workers = workers or os.cpu_count() or 1
+    found = _parallel(_portrait, [(p,) for p in paths], workers, progress, "finding faces")
+    portraits = [p for p in found if p is not None]
+    tensors, metadata, facts = learn(portraits, workers, progress)
+    _save(output, tensors, metadata)
+    return {"pictures": len(paths), **facts}
+
+
+def learn(portraits: list[Portrait], workers: int, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
+    """Tensors, metadata and facts of a model of ``portraits``."""
+    shapes_2d = np.stack([Pose2D.of(p.points).to_frame(p.points) for p in portraits])
+    labels = np.stack([_labels(p.path) for p in portraits])
+    weights = _balance(labels)
+    both = np.concatenate([shapes_2d, mirrored(shapes_2d)])
+    mean = np.average(both, axis=0, weights=np.tile(weights, 2))
+    frame = Frame((mean + mirrored(mean)) / 2)
+    progress(0, 1, "learning the 3D shape model")
+    shapes, shape_codes = learn_shape_model(both, np.tile(weights, 2), SHAPE_COMPONENTS)
+    jobs = [(frame.mean, portraits[i::workers]) for i in range(workers)]
+    sheet = _merge(list(_parallel(_features, jobs, workers, progress, "separating light and detail")), len(portraits), workers)
+    keep = np.flatnonzero([m.glasses < GLASSES_LIMIT and m.fringe < FRINGE_LIMIT for m in sheet.measures])
+    if len(keep) < FEWEST:
+        raise InputError(f"only {len(keep)} of {len(portraits)} faces are bare; an appearance model needs at least {FEWEST}")
+    learner = _Learner(
+        frame, shapes, shape_codes[np.concatenate([keep, keep + len(portraits)])], labels[keep], weights[keep],
+        np.stack([portraits[i].embedding for i in keep]), [sheet.measures[i] for i in keep], {n: v[keep] for n, v in sheet.halves.items()},
+    )
+    tensors, facts = learner.learn(progress)
+    return tensors, {"format": FORMAT, "shape_noise": json.dumps(shapes.noise)}, {"faces": len(portraits), "used": len(keep), **facts}
+
+
+def _portrait(path: Path) -> Portrait | None:
+    from ...faces.detect import THRESHOLD, open_detector
+    from ...faces.landmarks import fit_landmarks
+    from ...identity.recognise import default_recogniser
+
+    torch.set_num_threads(1)
+    picture = _read(path)
+    found = open_detector()(picture, THRESHOLD)
+    if not found:
+        return None
+    best = max(found, key=lambda d: d.score)
+    points = fit_landmarks(picture, best.box, best.five)
+    if points is None:
+        return None
+    return Portrait(path, points, default_recogniser().embed(picture, points))
+
+
+def _features(mean: np.ndarray, portraits: Sequence[Portrait]) -> Sheet:
+    torch.set_num_threads(1)
+    frame = Frame(mean)
+    splitter, packer = Splitter(frame), Packer(frame)
+    halves: dict[str, list[np.ndarray]] = {n: [] for n in REGIONS}
+    measures = []
+    for portrait in portraits:
+        texture = frame.unwrap(_read(portrait.path), portrait.points)
+        layers = splitter.split(texture)
+        measures.append(measure(splitter, texture, layers, Pose2D.of(portrait.points).to_frame(portrait.points)))
+        for name, pair in packer.pack(layers.detail * layers.visible).items():
+            halves[name].append(torch.stack(pair).half().numpy())
+    return Sheet({n: np.stack(v) for n, v in halves.items()}, measures)
+
+
+def _merge(parts: list[Sheet], count: int, workers: int) -> Sheet:
+    """Undo the interleaving of ``portraits[i::workers]``."""
+    order = np.argsort(np.concatenate([np.arange(count)[i::workers] for i in range(workers)]))
+    measures = [m for part in parts for m in part.measures]
+    return Sheet({n: np.concatenate([p.halves[n] for p in parts])[order] for n in REGIONS}, [measures[i] for i in order])
+
+
+@dataclass
+class _Learner:
+    frame: Frame
+    shapes: ShapeModel
+    shape_codes: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    embeddings: np.ndarray
+    measures: list[Measures]
+    halves: dict[str, np.ndarray]
+
+    def learn(self, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        attributes = self._attribute_space()
+        design = self._design(attributes)
+        tensors: dict[str, Tensor] = {
+            "frame.mean": torch.from_numpy(self.frame.mean), "shape.mean": torch.from_numpy(self.shapes.mean),
+            "shape.modes": torch.from_numpy(self.shapes.modes).half(),
+            **{f"attributes.{k}": torch.from_numpy(np.asarray(getattr(attributes, k))).float() for k in ("labels", "pattern_mean", "pattern_basis", "mean", "std")},
+        }
+        facts: dict[str, Any] = {"explained": {}, "regressed": {}}
+        codes, low_high, packer = {}, [], Packer(self.frame)
+        for step, name in enumerate(REGIONS):
+            progress(step, len(REGIONS), f"learning the {name}")
+            half = torch.from_numpy(self.halves.pop(name)).float()
+            basis, codes[name], explained = _region_pca(half, torch.from_numpy(self.weights).float(), COMPONENTS[name])
+            facts["explained"][name] = round(explained, 4)
+            low_high.append(_luma_range(half, name, packer))
+            tensors |= {f"{name}.{k}": v for k, v in basis.items()}
+        signs = {n: tensors[f"{n}.sign"].numpy().astype(np.float32) for n in REGIONS}
+        both = {n: np.concatenate([codes[n], codes[n] * signs[n]]) for n in REGIONS}
+        weights = np.tile(self.weights, 2)
+        for name in REGIONS:
+            part, share = _condition(both[name], self.shape_codes, design, weights)
+            tensors |= {f"{name}.{k}": v for k, v in part.items()}
+            facts["regressed"][name] = round(share, 4)
+        tensors |= self._identity_ridge(both)
+        tensors["limits"] = _combine_ranges(low_high)
+        return tensors, facts
+
+    def _attribute_space(self) -> AttributeSpace:
+        n = len(self.labels)
+        extended = np.concatenate([self.embeddings, np.ones((n, 1))], 1)
+        weighted = extended * self.weights[:, None]
+        labels = np.linalg.solve(weighted.T @ extended + 2 * np.eye(extended.shape[1]), weighted.T @ self.labels)
+        pattern = np.stack([m.pattern for m in self.measures])
+        pattern = np.concatenate([pattern, pattern.reshape(n, 3, 16, 16)[..., ::-1].reshape(n, -1)])
+        mean = pattern.mean(0)
+        _, _, vt = np.linalg.svd(pattern[::3] - mean, full_matrices=False)
+        size = len(LABELS) + PATTERN + len(self.measures[0].values)
+        rough = AttributeSpace(labels, mean, vt[:PATTERN].T, np.zeros(size), np.ones(size))
+        raw = self._raw(rough)
+        return AttributeSpace(labels, mean, vt[:PATTERN].T, raw.mean(0), raw.std(0) + 1e-6)
+
+    def _raw(self, space: AttributeSpace) -> np.ndarray:
+        rows = [space.raw(label, m) for label, m in zip(self.labels, self.measures, strict=True)]
+        rows += [space.raw(label, _mirror(m)) for label, m in zip(self.labels, self.measures, strict=True)]
+        return np.stack(rows)
+
+    def _design(self, space: AttributeSpace) -> np.ndarray:
+        standard = (self._raw(space) - space.mean) / space.std
+        return np.concatenate([standard, np.ones((len(standard), 1))], 1)
+
+    def _identity_ridge(self, codes: dict[str, np.ndarray]) -> dict[str, Tensor]:
+        together = np.concatenate([*(codes[n] for n in REGIONS), self.shape_codes], 1)
+        std = together.std(0) + 1e-9
+        normal = (together - together.mean(0)) / std
+        embeddings = np.tile(self.embeddings, (2, 1))
+        ridge = np.linalg.solve(normal.T @ normal + 300 * np.eye(normal.shape[1]), normal.T @ (embeddings - embeddings.mean(0))) / std[:, None]
+        tensors, start = {}, 0
+        for name in REGIONS:
+            part = ridge[start : start + codes[name].shape[1]]
+            start += len(part)
+            scale = np.abs(part).max() / 127
+            tensors[f"{name}.to_identity"] = torch.from_numpy(np.round(part / scale)).to(torch.int8)
+            tensors[f"{name}.to_identity_scale"] = torch.tensor(scale).float()
+        tensors["shape.to_identity"] = torch.from_numpy(ridge[start:]).half()
+        return tensors
+
+
+def _region_pca(half: Tensor, weights: Tensor, components: int) -> tuple[dict[str, Tensor], np.ndarray, float]:
+    """Weighted PCA of both halves ``(N, 2, P)``; returns int8 bases, codes ``(N, K)`` and the share of variance explained."""
+    torch.manual_seed(0)
+    share = (weights / weights.sum())[:, None]
+    mean = (half[:, 0] * share).sum(0)
+    parts = [half[:, 0] - mean, half[:, 1]]
+    root = (weights / weights.mean()).sqrt()[:, None]
+    found = [torch.svd_lowrank(part * root, q=components + 20, niter=3) for part in parts]
+    strength = torch.cat([s for _, s, _ in found])
+    sign = torch.cat([torch.full_like(found[0][1], 1.0), torch.full_like(found[1][1], -1.0)])
+    order = strength.argsort(descending=True)[:components]
+    basis = torch.cat([v for _, _, v in found], 1)[:, order]
+    sign = sign[order]
+    scale = basis.abs().quantile(0.9997, dim=0) / 127
+    quantised = (basis / scale).round().clamp(-127, 127)
+    basis = quantised * scale
+    codes = torch.where(sign > 0, parts[0] @ basis, parts[1] @ basis)
+    rest = sum(((part - (codes * (sign == s)) @ basis.T) ** 2).sum() for part, s in zip(parts, (1, -1), strict=True))
+    explained = 1 - float(rest / sum((part**2).sum() for part in parts))
+    tensors = {"mean": mean.half(), "basis": quantised.to(torch.int8), "scale": scale.half(), "sign": sign.to(torch.int8)}
+    return tensors, codes.numpy(), explained
+
+
+def _condition(codes: np.ndarray, shape_codes: np.ndarray, design: np.ndarray, weights: np.ndarray) -> tuple[dict[str, Tensor], float]:
+    """Regression of ``[texture, shape]`` on attributes, and the principal directions of what it leaves."""
+    joint = np.concatenate([codes, shape_codes], 1)
+    weighted = design * weights[:, None]
+    regress = np.linalg.solve(weighted.T @ design + 20 * np.eye(design.shape[1]), weighted.T @ joint)
+    rest = joint - design @ regress
+    k = codes.shape[1]
+    # Texture and shape count alike, whatever their units.
+    units = np.concatenate([np.full(k, np.sqrt((codes**2).sum(1).mean())), np.full(joint.shape[1] - k, np.sqrt((shape_codes**2).sum(1).mean()))])
+    normal = rest / units
+    values, vectors = np.linalg.eigh((normal * weights[:, None]).T @ normal / weights.sum())
+    order = np.argsort(-values)[:RESIDUALS]
+    residual = vectors[:, order] * np.sqrt(values[order]) * units[:, None]
+    scale = np.maximum(np.abs(residual).max(1) / 127, 1e-9)
+    centred = (joint - joint.mean(0)) / units
+    share = 1 - float((normal**2).sum() / (centred**2).sum())
+    return {
+        "regress": torch.from_numpy(regress).half(), "residual": torch.from_numpy(np.round(residual / scale[:, None])).to(torch.int8),
+        "residual_scale": torch.from_numpy(scale).float(),
+    }, share
+
+
+def _luma_range(half: Tensor, name: str, packer: Packer) -> Tensor:
+    """1 and 98.5 percentile of the region's luma over faces and their mirror images, ``(1, 2, 64, 64)``, times its mask."""
+    whole = []
+    for row in half[:: max(1, len(half) // 400)]:
+        image = packer.unpack({name: (row[0], row[1])}).mean(1, keepdim=True)
+        whole.append(torch.nn.functional.interpolate(image, size=(64, 64), mode="area"))
+    stack = torch.cat([*whole, *(w.flip(-1) for w in whole)])
+    return torch.stack([stack.quantile(0.01, dim=0), stack.quantile(0.985, dim=0)], 1)
+
+
+def _combine_ranges(ranges: list[Tensor]) -> Tensor:
+    total = torch.stack(ranges).sum(0)
+    low = -torch.nn.functional.max_pool2d(-total[:, :1], 3, 1, 1)
+    return torch.cat([low, total[:, 1:]], 1).half()
+
+
+def _mirror(m: Measures) -> Measures:
+    values = m.values.copy()
+    values[7] *= -1
+    return Measures(values, m.pattern.reshape(3, 16, 16)[..., ::-1].ravel(), m.glasses, m.fringe)
+
+
+def _labels(path: Path) -> np.ndarray:
+    match = _NAME.search(path.stem)
+    if match is None:
+        return np.zeros(len(LABELS))
+    sex, group = match.group(1).lower(), match.group(2).lower()
+    return np.array([1.0 if sex == "male" else -1.0, *(1.0 if group == g else -1.0 for g in LABELS[1:])])
+
+
+def _balance(labels: np.ndarray) -> np.ndarray:
+    _, group, count = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
+    weights = count[group.ravel()].astype(float) ** -BALANCE
+    return weights / weights.mean()
+
+
+def _read(path: Path) -> Tensor:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)[None].float() / 255
+
+
+def _parallel(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress, what: str) -> Iterator[Any]:
+    import multiprocessing
+
+    # Forking a process that runs torch threads can hang.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for done, result in enumerate(pool.map(work, *zip(*jobs, strict=True), chunksize=max(1, min(32, len(jobs) // (4 * workers))))):
+            progress(done + 1, len(jobs), what)
+            yield result
+
+
+def _save(output: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    part = output.with_suffix(".part")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, str(part), metadata)
+    os.replace(part, output)

@@ -1,0 +1,1 @@
+"""Weights as data: cards, downloads by consent, and the small built-in files."""
