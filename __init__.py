@@ -1,0 +1,31 @@
+"""ComfyUI-FaceVeil: take a person's identity out of photos and keep everything else.
+
+As a ComfyUI pack this module offers ``comfy_entrypoint``; as the Python package ``faceveil`` it offers ``anonymize``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# pytest may import this file as a bare module: then there is no package to import from.
+if __package__:
+    if TYPE_CHECKING:
+        from .pipelines.jobs.photo import Result, Settings, anonymize, anonymize_batch
+
+    _PUBLIC = ("anonymize", "anonymize_batch", "Settings", "Result")
+
+    def __getattr__(name: str) -> Any:
+        # Importing torch takes a second; --help should not wait for it.
+        if name in _PUBLIC:
+            from .pipelines.jobs import photo
+
+            return getattr(photo, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    if importlib.util.find_spec("comfy_api") is not None and importlib.util.find_spec("folder_paths") is not None:
+        WEB_DIRECTORY = "./web"
+
+        from .nodes import comfy_entrypoint  # noqa: F401

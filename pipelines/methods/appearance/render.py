@@ -32,7 +32,7 @@ BRIGHTEST = 0.42
 """Soft limit of a target's bright detail: shine comes from the photo's light."""
 PAINT = (0.35, 0.80)
 """Log lift from which a pixel is painted instead of multiplied, and at which it is painted wholly."""
-FINE, OBJECT = float(__import__("os").environ.get("KS","1.2")), 0.35
+FINE, OBJECT = 1.0, 0.35
 """Unexplained detail: finer than FINE pixels of the frame is skin grain, stronger than OBJECT is hair or glasses; both stay."""
 
 
@@ -47,6 +47,8 @@ class Subject:
         fit: its 3D explanation.
         layers: light and detail in the frame.
         codes, fitted: the detail's texture codes, and what they decode to.
+        marks: features that the model did not explain and that go as well.
+        beard: 1 where facial hair grows.
         attributes: what the new face shares with this one, ``(A + 1,)``.
         embedding: the recogniser's view of the original.
     """
@@ -59,6 +61,8 @@ class Subject:
     layers: Layers
     codes: Codes
     fitted: Tensor
+    marks: Tensor
+    beard: Tensor
     attributes: np.ndarray
     embedding: np.ndarray
 
@@ -95,7 +99,7 @@ def prepare(model: AppearanceModel, window: Tensor, points: np.ndarray, embeddin
     codes, fitted = model.explain(layers.detail, layers.visible * model.frame.core, expected)
     return Subject(
         window=window, points=points, pose=pose, shape=shape, fit=model.shapes.fit(shape), layers=layers, codes=codes,
-        fitted=fitted, attributes=attributes, embedding=embedding,
+        fitted=fitted, marks=_unexplained(layers, fitted), beard=_beard(model.guides, layers), attributes=attributes, embedding=embedding,
     )
 
 
@@ -145,8 +149,9 @@ def frame_change(model: AppearanceModel, subject: Subject, look: Look, strength:
     amount = frame.fade * subject.layers.visible * guides.outside_eyes
     if mouth_gap(subject.points) > 0.016:
         amount = amount * guides.outside_mouth
-    change = (target - subject.fitted - _unexplained(subject)) * strength
-    change = _keep_beard(guides, subject, change)
+    change = (target - subject.fitted - subject.marks) * strength
+    # A beard stays a beard: facial hair is not lifted to skin.
+    change = torch.lerp(change, change.clamp(max=0.12), subject.beard)
     lift = change.mean(1, keepdim=True)
     paint = smooth_step(lift, *PAINT) * amount
     gain = (change * amount).clamp(-LOUDEST, LOUDEST)
@@ -154,17 +159,14 @@ def frame_change(model: AppearanceModel, subject: Subject, look: Look, strength:
     return torch.cat([gain, painted, paint, amount], 1)
 
 
-def _unexplained(subject: Subject) -> Tensor:
+def _unexplained(layers: Layers, fitted: Tensor) -> Tensor:
     """Features of the original that the model did not explain: soft marks and folds, not pores, hair or glasses."""
-    rest = (subject.layers.detail - subject.fitted) * subject.layers.visible
-    coarse = blur(rest, FINE)
+    coarse = blur((layers.detail - fitted) * layers.visible, FINE)
     return coarse * torch.exp(-((coarse.mean(1, keepdim=True) / OBJECT) ** 2))
 
 
-def _keep_beard(guides: Guides, subject: Subject, change: Tensor) -> Tensor:
-    """A beard stays a beard: where the original is much darker than skin below the nose, it is not lifted to skin."""
-    hair = smooth_step(-blur(subject.layers.detail.mean(1, keepdim=True), 2.0), 0.22, 0.5) * guides.beard_zone
-    return torch.lerp(change, torch.minimum(change, torch.full_like(change, 0.12)), hair)
+def _beard(guides: Guides, layers: Layers) -> Tensor:
+    return smooth_step(-blur(layers.detail.mean(1, keepdim=True), 2.0), 0.22, 0.5) * guides.beard_zone
 
 
 def _keep_lip_colour(guides: Guides, original: Tensor, target: Tensor) -> Tensor:
@@ -176,13 +178,19 @@ def _keep_lip_colour(guides: Guides, original: Tensor, target: Tensor) -> Tensor
 
 
 def _keep_brow_tone(guides: Guides, subject: Subject, target: Tensor) -> Tensor:
-    """Pull the brows 60 % to the original's darkness and colour: they go with the hair."""
-    core = guides.brow_core * (subject.layers.visible * 1.5 - 0.5).clamp(0, 1)
+    """Give the brows the original's colour and, within 15 %, its amount of darkness: they go with hair, sex and age."""
+    visible = (subject.layers.visible * 1.5 - 0.5).clamp(0, 1)
+    core = guides.brow_core * visible
     if float(core.sum()) < 60:
         return target
     apart = ((subject.layers.detail - target) * core).sum((2, 3)) / core.sum()
-    dark = (-target.mean(1, keepdim=True) / 0.35).clamp(0, 1) * guides.around_brows
-    return target + (0.6 * apart).clamp(-0.3, 0.3)[..., None, None] * dark
+    luma = target.mean(1, keepdim=True)
+    target = target + (0.6 * apart).clamp(-0.3, 0.3)[..., None, None] * (-luma / 0.35).clamp(0, 1) * guides.around_brows
+    zone = guides.around_brows * visible
+    dark, wanted = ((-image.mean(1, keepdim=True)).clamp(min=0) for image in (target, subject.layers.detail))
+    mass, aim = float((dark * zone).sum()), float((wanted * zone).sum())
+    scale = min(max(mass, aim / 1.15), aim * 1.15) / max(mass, 1e-6)
+    return target + dark * (1 - min(max(scale, 0.4), 1.6)) * guides.around_brows
 
 
 def bend(subject: Subject, points: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ DRAWS, KEPT = 400, 14
 SPREAD, LIMIT = 1.3, 1.8
 """``z`` is SPREAD times normal, clipped at LIMIT: beyond 2 faces fall apart."""
 COMBINATIONS = 400
-STARTS, TRIALS = 4, 16
+STARTS, TRIALS = 4, 20
 TRIAL_IOD = 44.0
 """Inter-ocular distance of trial renderings: what a recogniser's 150 px chip shows."""
 _ORDER = ("eyes", "nose", "base", "mouth")

@@ -7,10 +7,9 @@ import numpy as np
 from ...faces.face import BROWS, JAW, MIRROR, MOUTH, NOSE
 from ...geometry.shape_model import ShapeFit, ShapeModel
 
-GV=float(__import__("os").environ.get("GV","1.4")); GJ=float(__import__("os").environ.get("GJ","1.0"))
-GAIN = {"base": GJ, "eyes": GV, "nose": GV, "mouth": GV}
+GAIN = {"base": 1.4, "eyes": 1.8, "nose": 1.8, "mouth": 1.8}
 """The model's proportions regress to the mean; jaws less so."""
-REACH = {"jaw": 0.20, "brows": 0.12, "eyes": 0.085, "nose": 0.14, "mouth": 0.14}
+REACH = {"jaw": 0.25, "brows": 0.14, "eyes": 0.105, "nose": 0.175, "mouth": 0.175}
 """Largest move of a point in inter-ocular distances: beyond it skin visibly stretches."""
 _PARTS = {"jaw": JAW, "brows": BROWS, "eyes": slice(36, 48), "nose": NOSE, "mouth": MOUTH}
 _ALIGN = 0.4
@@ -37,7 +36,7 @@ def new_shape(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, targets: dic
     result[JAW] += GAIN["base"] * moves["base"][JAW]
     result[36:48] += GAIN["eyes"] * moves["eyes"][36:48]
     for brow in (slice(17, 22), slice(22, 27)):
-        result[brow] += GAIN["eyes"] * _calm_brow(shape[brow], moves["eyes"][brow])
+        result[brow] += _calm_brow(shape[brow], GAIN["eyes"] * moves["eyes"][brow])
     result[NOSE] += GAIN["nose"] * moves["nose"][NOSE]
     result[MOUTH] = _same_mouth(shape[MOUTH], moves["mouth"][MOUTH], GAIN["mouth"])
     for part, index in _PARTS.items():
@@ -64,9 +63,9 @@ def _calm_brow(brow: np.ndarray, move: np.ndarray) -> np.ndarray:
     move = move.copy()
     x = brow[:, 0] - brow[:, 0].mean()
     slope = float((move[:, 1] * x).sum() / (x * x).sum())
-    move[:, 1] += (np.clip(slope, -0.07, 0.07) - slope) * x
+    move[:, 1] += (np.clip(slope, -0.08, 0.08) - slope) * x
     height = float(move[:, 1].mean())
-    move[:, 1] += np.clip(height, -0.06, 0.09) - height
+    move[:, 1] += np.clip(height, -0.08, 0.11) - height
     return move
 
 

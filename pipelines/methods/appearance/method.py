@@ -1,0 +1,88 @@
+"""The embedded default as a method: no download, CPU.
+
+``strength`` scales texture change and landmark moves alike: 0 is the photo, 1 the searched identity, 1.5 half as far again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ...faces.face import Face, inter_ocular
+from ...identity.recognise import Recogniser, default_recogniser
+from ..base import Change, View
+from .frame import Pose2D
+from .network import AppearanceModel, load_model
+from .render import REACH, Subject, prepare, render
+from .search import TRIALS, Persona, look_of, search
+
+SMALLEST_IOD = 12.0
+"""Below this many pixels between the eyes landmarks are guesses."""
+WIDEST_YAW = 38.0
+"""Beyond this many degrees of head turn the far half of the face is not seen well enough."""
+STEEPEST_PITCH = 32.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An analysed face and where its window lies in the picture."""
+
+    subject: Subject
+    origin: tuple[int, int]
+
+
+class AppearanceMethod:
+    """See ``Method``.
+
+    Args:
+        trials: renderings that the search may spend on one face; 1 is a single shot.
+        model: a trained model; the built-in one when omitted.
+        recogniser: guides the search; dlib when omitted.
+    """
+
+    name = "appearance"
+
+    def __init__(self, trials: int = TRIALS, model: AppearanceModel | None = None, recogniser: Recogniser | None = None) -> None:
+        self.trials = trials
+        self.model = model or _builtin_model()
+        self.recogniser = recogniser or default_recogniser()
+
+    def refuse(self, face: Face) -> str | None:
+        if not face.landmarks:
+            return "no landmarks were found on it"
+        points = face.points
+        iod = inter_ocular(points)
+        if iod < SMALLEST_IOD:
+            return f"it is too small ({iod:.0f} px between the eyes, at least {SMALLEST_IOD:.0f} are needed)"
+        fit = self.model.shapes.fit(Pose2D.of(points).to_frame(points))
+        if abs(fit.yaw) > WIDEST_YAW:
+            return f"it is turned too far ({abs(fit.yaw):.0f} degrees, at most {WIDEST_YAW:.0f} are handled)"
+        if abs(fit.pitch) > STEEPEST_PITCH:
+            return f"it is tilted too far ({abs(fit.pitch):.0f} degrees, at most {STEEPEST_PITCH:.0f} are handled)"
+        return None
+
+    def prepare(self, view: View) -> Prepared:
+        points = view.face.points
+        reach = 1.1 * REACH * inter_ocular(points)
+        centre = points[27:36].mean(0)
+        height, width = view.picture.shape[-2:]
+        x0, y0 = (int(np.clip(v, 0, n - 1)) for v, n in zip(centre - reach, (width, height), strict=True))
+        x1, y1 = (int(np.clip(np.ceil(v), 1, n)) for v, n in zip(centre + reach, (width, height), strict=True))
+        window = view.picture[..., y0:y1, x0:x1]
+        return Prepared(prepare(self.model, window, points - [x0, y0], view.embedding), (x0, y0))
+
+    def identify(self, prepared: Sequence[Prepared], seed: int) -> Persona:
+        # Searched at full strength, so that turning strength does not change who it is.
+        return search(self.model, [p.subject for p in prepared], seed, self.recogniser, trials=self.trials).persona
+
+    def veil(self, prepared: Prepared, identity: Persona, strength: float) -> Change:
+        window, mask, points = render(self.model, prepared.subject, look_of(self.model, identity, prepared.subject), strength)
+        return Change(window, prepared.origin, mask, points + np.asarray(prepared.origin))
+
+
+@lru_cache(maxsize=1)
+def _builtin_model() -> AppearanceModel:
+    return load_model()

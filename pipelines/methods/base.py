@@ -1,0 +1,65 @@
+"""What every method offers, so that jobs and nodes need not know which one they run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ..faces.face import Face
+
+
+@dataclass(frozen=True)
+class View:
+    """One face of one picture, as a method sees it.
+
+    Attributes:
+        picture: ``(1, 3, H, W)``, RGB in [0, 1], with the faces changed before this one.
+        face: with landmarks.
+        embedding: the default recogniser's view of the untouched face.
+    """
+
+    picture: Tensor
+    face: Face
+    embedding: np.ndarray
+
+
+@dataclass(frozen=True)
+class Change:
+    """A changed part of a picture, at the picture's own resolution.
+
+    Attributes:
+        window: ``(1, 3, h, w)``.
+        origin: ``(x, y)`` of its corner in the picture.
+        mask: ``(1, 1, h, w)``, 0 where the picture stays bit for bit.
+        points: the new landmarks in pixels of the picture, ``(68, 2)``.
+    """
+
+    window: Tensor
+    origin: tuple[int, int]
+    mask: Tensor
+    points: np.ndarray
+
+
+class Method(Protocol):
+    """Replaces faces.
+
+    ``strength`` runs from 0 (the photo) over 1 (recommended) to 1.5; each method says what that means for it.
+    """
+
+    name: str
+
+    def refuse(self, face: Face) -> str | None:
+        """Why this face is beyond the method's range, in a clause; None when it is not."""
+
+    def prepare(self, view: View) -> Any:
+        """Analyse one face; the other calls take what this returns."""
+
+    def identify(self, prepared: Sequence[Any], seed: int) -> Any:
+        """A new identity for one person seen in one or more pictures; the same pictures and seed repeat it."""
+
+    def veil(self, prepared: Any, identity: Any, strength: float) -> Change:
+        """Show an identity."""
