@@ -1,0 +1,293 @@
+"""The command line: ``faceveil anonymize photo.jpg``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import FaceVeilError, InputError, PolicyStop
+
+if TYPE_CHECKING:
+    from .jobs.folder import Task
+    from .jobs.photo import Result, Settings
+
+OK, SOME_FAILED, USAGE, UNPROTECTED, INTERRUPTED = 0, 1, 2, 3, 130
+_EXIT_CODES = "exit codes: 0 done, 1 an input or output failed, 2 wrong usage, 3 a face is not protected, 130 interrupted"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except PolicyStop as error:
+        _say(f"stopped: {error}", error=True)
+        return UNPROTECTED
+    except FaceVeilError as error:
+        _say(f"error: {error}", error=True)
+        return SOME_FAILED
+    except KeyboardInterrupt:
+        _say("interrupted; finished files are whole, the current one was not written", error=True)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="faceveil", description="Take a person's identity out of photos and keep everything else.", epilog=_EXIT_CODES)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, epilog=_EXIT_CODES)
+        sub.set_defaults(run=run)
+        return sub
+
+    _anonymize_options(command("anonymize", _anonymize, "replace the faces in photos"))
+    detect = command("detect", _detect, "list the faces of a picture, or write them as an editable plan")
+    detect.add_argument("input", type=Path)
+    detect.add_argument("-o", "--output", type=Path, help="write the plan (.json) or numbered boxes (.png) here")
+    detect.add_argument("--detector", default="auto", help="auto, centerface, dlib, insightface, uniface (default: auto)")
+    detect.add_argument("--detector-file", type=Path, help="model file of an insightface or uniface detector")
+    compare = command("compare", _compare, "tell whether two pictures show the same person")
+    compare.add_argument("a", type=Path)
+    compare.add_argument("b", type=Path)
+    command("doctor", _doctor, "check that everything needed is there")
+    sample = command("sample", _sample, "write a public-domain portrait to try things on")
+    sample.add_argument("output", type=Path, nargs="?", default=Path("astronaut.png"))
+    weights = command("weights", _weights, "list weights with their licences, or download one by name")
+    weights.add_argument("name", nargs="?", help="a name from the list; nothing is downloaded without it")
+    weights.add_argument("--to", type=Path, default=Path("models"), help="models folder (default: models)")
+    weights.add_argument("--mirror", help="address to use in place of the card's")
+    train = command("train", _train, "train a method's weights")
+    train.add_argument("method", choices=["appearance"])
+    train.add_argument("--images", type=Path, required=True, help="folder of portraits, one person each")
+    train.add_argument("-o", "--output", type=Path, default=Path("appearance.safetensors"))
+    train.add_argument("--workers", type=int)
+    return parser
+
+
+def _anonymize_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", nargs="+", help="pictures, folders or globs")
+    parser.add_argument("-o", "--output", help="a file, or a folder (default: NAME_veiled beside the input)")
+    parser.add_argument("--method", default="appearance", help="appearance (a new face), solid, pixelate, blur (default: appearance)")
+    parser.add_argument("--strength", type=float, default=1.0, help="0 keeps the person, 1 is recommended, up to 1.5 (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed repeats a result (default: 0)")
+    parser.add_argument("--faces", default="all", help="all, largest, smallest, left, right, or numbers such as 0,2 (default: all)")
+    parser.add_argument("--min-size", type=float, default=0.0, help="leave faces alone that are smaller than this many pixels")
+    parser.add_argument("--include", type=Path, action="append", default=[], metavar="REF", help="only the person in this photo (repeatable)")
+    parser.add_argument("--exclude", type=Path, action="append", default=[], metavar="REF", help="never the person in this photo (repeatable)")
+    parser.add_argument("--policy", default="redact", help="what happens to faces that cannot be replaced safely: redact, stop, pass (default: redact)")
+    parser.add_argument("--no-face", help="the same for pictures without a face (default: as --policy; redact covers the whole picture)")
+    parser.add_argument("--shape", default="ellipse", help="of covers: ellipse, box, hull (default: ellipse)")
+    parser.add_argument("--fast", action="store_true", help="take the first identity instead of searching one: quicker, less private")
+    parser.add_argument("--same-person", action="store_true", help="all selected faces of one picture are one person")
+    parser.add_argument("--identity", type=Path, metavar="FILE", help="show this saved identity")
+    parser.add_argument("--save-identity", type=Path, metavar="FILE", help="keep the identity that was shown, to use it again")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write what was done to each face as JSON")
+    parser.add_argument("--preview", type=Path, metavar="SHEET", help="write originals and results side by side (.png)")
+
+
+def _anonymize(options: argparse.Namespace) -> int:
+    from .jobs.folder import plan_tasks
+
+    # Nothing is loaded before the names and numbers are known to be right.
+    settings = _settings(options)
+    tasks = plan_tasks(options.input, options.output)
+    if options.preview and len(tasks) > 1 and options.preview.suffix.lower() != ".png":
+        raise InputError(f"the preview {options.preview.name} must end in .png")
+    runner = _Runner(options, settings)
+    return runner.run(tasks)
+
+
+class _Runner:
+    """One ``anonymize`` command."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
+        from .methods.appearance.persona import load_persona
+
+        self.options, self.settings = options, settings
+        self.rows: list[dict[str, Any]] = []
+        self.sheets: list[bytes] = []
+        self.method: Any = None
+        self.identity: Any = None
+        if settings.method == "appearance":
+            from .methods.appearance.method import AppearanceMethod
+
+            self.method = AppearanceMethod(trials=settings.trials)
+            if options.identity:
+                self.identity = load_persona(options.identity, self.method.model)
+
+    def run(self, tasks: list[Task]) -> int:
+        from .images import write_whole
+        from .jobs.folder import run_tasks
+
+        with _progress() as progress:
+            done = run_tasks(tasks, self.settings, progress, self._finished, self.method, self.identity)
+        if self.options.report:
+            write_whole(self.options.report, json.dumps(self.rows, indent=2).encode())
+        if self.options.preview and self.sheets:
+            write_whole(self.options.preview, _stack(self.sheets))
+        failed = [d for d in done if d.error is not None]
+        for d in failed:
+            _say(f"failed: {d.task.source.name}: {d.error}", error=True)
+        if len(done) > 1:
+            _say(f"{len(done) - len(failed)} of {len(done)} pictures done")
+        if any(isinstance(d.error, PolicyStop) or (d.report is not None and not d.report.safe) for d in done):
+            return UNPROTECTED
+        return SOME_FAILED if failed else OK
+
+    def _finished(self, task: Task, result: Result) -> None:
+        _say(f"{task.target}: {result.report.summary()}")
+        for row in result.report.faces:
+            if row.reason and row.outcome != "kept":
+                _say(f"  face {row.number} {row.outcome}: {row.reason}")
+        for note in result.report.notes:
+            _say(f"  {note}")
+        # Numbered by order: a report must not carry the names of source files.
+        self.rows.append({"picture": len(self.rows), **json.loads(result.report.to_json())})
+        if self.options.preview:
+            from .evaluate.sheet import preview_sheet
+            from .images import load_picture
+
+            self.sheets.append(preview_sheet(load_picture(task.source).pixels, result))
+        if self.options.save_identity and result.identity is not None:
+            from .methods.appearance.persona import save_persona
+
+            save_persona(self.options.save_identity, result.identity)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from dataclasses import replace
+
+    from .faces.redact import SHAPES
+    from .faces.select import Selection
+    from .images import load_picture
+    from .jobs.photo import Settings, person_in
+    from .jobs.policy import Policy
+
+    if options.shape not in SHAPES:
+        raise InputError(f"shape {options.shape!r} is not one of {', '.join(SHAPES)}")
+    policy = Policy.always(options.policy)
+    if options.no_face:
+        policy = replace(policy, no_face=options.no_face)
+    settings = Settings(
+        method=options.method, strength=options.strength, seed=options.seed, selection=Selection(options.faces, options.min_size),
+        policy=policy, shape=options.shape, trials=1 if options.fast else Settings.trials, same_person=options.same_person,
+    )
+    people = {key: tuple(person_in(load_picture(p)) for p in getattr(options, key)) for key in ("include", "exclude")}
+    return replace(settings, **people)
+
+
+def _detect(options: argparse.Namespace) -> int:
+    import io
+
+    from .evaluate.sheet import draw_faces
+    from .faces.detect import detect_faces, open_detector
+    from .images import load_picture, write_whole
+
+    picture = load_picture(options.input)
+    faces = detect_faces(picture.pixels, open_detector(options.detector, options.detector_file))
+    for number, face in enumerate(faces):
+        x1, y1, x2, y2 = (round(v) for v in face.box)
+        _say(f"{number}: {x2 - x1} x {y2 - y1} px at ({x1}, {y1}), score {face.score:.2f}" + ("" if face.landmarks else ", no landmarks"))
+    _say(f"{len(faces)} face{'s' if len(faces) != 1 else ''}")
+    if options.output and options.output.suffix.lower() == ".json":
+        write_whole(options.output, faces.to_json().encode())
+    elif options.output:
+        buffer = io.BytesIO()
+        draw_faces(picture.pixels, faces).save(buffer, "PNG")
+        write_whole(options.output, buffer.getvalue())
+    return OK
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from .identity.recognise import default_recogniser, judge
+    from .images import load_picture
+    from .jobs.photo import person_in
+
+    recogniser = default_recogniser()
+    a, b = (person_in(load_picture(path)) for path in (options.a, options.b))
+    verdict = judge(recogniser, a, b)
+    _say(f"{recogniser.name}: distance {verdict.distance:.2f}, same person below {verdict.threshold:.2f}: {verdict.words}")
+    return OK
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        _say(f"{'ok     ' if finding.ok else 'missing' if finding.needed else 'without'} {finding.what}: {finding.text}")
+    return OK if all(f.ok or not f.needed for f in findings) else SOME_FAILED
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from .images import picture_from, save_picture
+    from .sample import astronaut
+
+    save_picture(picture_from(astronaut()), options.output)
+    _say(f"{options.output}: astronaut Eileen Collins, NASA, public domain")
+    return OK
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from ..weights.catalogue import card, cards
+    from ..weights.fetch import fetch
+
+    if options.name is None:
+        for c in cards():
+            _say(f"{c.name}: {c.file}, {c.megabytes:.1f} MB, {c.licence}; {c.purpose}")
+        return OK
+    with _progress() as progress:
+        path = fetch(card(options.name), options.to, consent=True, mirror=options.mirror, progress=progress)
+    _say(f"{path}")
+    return OK
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .methods.appearance.training import train
+
+    with _progress() as progress:
+        facts = train(options.images, options.output, options.workers, progress)
+    _say(f"{options.output}: {json.dumps(facts)}")
+    return OK
+
+
+def _stack(sheets: list[bytes]) -> bytes:
+    import io
+
+    from PIL import Image
+
+    rows = [Image.open(io.BytesIO(s)) for s in sheets]
+    sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), (24, 24, 24))
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _say(text: str, error: bool = False) -> None:
+    stream = sys.stderr if error else sys.stdout
+    stream.write(text + "\n")
+    stream.flush()
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on a terminal, nothing in a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)

@@ -1,0 +1,70 @@
+"""A preview sheet: original and result side by side, with what happened to each face."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from torch import Tensor
+
+from ..faces.face import Faces
+from ..jobs.photo import Result
+
+_COLOURS = {"replaced": (60, 180, 90), "redacted": (240, 150, 40), "passed": (220, 50, 50), "kept": (90, 140, 220)}
+_SIDE = 640
+
+
+def draw_faces(pixels: Tensor, faces: Faces, image: int = 0, landmarks: bool = True, colours: list[tuple[int, int, int]] | None = None) -> Any:
+    """Numbered boxes and landmarks on one picture of a batch ``(B, 3, H, W)``, as a Pillow image."""
+    from PIL import Image, ImageDraw
+
+    array = (pixels[image].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy()
+    picture = Image.fromarray(array)
+    draw = ImageDraw.Draw(picture)
+    line = max(1, round(max(picture.size) / 400))
+    for number, face in enumerate(faces.of_image(image)):
+        colour = colours[number] if colours else _COLOURS["replaced"]
+        draw.rectangle(face.box, outline=colour, width=line)
+        size = max(11, round(face.size / 7))
+        draw.text((face.box[0] + line + 1, face.box[1] + line), str(number), fill=colour, font_size=size, stroke_width=max(1, size // 12), stroke_fill=(0, 0, 0))
+        if landmarks:
+            r = max(0.6, face.size / 160)
+            for x, y in face.landmarks:
+                draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    return picture
+
+
+def preview_sheet(original: Tensor, result: Result, labels: bool = True) -> bytes:
+    """PNG bytes: each picture of the batch with numbered faces on the left and its result on the right."""
+    from PIL import Image, ImageDraw
+
+    rows = []
+    for image in range(len(original)):
+        reports = [r for r in result.report.faces if r.image == image]
+        left = draw_faces(original, result.faces, image, landmarks=False, colours=[_COLOURS[r.outcome] for r in reports])
+        right = Image.fromarray((result.pixels[image].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
+        text = "\n".join(_line(r) for r in reports) or "\n".join(result.report.notes)
+        for picture in (left, right):
+            picture.thumbnail((_SIDE, _SIDE))
+        height = max(left.height, right.height)
+        font = 14
+        caption = (text.count("\n") + 1) * (font + 4) + 10 if labels and text else 0
+        row = Image.new("RGB", (left.width + right.width, height + caption), (24, 24, 24))
+        row.paste(left, (0, 0))
+        row.paste(right, (left.width, 0))
+        if caption:
+            ImageDraw.Draw(row).multiline_text((8, height + 4), text, fill=(230, 230, 230), font_size=font)
+        rows.append(row)
+    sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), (24, 24, 24))
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _line(report: Any) -> str:
+    checks = ", ".join(f"{c.recogniser} {c.distance:.2f} (same person below {c.threshold:.2f})" for c in report.checks)
+    return f"{report.number}: {report.outcome}" + (f", {report.reason}" if report.reason else "") + (f", {checks}" if checks else "")
