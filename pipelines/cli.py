@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from .errors import FaceVeilError, InputError, PolicyStop
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .jobs.folder import Task
     from .jobs.photo import Result, Settings
 
@@ -74,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 def _anonymize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="+", help="pictures, folders or globs")
     parser.add_argument("-o", "--output", help="a file, or a folder (default: NAME_veiled beside the input)")
-    parser.add_argument("--method", default="appearance", help="appearance (a new face), solid, pixelate, blur (default: appearance)")
+    parser.add_argument("--method", default="appearance", help="appearance (a new face), solid, pixelate, blur, sticker (default: appearance)")
     parser.add_argument("--strength", type=float, default=1.0, help="0 keeps the person, 1 is recommended, up to 1.5 (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed repeats a result (default: 0)")
     parser.add_argument("--faces", default="all", help="all, largest, smallest, left, right, or numbers such as 0,2 (default: all)")
@@ -83,6 +85,7 @@ def _anonymize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exclude", type=Path, action="append", default=[], metavar="REF", help="never the person in this photo (repeatable)")
     parser.add_argument("--policy", default="redact", help="what happens to faces that cannot be replaced safely: redact, stop, pass (default: redact)")
     parser.add_argument("--no-face", help="the same for pictures without a face (default: as --policy; redact covers the whole picture)")
+    parser.add_argument("--sticker", type=Path, metavar="FILE", help="a picture with transparency for --method sticker")
     parser.add_argument("--shape", default="ellipse", help="of covers: ellipse, box, hull (default: ellipse)")
     parser.add_argument("--fast", action="store_true", help="take the first identity instead of searching one: quicker, less private")
     parser.add_argument("--same-person", action="store_true", help="all selected faces of one picture are one person")
@@ -167,7 +170,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     from .faces.redact import SHAPES
     from .faces.select import Selection
     from .images import load_picture
-    from .jobs.photo import Settings, person_in
+    from .jobs.people import person_in
+    from .jobs.photo import Settings
     from .jobs.policy import Policy
 
     if options.shape not in SHAPES:
@@ -177,10 +181,22 @@ def _settings(options: argparse.Namespace) -> Settings:
         policy = replace(policy, no_face=options.no_face)
     settings = Settings(
         method=options.method, strength=options.strength, seed=options.seed, selection=Selection(options.faces, options.min_size),
-        policy=policy, shape=options.shape, trials=1 if options.fast else Settings.trials, same_person=options.same_person,
+        policy=policy, shape=options.shape, sticker=_sticker(options.sticker), trials=1 if options.fast else Settings.trials, same_person=options.same_person,
     )
     people = {key: tuple(person_in(load_picture(p)) for p in getattr(options, key)) for key in ("include", "exclude")}
     return replace(settings, **people)
+
+
+def _sticker(path: Path | None) -> Tensor | None:
+    import torch
+
+    from .images import load_picture
+
+    if path is None:
+        return None
+    picture = load_picture(path)
+    alpha = torch.ones_like(picture.pixels[:, :1]) if picture.alpha is None else picture.alpha
+    return torch.cat([picture.pixels, alpha], 1)
 
 
 def _detect(options: argparse.Namespace) -> int:
@@ -208,7 +224,7 @@ def _detect(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from .identity.recognise import default_recogniser, judge
     from .images import load_picture
-    from .jobs.photo import person_in
+    from .jobs.people import person_in
 
     recogniser = default_recogniser()
     a, b = (person_in(load_picture(path)) for path in (options.a, options.b))

@@ -24,3 +24,17 @@ def astronaut() -> Any:
         raise WeightsError("the sample portrait is missing; install it with: pip install scikit-image")
     with Image.open(path) as image:
         return np.array(image.convert("RGB"))
+
+
+def group() -> Any:
+    """Three of the portrait at different sizes, for trying out selection, as an array ``(512, 1120, 3)``."""
+    import numpy as np
+    from PIL import Image
+
+    portrait = Image.fromarray(astronaut()).crop((0, 0, 440, 400))
+    canvas = Image.new("RGB", (1120, 512), (96, 104, 116))
+    for x, size, mirror in ((20, 300, False), (330, 460, True), (800, 300, True)):
+        copy = portrait.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else portrait
+        copy = copy.resize((size, round(size * 400 / 440)), Image.Resampling.LANCZOS)
+        canvas.paste(copy, (x, 512 - copy.height))
+    return np.array(canvas)

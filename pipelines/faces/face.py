@@ -83,6 +83,10 @@ class Face:
         """The same face with other landmarks ``(68, 2)``."""
         return replace(self, landmarks=tuple((float(x), float(y)) for x, y in points))
 
+    def in_image(self, index: int) -> Face:
+        """The same face in another place of a batch."""
+        return replace(self, image=index)
+
     def moved(self, dx: float, dy: float) -> Face:
         """The same face in a picture whose origin lies at ``(-dx, -dy)``."""
         x1, y1, x2, y2 = self.box

@@ -19,10 +19,11 @@ from ..faces.face import Face, Faces, eye_opening, mouth_gap, yaw_proxy
 from ..faces.landmarks import fit_landmarks
 from ..faces.redact import COVERS, Cover, Shape, redact
 from ..faces.select import Selection
-from ..identity.recognise import Recogniser, default_recogniser, judge
+from ..identity.recognise import Recogniser, default_recogniser
 from ..images import Picture, picture_from
 from ..methods.base import Change, Method, View
 from ..progress import Progress, silent
+from .people import is_wanted
 from .policy import Action, Policy
 from .report import Check, FaceReport, Outcome, Report, Utility
 
@@ -148,18 +149,6 @@ def anonymize_batch(
     return job.run(faces, detector)
 
 
-def person_in(picture: Picture, detector: Detector | None = None) -> np.ndarray:
-    """Embedding of the largest face of a reference photo, to include or exclude that person.
-
-    Raises:
-        InputError: no face is found in it.
-    """
-    found = [f for f in detect_faces(picture.pixels, detector) if f.landmarks]
-    if not found:
-        raise InputError("no face was found in the reference photo; use one that shows the person's face from the front")
-    return default_recogniser().embed(picture.pixels, found[0].points)
-
-
 def face_seed(seed: int, face: Face) -> int:
     """The seed of one face: from the user's seed and the person or place, so that removing a face changes no other."""
     if face.track is not None:
@@ -199,7 +188,7 @@ class _Job:
         chosen = self._by_person(found, chosen)
         for i in set(range(len(found))) - set(chosen):
             self.rows[i] = self._row(found[i], numbers[i], "kept", reason="not selected")
-        self._cover_empty(found)
+        self._cover_empty(found, plan is not None, detector)
         embeddings = {i: self._embed(found[i]) for i in chosen}
         shared = self._shared_identity(found, chosen, embeddings)
         # Small faces stand behind large ones: whoever comes later is cropped from what is already changed.
@@ -219,23 +208,18 @@ class _Job:
         s = self.settings
         if not s.include and not s.exclude:
             return chosen
-        kept = []
-        for i in chosen:
-            embedding = self._embed(found[i])
-            # Who cannot be compared is treated like a stranger: protected unless only named people are wanted.
-            near = lambda people, e=embedding: e is not None and any(judge(self.recogniser, p, e).same for p in people)  # noqa: E731
-            if near(s.exclude) or (s.include and not near(s.include)):
-                continue
-            kept.append(i)
-        return kept
+        return [i for i in chosen if is_wanted(self.recogniser, self._embed(found[i]), s.include, s.exclude)]
 
     def _embed(self, face: Face) -> np.ndarray | None:
         if not face.landmarks:
             return None
         return self.recogniser.embed(self.original[face.image : face.image + 1], face.points)
 
-    def _cover_empty(self, found: Faces) -> None:
+    def _cover_empty(self, found: Faces, planned: bool, detector: Detector | None) -> None:
         for image in sorted(set(range(len(self.pixels))) - {face.image for face in found}):
+            # A plan without faces for a picture that shows some leaves them out on purpose.
+            if planned and detect_faces(self.original[image : image + 1], detector):
+                continue
             action = self.settings.policy.no_face
             which = f" in picture {image}" if len(self.pixels) > 1 else ""
             if action == "stop":

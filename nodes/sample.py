@@ -1,0 +1,30 @@
+"""Node with a picture that everybody may use, so that templates run at once."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from .convert import pixels_to_image
+from .sockets import ROOT
+
+
+class SamplePortrait(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaceVeil_SamplePortrait", display_name="Sample Portrait", category=ROOT,
+            description="Astronaut Eileen Collins (NASA, public domain), to try things on. Replace it by Load Image for your own photos.",
+            inputs=[io.Combo.Input("picture", options=["portrait", "group"], default="portrait", tooltip="One face, or three of different sizes.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The picture.")],
+        )
+
+    @classmethod
+    def execute(cls, picture: str) -> io.NodeOutput:
+        from ..pipelines.sample import astronaut, group
+
+        array = group() if picture == "group" else astronaut()
+        return io.NodeOutput(pixels_to_image(torch.from_numpy(array).movedim(-1, 0)[None].float() / 255))
+
+
+NODES = [SamplePortrait]

@@ -1,0 +1,51 @@
+"""Node that saves pictures without the workflow and file names that ComfyUI would write into them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from comfy_api.latest import io, ui
+
+from .convert import bar, image_to_pixels
+from .sockets import ROOT
+
+_ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
+
+
+class SaveDeidentifiedImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaceVeil_SaveDeidentifiedImage", display_name="Save De-identified Image", category=ROOT, is_output_node=True,
+            description="Save pictures clean: no workflow, no prompt, no source file name, no EXIF.",
+            inputs=[
+                io.Image.Input("image", tooltip="Pictures to save."),
+                io.String.Input("filename_prefix", default="veiled", tooltip="Name of the files below ComfyUI's output folder; subfolder/name works."),
+                io.Combo.Input("format", options=list(_ENDINGS), default="png", tooltip="png, webp and tiff keep every pixel; jpg is smaller."),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, image: torch.Tensor, filename_prefix: str, format: str) -> io.NodeOutput:
+        import folder_paths
+
+        from ..pipelines.images import Picture, save_picture
+
+        pixels, progress = image_to_pixels(image), bar()
+        height, width = pixels.shape[-2:]
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory(), width, height
+        )
+        saved = []
+        for index in range(len(pixels)):
+            progress(index, len(pixels), "saving")
+            file = f"{name}_{counter + index:05}_{_ENDINGS[format]}"
+            save_picture(Picture(pixels[index : index + 1]), Path(folder) / file)
+            saved.append(ui.SavedResult(file, subfolder, io.FolderType.output))
+        progress(len(pixels), len(pixels), "saving")
+        return io.NodeOutput(ui=ui.SavedImages(saved))
+
+
+NODES = [SaveDeidentifiedImage]

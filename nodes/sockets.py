@@ -1,0 +1,14 @@
+"""Socket types of our own, defined once."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+FacesSocket = io.Custom("FACEVEIL_FACES")
+"""``Faces``: the found faces of a batch."""
+CropsSocket = io.Custom("FACEVEIL_CROPS")
+"""A tuple of ``Place``: where cropped squares belong."""
+IdentitySocket = io.Custom("FACEVEIL_IDENTITY")
+"""A new identity that Veil Faces made and can show again."""
+
+ROOT = "FaceVeil"

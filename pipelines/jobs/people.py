@@ -1,0 +1,46 @@
+"""Choose faces by whose they are: reference photos of people to take or to leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import InputError
+from ..faces.detect import Detector, detect_faces
+from ..faces.face import Face, Faces
+from ..identity.recognise import Recogniser, default_recogniser
+from ..images import Picture
+
+
+def person_in(picture: Picture, detector: Detector | None = None) -> np.ndarray:
+    """Embedding of the largest face of a reference photo.
+
+    Raises:
+        InputError: no face is found in it.
+    """
+    found = [f for f in detect_faces(picture.pixels, detector) if f.landmarks]
+    if not found:
+        raise InputError("no face was found in the reference photo; use one that shows the person's face from the front")
+    return default_recogniser().embed(picture.pixels, found[0].points)
+
+
+def is_wanted(recogniser: Recogniser, embedding: np.ndarray | None, include: Sequence[np.ndarray], exclude: Sequence[np.ndarray]) -> bool:
+    """Whether a face is to be worked on; a face that cannot be compared counts as a stranger."""
+
+    def known(people: Sequence[np.ndarray]) -> bool:
+        return embedding is not None and any(recogniser.distance(p, embedding) < recogniser.threshold for p in people)
+
+    return not known(exclude) and (not include or known(include))
+
+
+def by_person(pixels: Tensor, faces: Faces, only: Tensor | None, without: Tensor | None) -> Faces:
+    """Faces of a batch ``(B, 3, H, W)`` that show the person in ``only`` and not the one in ``without`` (pictures, or none)."""
+    include, exclude = ([] if p is None else [person_in(Picture(p[:1]))] for p in (only, without))
+    recogniser = default_recogniser()
+
+    def embedding(face: Face) -> np.ndarray | None:
+        return recogniser.embed(pixels[face.image : face.image + 1], face.points) if face.landmarks else None
+
+    return Faces(face for face in faces if is_wanted(recogniser, embedding(face), include, exclude))
