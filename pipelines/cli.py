@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .jobs.photo import Result, Settings
 
 OK, SOME_FAILED, USAGE, UNPROTECTED, INTERRUPTED = 0, 1, 2, 3, 130
+MOST_SHARED = 6
+"""Pictures that a shared identity is searched over; more cost time and change little."""
 _EXIT_CODES = "exit codes: 0 done, 1 an input or output failed, 2 wrong usage, 3 a face is not protected, 130 interrupted"
 
 
@@ -88,7 +90,7 @@ def _anonymize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sticker", type=Path, metavar="FILE", help="a picture with transparency for --method sticker")
     parser.add_argument("--shape", default="ellipse", help="of covers: ellipse, box, hull (default: ellipse)")
     parser.add_argument("--fast", action="store_true", help="take the first identity instead of searching one: quicker, less private")
-    parser.add_argument("--same-person", action="store_true", help="all selected faces of one picture are one person")
+    parser.add_argument("--same-person", action="store_true", help="the inputs show one person, who gets one identity in all of them")
     parser.add_argument("--identity", type=Path, metavar="FILE", help="show this saved identity")
     parser.add_argument("--save-identity", type=Path, metavar="FILE", help="keep the identity that was shown, to use it again")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what was done to each face as JSON")
@@ -129,6 +131,8 @@ class _Runner:
         from .images import write_whole
         from .jobs.folder import run_tasks
 
+        if self.settings.same_person and self.identity is None:
+            self.identity = self._shared_identity(tasks)
         with _progress() as progress:
             done = run_tasks(tasks, self.settings, progress, self._finished, self.method, self.identity)
         if self.options.report:
@@ -143,6 +147,17 @@ class _Runner:
         if any(isinstance(d.error, PolicyStop) or (d.report is not None and not d.report.safe) for d in done):
             return UNPROTECTED
         return SOME_FAILED if failed else OK
+
+    def _shared_identity(self, tasks: list[Task]) -> Any:
+        from .images import load_picture
+        from .jobs.photo import search_identity
+
+        pictures = []
+        for task in tasks[:MOST_SHARED]:
+            # A bad file is reported when its turn comes.
+            with suppress(FaceVeilError):
+                pictures.append(load_picture(task.source))
+        return search_identity(pictures, self.settings, self.method)
 
     def _finished(self, task: Task, result: Result) -> None:
         _say(f"{task.target}: {result.report.summary()}")

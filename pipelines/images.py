@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +252,7 @@ def _encode_deep(array: np.ndarray, kind: str) -> bytes:
     context = av.CodecContext.create(codec, "w")
     context.width, context.height = array.shape[1], array.shape[0]
     context.pix_fmt = rgba if array.shape[2] == 4 else rgb
-    context.time_base = "1"
+    context.time_base = Fraction(1, 1)
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format=native).reformat(format=context.pix_fmt)
     return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
 

@@ -31,8 +31,9 @@ DETECTORS: tuple[str, ...] = get_args(DetectorName)
 SCALES = (2800, 960, 416)
 """Longer sides, in pixels, at which a picture is searched."""
 TURNS = (90, 180, 270, 45, 315)
-"""Degrees by which the picture is turned in search of rotated heads, at ``TURN_SIDE`` pixels."""
-TURN_SIDE = 800
+"""Degrees by which the picture is turned in search of rotated heads."""
+TURN_SIDES = (416, 800)
+"""Longer side of turned pictures: half the photo's, within these bounds."""
 THRESHOLD = 0.45
 """True faces score above .7 at their best scale; a lower bar costs a few false faces and protects more."""
 TURNED_THRESHOLD = 0.6
@@ -88,11 +89,12 @@ class DlibHog:
 
     def __call__(self, image: Tensor, threshold: float) -> list[Detection]:
         rectangles, scores, _ = self._detector.run(_to_bytes(image), 1, 0.0)
-        return [
-            # Its scores run from 0 to about 3; the map keeps their order on CenterFace's scale.
-            Detection(np.array([r.left(), r.top(), r.right() + 1, r.bottom() + 1], float), float(1 - np.exp(-1.2 * s - 0.4)))
-            for r, s in zip(rectangles, scores, strict=True)
+        # Its scores run from 0 to about 3; the map keeps their order on CenterFace's scale.
+        found = [
+            Detection(np.array([r.left(), r.top(), r.right() + 1, r.bottom() + 1], float), float(1 - np.exp(-3.0 * score - 0.45)))
+            for r, score in zip(rectangles, scores, strict=True)
         ]
+        return [d for d in found if d.score >= threshold]
 
 
 class ExternalDetector:
@@ -174,7 +176,8 @@ def detect_faces(
 
 def _search(picture: Tensor, detector: Detector, threshold: float, turned: bool) -> list[Detection]:
     found: list[Detection] = []
-    sides = [s for i, s in enumerate(SCALES) if i == 0 or s < max(picture.shape[-2:])]
+    # A step between sizes of less than a third finds nothing new.
+    sides = [s for i, s in enumerate(SCALES) if i == 0 or 1.5 * s < max(picture.shape[-2:])]
     for side in sides:
         small, scale = resize_inside(picture, side)
         found += [_moved(d, lambda p, k=scale: p / k) for d in detector(_padded(small), threshold)]
@@ -194,21 +197,22 @@ def _search(picture: Tensor, detector: Detector, threshold: float, turned: bool)
 def _search_turned(picture: Tensor, detector: Detector, threshold: float) -> list[Detection]:
     from kornia.geometry.transform import rotate
 
-    small, scale = resize_inside(picture, TURN_SIDE)
-    height, width = small.shape[-2:]
-    side = int(np.ceil(np.hypot(height, width)))
+    small, scale = resize_inside(picture, int(np.clip(max(picture.shape[-2:]) / 2, *TURN_SIDES)))
+    size = np.array([small.shape[-1], small.shape[-2]])
+    side = int(np.ceil(np.hypot(*size)))
+    x0, y0 = (side - size) // 2
     canvas = torch.full((1, 3, side, side), 0.5)
-    y0, x0 = (side - height) // 2, (side - width) // 2
-    canvas[..., y0 : y0 + height, x0 : x0 + width] = small
+    canvas[..., y0 : y0 + size[1], x0 : x0 + size[0]] = small
     found = []
     for degrees in TURNS:
-        view = torch.rot90(canvas, degrees // 90, (2, 3)) if degrees % 90 == 0 else rotate(canvas, torch.tensor(float(degrees)))
+        view = torch.rot90(small, degrees // 90, (2, 3)) if degrees % 90 == 0 else rotate(canvas, torch.tensor(float(degrees)))
+        centre = np.array([view.shape[-1], view.shape[-2]]) / 2
         angle = np.deg2rad(degrees)
         # Counter-clockwise turn of the picture about its centre, y pointing down.
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
-        def home(p: np.ndarray, turn: np.ndarray = turn) -> np.ndarray:
-            return ((p - side / 2) @ turn + side / 2 - [x0, y0]) / scale
+        def home(p: np.ndarray, turn: np.ndarray = turn, centre: np.ndarray = centre) -> np.ndarray:
+            return ((p - centre) @ turn + size / 2) / scale
 
         # A face that an upright pass sees as well is scored lower here, so that the upright one wins.
         found += [replace(_moved(d, home), score=d.score * 0.9) for d in detector(view, threshold)]

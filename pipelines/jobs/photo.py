@@ -149,6 +149,27 @@ def anonymize_batch(
     return job.run(faces, detector)
 
 
+def search_identity(pictures: Sequence[Picture], settings: Settings, method: Method | None = None, detector: Detector | None = None) -> Any:
+    """One new identity for the person whose face is the largest selected one in each picture, searched over all of them together.
+
+    Raises:
+        InputError: the method only covers faces, or none of the pictures shows a face that it can replace.
+    """
+    method = method or _open_method(settings)
+    if method is None:
+        raise InputError(f"method {settings.method} only covers faces, so there is no identity to share; use appearance")
+    prepared = []
+    for picture in pictures:
+        chosen = sorted(settings.selection.of(detect_faces(picture.pixels, detector)), key=lambda f: -f.area)
+        face = next((f for f in chosen if f.landmarks and method.refuse(f) is None), None)
+        if face is not None:
+            embedding = default_recogniser().embed(picture.pixels, face.points)
+            prepared.append(method.prepare(View(picture.pixels, face, embedding)))
+    if not prepared:
+        raise InputError("none of the pictures shows a face that can be replaced, so no shared identity can be searched")
+    return method.identify(prepared, settings.seed)
+
+
 def face_seed(seed: int, face: Face) -> int:
     """The seed of one face: from the user's seed and the person or place, so that removing a face changes no other."""
     if face.track is not None:

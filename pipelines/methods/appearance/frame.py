@@ -194,7 +194,7 @@ class Guides:
         self.brow_core = frame.brows * erode(frame.brows, 0.025)
         self.around_brows = blur(frame.brows, 3.0)
         # Lids and lashes stay with the eye: gaze and opening are read from them.
-        self.outside_eyes = 1 - blur(dilate(frame.eyes, 0.03), 1.6)
+        self.outside_eyes = 1 - blur(dilate(frame.eyes, 0.05), 2.2)
         self.outside_mouth = 1 - blur(frame.inner_mouth, 1.2)
         lips = blur(dilate(frame.lips, 0.02), 1.5)
         self.beard_zone = (smooth_step(y, 0.68, 0.76)[None, None] * (1 - lips)).clamp(0, 1)

@@ -14,7 +14,7 @@ import torch
 
 from ...identity.recognise import Recogniser
 from .frame import REGIONS
-from .network import AppearanceModel
+from .network import LABELS, AppearanceModel
 from .render import Look, Subject, render
 
 DRAWS, KEPT = 400, 14
@@ -33,10 +33,12 @@ class Persona:
 
     Attributes:
         codes: region name to ``z`` ``(Z,)``.
+        labels: standardised sex look and groups, ``(5,)``, so that one person looks alike in all photos.
         seed: of the noise that drew it.
     """
 
     codes: dict[str, np.ndarray]
+    labels: np.ndarray
     seed: int
 
 
@@ -50,10 +52,11 @@ class Found:
 
 
 def look_of(model: AppearanceModel, persona: Persona, subject: Subject) -> Look:
-    """What a persona looks like with this photo's attributes: ``v = W a + E z``."""
+    """What a persona looks like with this photo's light, head turn and mouth: ``v = W a + E z``."""
     textures, shapes = {}, {}
+    attributes = np.concatenate([persona.labels, subject.attributes[len(LABELS) :]])
     for name in REGIONS:
-        joint = model.expected(name, subject.attributes) + model.person(name, persona.codes[name])
+        joint = model.expected(name, attributes) + model.person(name, persona.codes[name])
         k = model.regions[name].components
         textures[name], shapes[name] = joint[:k], joint[k:].astype(np.float64)
     return Look(textures, shapes)
@@ -72,11 +75,12 @@ def search(
         enough: stop when the worst photo's distance exceeds this.
     """
     generator = torch.Generator().manual_seed(seed)
+    labels = np.mean([s.attributes[: len(LABELS)] for s in subjects], axis=0)
     pools = {name: _pool(model, subjects, name, generator) for name in REGIONS}
     small = [subject.scaled(TRIAL_IOD) for subject in subjects]
 
     def judge(choice: dict[str, int]) -> tuple[float, ...]:
-        persona = Persona({n: pools[n][choice[n]] for n in REGIONS}, seed)
+        persona = Persona({n: pools[n][choice[n]] for n in REGIONS}, labels, seed)
         distances = []
         for subject in small:
             window, _, points = render(model, subject, look_of(model, persona, subject), strength)
@@ -101,7 +105,7 @@ def search(
         got = judge(choice)
         if min(got) > min(distances):
             best, distances = choice, got
-    return Found(Persona({n: pools[n][best[n]] for n in REGIONS}, seed), distances, tried)
+    return Found(Persona({n: pools[n][best[n]] for n in REGIONS}, labels, seed), distances, tried)
 
 
 def _pool(model: AppearanceModel, subjects: list[Subject], name: str, generator: torch.Generator) -> np.ndarray:

@@ -1,0 +1,56 @@
+"""The 3D landmark model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from faceveil.pipelines.geometry.shape_model import ShapeModel, _rotate, learn_shape_model, weak_perspective
+from faceveil.pipelines.methods.appearance.network import load_model
+
+
+@pytest.fixture(scope="module")
+def shapes() -> ShapeModel:
+    return load_model().shapes
+
+
+def _see(shape: np.ndarray, yaw: float, pitch: float, scale: float = 100.0) -> np.ndarray:
+    turn = _rotate(np.array([-np.radians(pitch), 0, 0])) @ _rotate(np.array([0, np.radians(yaw), 0]))
+    return (scale * shape @ turn[:2].T + [200, -150]) * [1, -1]
+
+
+@pytest.mark.parametrize("yaw", [-30, 0, 20])
+def test_fit_recovers_pose_and_landmarks(shapes, yaw) -> None:
+    rng = np.random.default_rng(0)
+    truth = shapes.shape(rng.normal(size=len(shapes.modes)) * 0.7)
+    points = _see(truth, yaw, 8)
+    fit = shapes.fit(points)
+    assert abs(fit.yaw - yaw) < 6
+    rms = np.sqrt(((fit.project(shapes.shape(fit.coefficients)) - points) ** 2).sum(1).mean())
+    assert rms < 1.5
+
+
+def test_weak_perspective_is_exact_on_its_own_pictures() -> None:
+    rng = np.random.default_rng(1)
+    shape = rng.normal(size=(4, 30, 3))
+    rotation = _rotate(rng.normal(size=(4, 3)) * 0.4)
+    flat = 3.0 * shape @ np.swapaxes(rotation[:, :2], 1, 2) + rng.normal(size=(4, 1, 2))
+    camera, shift, found = weak_perspective(shape, flat)
+    assert np.abs(shape @ np.swapaxes(camera, 1, 2) + shift[:, None] - flat).max() < 1e-8
+    assert np.abs(found - rotation).max() < 1e-6
+
+
+def test_depth_is_learned_from_turning_heads(shapes) -> None:
+    rng = np.random.default_rng(2)
+    seen = []
+    for _ in range(400):
+        shape = shapes.shape(rng.normal(size=len(shapes.modes)) * [*[1] * len(shapes.modes)])
+        flat = _see(shape, rng.normal() * 15, rng.normal() * 8, 1.0) - [200, 150]
+        seen.append(flat)
+    learned, _ = learn_shape_model(np.stack(seen), np.ones(400), components=20, rounds=10)
+    depth = np.corrcoef(learned.mean[17:, 2], shapes.mean[17:, 2])[0, 1]
+    assert depth > 0.95
+
+
+def test_nose_stands_out(shapes) -> None:
+    assert shapes.mean[30, 2] > shapes.mean[[36, 45, 48, 54, 8], 2].max()
+    assert shapes.mean[[0, 16], 2].max() < shapes.mean[17:, 2].min()

@@ -1,0 +1,182 @@
+"""The embedded default: what it promises, on the public-domain portrait."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from faceveil.pipelines.errors import InputError, WeightsError
+from faceveil.pipelines.faces.face import Face, eye_opening, inter_ocular, mouth_gap, yaw_proxy
+from faceveil.pipelines.identity.recognise import default_recogniser
+from faceveil.pipelines.methods.appearance.frame import REGIONS, SIZE, mirrored
+from faceveil.pipelines.methods.appearance.layers import apply_gain, from_log, to_log
+from faceveil.pipelines.methods.appearance.method import AppearanceMethod, Prepared
+from faceveil.pipelines.methods.appearance.network import AppearanceModel, load_model
+from faceveil.pipelines.methods.appearance.persona import load_persona, save_persona
+from faceveil.pipelines.methods.appearance.search import Persona, look_of
+from faceveil.pipelines.methods.base import View
+
+
+@pytest.fixture(scope="module")
+def method() -> AppearanceMethod:
+    return AppearanceMethod(trials=6)
+
+
+@pytest.fixture(scope="module")
+def model(method) -> AppearanceModel:
+    return method.model
+
+
+@pytest.fixture(scope="module")
+def view(portrait, portrait_faces) -> View:
+    face = portrait_faces[0]
+    return View(portrait, face, default_recogniser().embed(portrait, face.points))
+
+
+@pytest.fixture(scope="module")
+def prepared(method, view) -> Prepared:
+    return method.prepare(view)
+
+
+@pytest.fixture(scope="module")
+def identity(method, prepared) -> Persona:
+    return method.identify([prepared], 3)
+
+
+def test_log_and_back() -> None:
+    image = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(from_log(to_log(image)), image, atol=1e-6)
+    assert torch.allclose(apply_gain(image, torch.zeros(1)), image, atol=1e-6)
+
+
+def test_regions_share_the_frame(model) -> None:
+    total = sum(model.frame.regions.values())
+    assert (total - 1).abs().max() < 1e-4
+
+
+def test_codes_round_trip(model) -> None:
+    rng = np.random.default_rng(0)
+    codes = {n: rng.normal(size=r.components).astype(np.float32) * 0.3 for n, r in model.regions.items()}
+    detail = model.decode(codes)
+    assert detail.shape == (1, 3, SIZE, SIZE)
+    again = model.decode(model.encode(detail))
+    assert (again - detail).abs().mean() < 0.15 * detail.abs().mean()
+
+
+def test_mirroring_is_a_change_of_signs(model, prepared) -> None:
+    detail = prepared.subject.layers.detail * model.frame.core
+    plain, flipped = model.encode(detail), model.encode(detail.flip(-1))
+    for name in REGIONS:
+        assert np.abs(flipped[name] - plain[name] * model.regions[name].sign).max() < 1e-3
+    assert np.array_equal(mirrored(mirrored(model.frame.mean)), model.frame.mean)
+
+
+def test_strength_zero_is_the_photo(method, prepared, identity, portrait) -> None:
+    change = method.veil(prepared, identity, 0.0)
+    x, y = change.origin
+    window = portrait[..., y : y + change.window.shape[-2], x : x + change.window.shape[-1]]
+    assert (change.window - window).abs().max() < 1.5 / 255
+
+
+def test_strength_moves_away_steadily(method, prepared, identity, view) -> None:
+    recogniser = default_recogniser()
+    distances = []
+    for strength in (0.0, 0.4, 0.8, 1.0):
+        change = method.veil(prepared, identity, strength)
+        distances.append(recogniser.distance(recogniser.embed(change.window, change.points - np.array(change.origin)), view.embedding))
+    assert distances == sorted(distances)
+    assert distances[0] < 0.25
+    assert distances[-1] >= 0.6
+    beyond = method.veil(prepared, identity, 1.5)
+    assert torch.isfinite(beyond.window).all()
+    assert (beyond.window - change.window).abs().mean() > 1e-3
+
+
+def test_same_seed_same_bytes_other_seed_other_person(method, prepared, identity) -> None:
+    again = method.identify([prepared], 3)
+    assert all(np.array_equal(again.codes[n], identity.codes[n]) for n in REGIONS)
+    assert torch.equal(method.veil(prepared, again, 1.0).window, method.veil(prepared, identity, 1.0).window)
+    other = method.identify([prepared], 4)
+    assert not np.array_equal(other.codes["eyes"], identity.codes["eyes"])
+
+
+def test_the_photo_stays_outside_the_mask(method, prepared, identity, portrait) -> None:
+    change = method.veil(prepared, identity, 1.0)
+    x, y = change.origin
+    window = portrait[..., y : y + change.window.shape[-2], x : x + change.window.shape[-1]]
+    assert torch.equal(torch.where(change.mask > 0, window, change.window), window)
+    assert 0.05 < change.mask.mean() < 0.9
+
+
+def test_pose_and_expression_are_kept(method, prepared, identity, view) -> None:
+    points, before = method.veil(prepared, identity, 1.0).points, view.face.points
+    assert abs(yaw_proxy(points) - yaw_proxy(before)) < 0.05
+    assert abs(mouth_gap(points) - mouth_gap(before)) < 0.03
+    assert abs(eye_opening(points) - eye_opening(before)) < 0.04
+    assert abs(inter_ocular(points) / inter_ocular(before) - 1) < 0.15
+
+
+def test_joint_search_serves_both_photos(method, prepared, portrait, portrait_faces) -> None:
+    dark = portrait**1.4
+    embedding = default_recogniser().embed(dark, portrait_faces[0].points)
+    second = method.prepare(View(dark, portrait_faces[0], embedding))
+    shared = method.identify([prepared, second], 1)
+    for one, original in ((prepared, prepared.subject.embedding), (second, embedding)):
+        change = method.veil(one, shared, 1.0)
+        shown = default_recogniser().embed(change.window, change.points - np.array(change.origin))
+        assert np.linalg.norm(shown - original) > 0.55
+
+
+def test_identity_file_round_trips(tmp_path, model, identity, prepared) -> None:
+    path = tmp_path / "person.safetensors"
+    save_persona(path, identity)
+    again = load_persona(path, model)
+    a, b = (look_of(model, p, prepared.subject).textures for p in (identity, again))
+    assert all(np.abs(a[n] - b[n]).max() < 1e-4 for n in REGIONS)
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda p: p.unlink(), "does not exist"),
+    (lambda p: p.write_bytes(p.read_bytes()[:100]), "not a whole safetensors file"),
+    (lambda p: p.write_bytes(b"\x80\x04K\x01."), "not a whole safetensors file"),
+    (lambda p: _rewrite(p, lambda t, m: (t, {})), "not an identity of format"),
+    (lambda p: _rewrite(p, lambda t, m: ({k: v[:3].clone() for k, v in t.items()}, m)), "made for another model"),
+    (lambda p: _rewrite(p, lambda t, m: ({k: v * float("nan") for k, v in t.items()}, m)), "not finite"),
+])
+def test_bad_identity_files_are_refused(tmp_path, model, identity, spoil, message) -> None:
+    path = tmp_path / "person.safetensors"
+    save_persona(path, identity)
+    spoil(path)
+    with pytest.raises(InputError, match=message):
+        load_persona(path, model)
+
+
+def _rewrite(path, change) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(str(path), "pt") as file:
+        tensors, metadata = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors, metadata = change(tensors, metadata)
+    save_file(tensors, str(path), metadata)
+
+
+def test_what_is_out_of_range_is_refused(method, portrait_faces) -> None:
+    face = portrait_faces[0]
+    assert method.refuse(face) is None
+    assert "no landmarks" in method.refuse(Face(face.box))
+    assert "too small" in method.refuse(face.with_points(face.points * 0.2))
+    model = method.model.shapes
+    turn = np.radians(55)
+    rotation = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
+    profile = (80 * model.mean @ rotation[:2].T + [200, -200]) * [1, -1]
+    assert "turned too far" in method.refuse(face.with_points(profile))
+
+
+def test_a_damaged_model_is_refused(tmp_path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"not a model")
+    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+        load_model(path)
+    with pytest.raises(WeightsError, match="is not there"):
+        load_model(tmp_path / "none.safetensors")

@@ -1,0 +1,100 @@
+"""Write the help page of every node and the English texts from the schemas: ``python web/build.py COMFYUI_DIR``.
+
+What a node is for in more than a sentence lives in ``NOTES`` here; the rest is the schema's own text, so that nothing drifts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+NOTES = {
+    "FaceVeil_SamplePortrait": "Templates start from this picture, so that they run before you load anything. Put **Load Image** in its place for your own.",
+    "FaceVeil_DetectFaces": (
+        "Faces from about 16 px to the whole picture are found, also on their side. Look at the result with **Preview Faces** before "
+        "you trust it: no detector finds every face. Lower the threshold when one is missed."
+    ),
+    "FaceVeil_SelectFaces": (
+        "**others** holds what was not chosen: to keep one person and veil the rest, select that person and wire *others* into Veil Faces. "
+        "Reference photos are compared with dlib's recogniser; a face that cannot be compared is treated as a stranger."
+    ),
+    "FaceVeil_PreviewFaces": "The number at each box is the one that *Select Faces* understands.",
+    "FaceVeil_VeilFaces": (
+        "Each face gets the look of somebody who does not exist: another shape, another texture. The photo's light, colour, grain and "
+        "sharpness stay, because its own pixels are moved and multiplied instead of being painted over.\n\n"
+        "**What is checked.** The result is compared with the original by dlib's recogniser (128-d, same person below 0.60). Up to three "
+        "identities are tried; what is still recognised, too small or turned beyond 38 degrees is treated as *unsafe_face* says. "
+        "No other recogniser is asked, and people who know someone may go by hair, clothes and place.\n\n"
+        "**What it cannot do.** Profiles, children's proportions, and glasses that hide half the face; wrinkles and beards follow the original."
+    ),
+    "FaceVeil_RedactFaces": "Use *solid* when it matters. Pixelate and blur are tied to the size of the face and still weaker than a solid cover.",
+    "FaceVeil_CropFaces": "The squares can go through any other node: an inpainting graph, a restorer, a face model. Keep their order.",
+    "FaceVeil_PasteFaces": "Squares may have been resized on the way, but none may be added or dropped.",
+    "FaceVeil_CompareIdentity": "The recogniser is dlib's (CC0). Below 0.60 it says *same person*; between strangers the mean is about 0.85. Wire *verdict* into **Preview Any**.",
+    "FaceVeil_SaveDeidentifiedImage": (
+        "ComfyUI's own *Save Image* writes the whole workflow into the file, with the name of the photo you loaded. This node writes pixels only."
+    ),
+}
+
+
+def load_nodes(comfy: Path) -> list[Any]:
+    """All node classes of the pack inside a ComfyUI folder."""
+    sys.path.insert(0, str(comfy))
+    arguments, sys.argv = sys.argv, [sys.argv[0], "--cpu"]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args  # noqa: F401
+
+    sys.argv = arguments
+    spec = importlib.util.spec_from_file_location("faceveil_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["faceveil_pack"] = module
+    spec.loader.exec_module(module)
+    extension = asyncio.run(module.comfy_entrypoint())
+    return list(asyncio.run(extension.get_node_list()))
+
+
+def page(schema: Any) -> str:
+    """Help page of one node."""
+    lines = [f"# {schema.display_name}", "", schema.description, "", NOTES[schema.node_id], ""]
+    if schema.inputs:
+        lines += ["## Inputs", ""]
+        lines += [f"- **{i.id}**{' (optional)' if i.optional else ''}: {i.tooltip}" for i in schema.inputs] + [""]
+    if schema.outputs:
+        lines += ["## Outputs", ""] + [f"- **{o.display_name}**: {o.tooltip}" for o in schema.outputs] + [""]
+    return "\n".join(lines)
+
+
+def definitions(schemas: list[Any]) -> dict[str, Any]:
+    """English ``nodeDefs.json``."""
+    return {
+        s.node_id: {
+            "display_name": s.display_name, "description": s.description,
+            "inputs": {i.id: {"name": i.id, "tooltip": i.tooltip} for i in s.inputs},
+            "outputs": {str(n): {"name": o.display_name, "tooltip": o.tooltip} for n, o in enumerate(s.outputs)},
+        }
+        for s in schemas
+    }
+
+
+def main() -> None:
+    schemas = [node.GET_SCHEMA() for node in load_nodes(Path(sys.argv[1]).resolve())]
+    docs = ROOT / "web" / "docs"
+    docs.mkdir(parents=True, exist_ok=True)
+    for schema in schemas:
+        (docs / f"{schema.node_id}.md").write_text(page(schema), encoding="utf-8")
+    target = ROOT / "locales" / "en" / "nodeDefs.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(definitions(schemas), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
