@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 METHODS = ("appearance", *COVERS)
 MOST_STRENGTH = 1.5
 TRIES = 3
-SAFE_MARGIN = 1.05
-"""A result counts as different when its distance is this much beyond the threshold: another camera sees it a little differently."""
+COMFORTABLE = 1.2
+"""Another identity is tried while the distance is below this many thresholds: other recognisers see the face differently."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +301,7 @@ class _Job:
             if best is None or distance > best[0]:
                 best = distance, change, seen
                 self.identity = identity
-            if not verify or distance >= SAFE_MARGIN * self.recogniser.threshold:
+            if not verify or distance >= COMFORTABLE * self.recogniser.threshold:
                 break
         assert best is not None
         distance, change, seen = best

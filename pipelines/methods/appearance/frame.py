@@ -95,6 +95,10 @@ class Frame:
         where = (self._to_face @ torch.from_numpy(self.extend(points))).view(1, _GRID, _GRID, 2).movedim(-1, 1).float()
         return sample(image, _grow(where, SIZE)[0].movedim(0, -1))
 
+    def lift(self, anchors: np.ndarray) -> np.ndarray:
+        """Values ``(75, k)`` at the anchors, spread over a regular grid of the frame: ``(65, 65, k)``."""
+        return (self._to_face.numpy() @ anchors).reshape(_GRID, _GRID, -1)
+
     def locate(self, points: np.ndarray, origin: tuple[int, int], height: int, width: int) -> Tensor:
         """For each pixel of a window of the picture, where it lies in the frame.
 
@@ -106,7 +110,7 @@ class Frame:
             ``(height, width, 2)`` in pixels of the frame.
         """
         pose = Pose2D.of(points)
-        nodes = lattice(height, width, pose.iod / 10)
+        nodes = lattice(height, width, max(pose.iod / 10, 6.0))
         queries = (nodes.reshape(-1, 2).numpy() + np.asarray(origin) - pose.centre) / pose.iod
         source = torch.from_numpy((self.extend(points) - pose.centre) / pose.iod)
         operator = thin_plate(source, torch.from_numpy(queries), 2e-3)
@@ -194,8 +198,9 @@ class Guides:
         self.brow_core = frame.brows * erode(frame.brows, 0.025)
         self.around_brows = blur(frame.brows, 3.0)
         # Lids and lashes stay with the eye: gaze and opening are read from them.
-        self.outside_eyes = 1 - blur(dilate(frame.eyes, 0.05), 2.2)
+        self.outside_eyes = 1 - blur(dilate(frame.eyes, 0.035), 1.8)
         self.outside_mouth = 1 - blur(frame.inner_mouth, 1.2)
+        self.outside_lips = 1 - blur(dilate(frame.inner_mouth, 0.06), 2.0)
         lips = blur(dilate(frame.lips, 0.02), 1.5)
         self.beard_zone = (smooth_step(y, 0.68, 0.76)[None, None] * (1 - lips)).clamp(0, 1)
 

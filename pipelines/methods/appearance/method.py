@@ -10,20 +10,26 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from torch import Tensor
 
-from ...faces.face import Face, inter_ocular
+from ...faces.align import five_points
+from ...faces.face import Face, eye_opening, inter_ocular, mouth_gap
+from ...faces.landmarks import fit_landmarks
 from ...identity.recognise import Recogniser, default_recogniser
 from ..base import Change, View
 from .frame import Pose2D
 from .network import AppearanceModel, load_model
 from .render import REACH, Subject, prepare, render
+from .shape import Correction
 from .search import TRIALS, Persona, look_of, search
 
 SMALLEST_IOD = 12.0
 """Below this many pixels between the eyes landmarks are guesses."""
 WIDEST_YAW = 38.0
 """Beyond this many degrees of head turn the far half of the face is not seen well enough."""
-STEEPEST_PITCH = 32.0
+STEEPEST_PITCH = 35.0
+MOST_EYES, MOST_LIPS, CLOSED = 0.09, 0.05, 0.02
+"""Limits of the correction of eyelid opening (ratio) and lip gap (IOD), and the gap of a closed mouth."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,24 @@ class AppearanceMethod:
         return search(self.model, [p.subject for p in prepared], seed, self.recogniser, trials=self.trials).persona
 
     def veil(self, prepared: Prepared, identity: Persona, strength: float) -> Change:
-        window, mask, points = render(self.model, prepared.subject, look_of(self.model, identity, prepared.subject), strength)
+        subject, look = prepared.subject, look_of(self.model, identity, prepared.subject)
+        window, mask, points = render(self.model, subject, look, strength)
+        correction = _expression_error(subject, window, points)
+        if correction is not None and strength > 0:
+            window, mask, points = render(self.model, subject, look, strength, correction)
         return Change(window, prepared.origin, mask, points + np.asarray(prepared.origin))
+
+
+def _expression_error(subject: Subject, window: Tensor, points: np.ndarray) -> Correction | None:
+    """How much wider or narrower than the original a landmark model sees eyes and lips in ``window``, to be taken back."""
+    box = np.concatenate([points.min(0), points.max(0)])
+    seen = fit_landmarks(window, box, five_points(points), rounds=1)
+    if seen is None:
+        return None
+    eyes = float(np.clip(eye_opening(subject.points) - eye_opening(seen), -MOST_EYES, MOST_EYES))
+    lips = float(np.clip(mouth_gap(subject.points) - mouth_gap(seen), -MOST_LIPS, MOST_LIPS))
+    # Closed lips have no gap to correct: pulling at them would open the mouth.
+    return Correction(eyes, lips if mouth_gap(subject.points) > CLOSED else 0.0)
 
 
 @lru_cache(maxsize=1)

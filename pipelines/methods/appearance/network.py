@@ -42,15 +42,16 @@ class RegionBasis:
 
     Attributes:
         mean: symmetric half, ``(P,)``: luma pixels under the mask, then chroma.
-        basis: ``(P, K)``.
-        sign: ``(K,)``, +1 for symmetric components, -1 for antisymmetric ones.
+        even, odd: bases of the symmetric ``(P, Ke)`` and of the antisymmetric half ``(P, Ko)``.
+        sign: ``(K,)``, +1 where a code belongs to ``even``, -1 where to ``odd``.
         regress: W, ``(A + 1, K + S)``.
         residual: E, ``(K + S, Z)``.
         to_identity: ridge from the texture code to a recogniser's embedding, ``(K, D)``.
     """
 
     mean: Tensor
-    basis: Tensor
+    even: Tensor
+    odd: Tensor
     sign: np.ndarray
     regress: np.ndarray
     residual: np.ndarray
@@ -114,8 +115,10 @@ class AppearanceModel:
         codes = {}
         for name, (symmetric, antisymmetric) in self.packer.pack(detail).items():
             region = self.regions[name]
-            s, a = (symmetric - region.mean) @ region.basis, antisymmetric @ region.basis
-            codes[name] = torch.where(torch.from_numpy(region.sign) > 0, s, a).numpy()
+            code = np.empty(region.components, dtype=np.float32)
+            code[region.sign > 0] = ((symmetric - region.mean) @ region.even).numpy()
+            code[region.sign < 0] = (antisymmetric @ region.odd).numpy()
+            codes[name] = code
         return codes
 
     def explain(self, detail: Tensor, visible: Tensor, start: Codes, rounds: int = 4) -> tuple[Codes, Tensor]:
@@ -134,9 +137,9 @@ class AppearanceModel:
         """Detail layer ``(1, 3, 256, 256)`` of texture codes."""
         halves = {}
         for name, code in codes.items():
-            region, value = self.regions[name], torch.from_numpy(np.asarray(code, dtype=np.float32))
-            even = torch.from_numpy(region.sign) > 0
-            halves[name] = (region.mean + region.basis @ (value * even), region.basis @ (value * ~even))
+            region, value = self.regions[name], np.asarray(code, dtype=np.float32)
+            even, odd = (torch.from_numpy(value[region.sign == s]) for s in (1, -1))
+            halves[name] = (region.mean + region.even @ even, region.odd @ odd)
         return self.packer.unpack(halves)
 
     def clamp(self, detail: Tensor) -> Tensor:
@@ -250,21 +253,22 @@ def load_model(path: Path | None = None) -> AppearanceModel:
         raise WeightsError(f"{path or FILE} is not an appearance model of format {FORMAT}; train one with: faceveil train appearance")
     get = lambda key: tensors[key].float().numpy()  # noqa: E731
     try:
-        regions = {
-            name: RegionBasis(
-                mean=tensors[f"{name}.mean"].float(),
-                basis=tensors[f"{name}.basis"].float() * tensors[f"{name}.scale"].float(),
-                sign=get(f"{name}.sign"), regress=get(f"{name}.regress"),
-                residual=get(f"{name}.residual") * get(f"{name}.residual_scale")[:, None],
-                to_identity=get(f"{name}.to_identity") * float(tensors[f"{name}.to_identity_scale"]),
-            )
-            for name in REGIONS
-        }
+        regions = {name: _region(name, tensors) for name in REGIONS}
         shapes = ShapeModel(get("shape.mean").astype(np.float64), get("shape.modes").astype(np.float64), float(json.loads(metadata["shape_noise"])))
         attributes = AttributeSpace(*(get(f"attributes.{k}").astype(np.float64) for k in ("labels", "pattern_mean", "pattern_basis", "mean", "std")))
         return AppearanceModel(get("frame.mean").astype(np.float64), shapes, regions, attributes, get("shape.to_identity"), tensors["limits"].float())
     except KeyError as error:
         raise WeightsError(f"{path or FILE} lacks {error}; it was cut off or made by another version: train or fetch it again") from None
+
+
+def _region(name: str, tensors: dict[str, Tensor]) -> RegionBasis:
+    part = {key.removeprefix(f"{name}."): value.float() for key, value in tensors.items() if key.startswith(f"{name}.")}
+    basis, sign = part["basis"] * part["scale"], part["sign"]
+    return RegionBasis(
+        mean=part["mean"], even=basis[:, sign > 0].contiguous(), odd=basis[:, sign < 0].contiguous(), sign=sign.numpy(),
+        regress=part["regress"].numpy(), residual=(part["residual"] * part["residual_scale"][:, None]).numpy(),
+        to_identity=(part["to_identity"] * part["to_identity_scale"]).numpy(),
+    )
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -20,7 +20,8 @@ from ...geometry.shape_model import ShapeFit
 from .frame import REGIONS, Guides, Pose2D, fill, lattice, smooth_step
 from .layers import Layers, apply_gain, from_log, measure
 from .network import AppearanceModel, Codes
-from .shape import new_shape
+from .surface import facing
+from .shape import NO_CORRECTION, Correction, new_shape
 
 RINGS = ((1.95, 2.10), (3.0, 3.2))
 """Half axes, in inter-ocular distances around the nose, of the ellipses where the bend has died out."""
@@ -30,6 +31,10 @@ LOUDEST = 1.6
 """Limit of the log gain: beyond it noise of dark pixels is blown up."""
 BRIGHTEST = 0.42
 """Soft limit of a target's bright detail: shine comes from the photo's light."""
+GRAZING = (0.05, 0.25)
+"""Cosines between surface and view at which texture starts to show and shows wholly: beyond, a cheek is seen as a smear."""
+WIDE_OPEN = 0.16
+"""Lip gap in inter-ocular distances from which the lips' inner edges stay as well: the model saw few shouting faces."""
 PAINT = (0.35, 0.80)
 """Log lift from which a pixel is painted instead of multiplied, and at which it is painted wholly."""
 FINE, OBJECT = 1.0, 0.35
@@ -49,6 +54,7 @@ class Subject:
         codes, fitted: the detail's texture codes, and what they decode to.
         marks: features that the model did not explain and that go as well.
         beard: 1 where facial hair grows.
+        turned_to: 1 where the surface faces the viewer, 0 where a turned head hides it.
         attributes: what the new face shares with this one, ``(A + 1,)``.
         embedding: the recogniser's view of the original.
     """
@@ -63,6 +69,7 @@ class Subject:
     fitted: Tensor
     marks: Tensor
     beard: Tensor
+    turned_to: Tensor
     attributes: np.ndarray
     embedding: np.ndarray
 
@@ -93,13 +100,15 @@ def prepare(model: AppearanceModel, window: Tensor, points: np.ndarray, embeddin
     texture = model.frame.unwrap(small, points * factor)
     layers = model.splitter.split(texture)
     shape = pose.to_frame(points)
+    fit = model.shapes.fit(shape)
     measures = measure(model.splitter, texture, layers, shape)
     attributes = model.attributes.vector(embedding, measures)
     expected = {n: model.expected(n, attributes)[: model.regions[n].components] for n in REGIONS}
     codes, fitted = model.explain(layers.detail, layers.visible * model.frame.core, expected)
     return Subject(
-        window=window, points=points, pose=pose, shape=shape, fit=model.shapes.fit(shape), layers=layers, codes=codes,
-        fitted=fitted, marks=_unexplained(layers, fitted), beard=_beard(model.guides, layers), attributes=attributes, embedding=embedding,
+        window=window, points=points, pose=pose, shape=shape, fit=fit, layers=layers, codes=codes,
+        fitted=fitted, marks=_unexplained(layers, fitted), beard=_beard(model.guides, layers),
+        turned_to=smooth_step(facing(model, fit), *GRAZING), attributes=attributes, embedding=embedding,
     )
 
 
@@ -111,7 +120,9 @@ class Look:
     shapes: dict[str, np.ndarray]
 
 
-def render(model: AppearanceModel, subject: Subject, look: Look, strength: float) -> tuple[Tensor, Tensor, np.ndarray]:
+def render(
+    model: AppearanceModel, subject: Subject, look: Look, strength: float, correction: Correction = NO_CORRECTION
+) -> tuple[Tensor, Tensor, np.ndarray]:
     """Show ``look`` on ``subject``.
 
     Args:
@@ -120,7 +131,7 @@ def render(model: AppearanceModel, subject: Subject, look: Look, strength: float
     Returns:
         The new window, the mask of what may differ ``(1, 1, h, w)``, and the new landmarks in pixels of the window.
     """
-    shape = new_shape(model.shapes, subject.fit, subject.shape, look.shapes, strength)
+    shape = new_shape(model.shapes, subject.fit, subject.shape, look.shapes, strength, correction)
     points = subject.pose.to_picture(shape)
     change = frame_change(model, subject, look, strength)
     height, width = subject.window.shape[-2:]
@@ -146,9 +157,9 @@ def frame_change(model: AppearanceModel, subject: Subject, look: Look, strength:
     target = _keep_lip_colour(guides, subject.layers.detail, target)
     target = _keep_brow_tone(guides, subject, target)
     target = torch.where(target > 0, BRIGHTEST * torch.tanh(target / BRIGHTEST), target)
-    amount = frame.fade * subject.layers.visible * guides.outside_eyes
+    amount = frame.fade * subject.layers.visible * guides.outside_eyes * subject.turned_to
     if mouth_gap(subject.points) > 0.016:
-        amount = amount * guides.outside_mouth
+        amount = amount * (guides.outside_mouth if mouth_gap(subject.points) < WIDE_OPEN else guides.outside_lips)
     change = (target - subject.fitted - subject.marks) * strength
     # A beard stays a beard: facial hair is not lifted to skin.
     change = torch.lerp(change, change.clamp(max=0.12), subject.beard)
@@ -178,7 +189,7 @@ def _keep_lip_colour(guides: Guides, original: Tensor, target: Tensor) -> Tensor
 
 
 def _keep_brow_tone(guides: Guides, subject: Subject, target: Tensor) -> Tensor:
-    """Give the brows the original's colour and, within 15 %, its amount of darkness: they go with hair, sex and age."""
+    """Give the brows the original's colour and, within 30 %, its amount of darkness: they go with hair, sex and age."""
     visible = (subject.layers.visible * 1.5 - 0.5).clamp(0, 1)
     core = guides.brow_core * visible
     if float(core.sum()) < 60:
@@ -189,7 +200,7 @@ def _keep_brow_tone(guides: Guides, subject: Subject, target: Tensor) -> Tensor:
     zone = guides.around_brows * visible
     dark, wanted = ((-image.mean(1, keepdim=True)).clamp(min=0) for image in (target, subject.layers.detail))
     mass, aim = float((dark * zone).sum()), float((wanted * zone).sum())
-    scale = min(max(mass, aim / 1.15), aim * 1.15) / max(mass, 1e-6)
+    scale = min(max(mass, aim / 1.3), aim * 1.3) / max(mass, 1e-6)
     return target + dark * (1 - min(max(scale, 0.4), 1.6)) * guides.around_brows
 
 
@@ -202,7 +213,7 @@ def bend(subject: Subject, points: np.ndarray) -> tuple[Tensor, Tensor]:
     rings = [centre + iod * np.stack([a * np.cos(angles), b * np.sin(angles)], 1) for a, b in RINGS]
     source = np.concatenate([points, *rings])
     values = np.concatenate([subject.points - points, np.zeros((48, 2))])
-    nodes = lattice(height, width, iod / 8)
+    nodes = lattice(height, width, max(iod / 8, 6.0))
     queries = nodes.reshape(-1, 2).numpy()
     operator = thin_plate(torch.from_numpy((source - centre) / iod), torch.from_numpy((queries - centre) / iod), 5e-3)
     field = operator @ torch.from_numpy(values)

@@ -17,14 +17,19 @@ from .frame import REGIONS
 from .network import LABELS, AppearanceModel
 from .render import Look, Subject, render
 
-DRAWS, KEPT = 400, 14
+DRAWS, KEPT = 600, 12
 SPREAD, LIMIT = 1.3, 1.8
 """``z`` is SPREAD times normal, clipped at LIMIT: beyond 2 faces fall apart."""
 COMBINATIONS = 400
 STARTS, TRIALS = 4, 20
 TRIAL_IOD = 44.0
 """Inter-ocular distance of trial renderings: what a recogniser's 150 px chip shows."""
+SWAPS = 16
+"""Exchanges that are predicted before the most promising one is rendered."""
 _ORDER = ("eyes", "nose", "base", "mouth")
+
+Choice = dict[str, int]
+"""Region name to a place in that region's pool."""
 
 
 @dataclass(frozen=True)
@@ -71,41 +76,56 @@ def search(
     Args:
         subjects: photos of the same person.
         seed: fixes the persona; the same photos and seed repeat it.
-        trials: renderings of each photo; 1 takes the first draw.
+        trials: renderings of each photo; 1 takes the draw with the best prediction and renders nothing.
         enough: stop when the worst photo's distance exceeds this.
     """
     generator = torch.Generator().manual_seed(seed)
     labels = np.mean([s.attributes[: len(LABELS)] for s in subjects], axis=0)
     pools = {name: _pool(model, subjects, name, generator) for name in REGIONS}
+    predict = _Predictor(model, subjects, pools)
+    starts = sorted((_random(pools, generator) for _ in range(COMBINATIONS)), key=predict, reverse=True)[:STARTS]
+
+    def persona(choice: Choice) -> Persona:
+        return Persona({n: pools[n][choice[n]] for n in REGIONS}, labels, seed)
+
+    if trials == 1:
+        return Found(persona(starts[0]), (), 0)
     small = [subject.scaled(TRIAL_IOD) for subject in subjects]
 
-    def judge(choice: dict[str, int]) -> tuple[float, ...]:
-        persona = Persona({n: pools[n][choice[n]] for n in REGIONS}, labels, seed)
-        distances = []
+    def judge(choice: Choice) -> _Trial:
+        shown = []
         for subject in small:
-            window, _, points = render(model, subject, look_of(model, persona, subject), strength)
-            distances.append(recogniser.distance(recogniser.embed(window, points), subject.embedding))
-        return tuple(distances)
+            window, _, points = render(model, subject, look_of(model, persona(choice), subject), strength)
+            shown.append(recogniser.embed(window, points))
+        distances = tuple(recogniser.distance(e, s.embedding) for e, s in zip(shown, subjects, strict=True))
+        return _Trial(choice, shown, distances)
 
-    tried = 0
-    best: dict[str, int] | None = None
-    distances: tuple[float, ...] = ()
-    for choice in _promising(model, subjects, pools, generator)[: min(STARTS, trials)]:
-        got = judge(choice)
-        tried += 1
-        if best is None or min(got) > min(distances):
-            best, distances = choice, got
-    assert best is not None
-    while tried < trials and min(distances) < enough:
-        name = _ORDER[tried % len(_ORDER)]
-        choice = best | {name: _integer(generator, len(pools[name]))}
-        tried += 1
-        if choice == best:
+    tried = [judge(choice) for choice in starts[:trials]]
+    best = max(tried, key=lambda t: t.worst)
+    seen = {tuple(t.choice.values()) for t in tried}
+    for number in range(len(tried), trials):
+        if best.worst >= enough:
+            break
+        swaps = [best.choice | {_ORDER[number % 4]: _integer(generator, KEPT)} for _ in range(SWAPS)]
+        fresh = [choice for choice in swaps if tuple(choice.values()) not in seen]
+        if not fresh:
             continue
-        got = judge(choice)
-        if min(got) > min(distances):
-            best, distances = choice, got
-    return Found(Persona({n: pools[n][best[n]] for n in REGIONS}, labels, seed), distances, tried)
+        # What was seen of the best one corrects the prediction of its neighbours.
+        tried.append(judge(max(fresh, key=lambda choice: predict.near(best, choice))))
+        seen.add(tuple(tried[-1].choice.values()))
+        best = max(best, tried[-1], key=lambda t: t.worst)
+    return Found(persona(best.choice), best.distances, len(tried))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    choice: Choice
+    shown: list[np.ndarray]
+    distances: tuple[float, ...]
+
+    @property
+    def worst(self) -> float:
+        return min(self.distances)
 
 
 def _pool(model: AppearanceModel, subjects: list[Subject], name: str, generator: torch.Generator) -> np.ndarray:
@@ -128,22 +148,39 @@ def _pool(model: AppearanceModel, subjects: list[Subject], name: str, generator:
     return z[far[torch.randperm(len(far), generator=generator).numpy()]]
 
 
-def _promising(
-    model: AppearanceModel, subjects: list[Subject], pools: dict[str, np.ndarray], generator: torch.Generator
-) -> list[dict[str, int]]:
-    """Random combinations, the predicted farthest first."""
-    choices = [{n: _integer(generator, len(pools[n])) for n in REGIONS} for _ in range(COMBINATIONS)]
-    scores = np.zeros(COMBINATIONS)
-    for subject in subjects:
-        # Prediction is linear, so each pool entry is predicted once.
-        parts = {}
-        for name in REGIONS:
-            k = model.regions[name].components
-            joint = model.expected(name, subject.attributes) + model.person(name, pools[name])
-            shift = (joint[:, :k] - subject.codes[name]) @ model.regions[name].to_identity
-            parts[name] = shift + 0.25 * (joint[:, k:] - subject.fit.coefficients) @ model.shape_to_identity
-        scores += [float(np.linalg.norm(sum(parts[n][c[n]] for n in REGIONS))) for c in choices]
-    return [choices[i] for i in np.argsort(-scores, kind="stable")]
+class _Predictor:
+    """Predicts, without rendering, how far a combination moves the embedding; linear, so each pool entry is predicted once."""
+
+    def __init__(self, model: AppearanceModel, subjects: list[Subject], pools: dict[str, np.ndarray]) -> None:
+        self._originals = [subject.embedding for subject in subjects]
+        self._shifts = []
+        for subject in subjects:
+            shifts = {}
+            for name in REGIONS:
+                k = model.regions[name].components
+                joint = model.expected(name, subject.attributes) + model.person(name, pools[name])
+                texture = (joint[:, :k] - subject.codes[name]) @ model.regions[name].to_identity
+                shifts[name] = texture + 0.25 * (joint[:, k:] - subject.fit.coefficients) @ model.shape_to_identity
+            self._shifts.append(shifts)
+
+    def __call__(self, choice: Choice) -> float:
+        return min(float(np.linalg.norm(self._shift(shifts, choice))) for shifts in self._shifts)
+
+    def near(self, trial: _Trial, choice: Choice) -> float:
+        """The same for a neighbour of a rendered combination."""
+        moved = (
+            shown + self._shift(shifts, choice) - self._shift(shifts, trial.choice) - original
+            for shown, shifts, original in zip(trial.shown, self._shifts, self._originals, strict=True)
+        )
+        return min(float(np.linalg.norm(m)) for m in moved)
+
+    @staticmethod
+    def _shift(shifts: dict[str, np.ndarray], choice: Choice) -> np.ndarray:
+        return np.sum([shifts[n][choice[n]] for n in REGIONS], axis=0)
+
+
+def _random(pools: dict[str, np.ndarray], generator: torch.Generator) -> Choice:
+    return {n: _integer(generator, len(pools[n])) for n in REGIONS}
 
 
 def _integer(generator: torch.Generator, below: int) -> int:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ...faces.face import BROWS, JAW, MIRROR, MOUTH, NOSE
 from ...geometry.shape_model import ShapeFit, ShapeModel
 
-GAIN = {"base": 1.4, "eyes": 1.8, "nose": 1.8, "mouth": 1.8}
+GAIN = {"base": 1.6, "eyes": 1.9, "nose": 1.9, "mouth": 1.9}
 """The model's proportions regress to the mean; jaws less so."""
-REACH = {"jaw": 0.25, "brows": 0.14, "eyes": 0.105, "nose": 0.175, "mouth": 0.175}
+REACH = {"jaw": 0.28, "brows": 0.15, "eyes": 0.11, "nose": 0.19, "mouth": 0.19}
 """Largest move of a point in inter-ocular distances: beyond it skin visibly stretches."""
 _PARTS = {"jaw": JAW, "brows": BROWS, "eyes": slice(36, 48), "nose": NOSE, "mouth": MOUTH}
 _ALIGN = 0.4
@@ -19,7 +21,21 @@ _UPPER_LIP, _UPPER_SHARE = np.r_[61:64, 49:54], np.array([1, 1, 1, 0.5, 1, 1, 1,
 _LOWER_LIP, _LOWER_SHARE = np.r_[65:68, 55:60], np.array([1, 1, 1, 0.5, 1, 1, 1, 0.5])
 
 
-def new_shape(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, targets: dict[str, np.ndarray], strength: float) -> np.ndarray:
+@dataclass(frozen=True)
+class Correction:
+    """What to add to eyelid opening (ratio) and lip gap (IOD), because a landmark model sees the new face a little differently."""
+
+    eyes: float = 0.0
+    lips: float = 0.0
+
+
+NO_CORRECTION = Correction()
+
+
+def new_shape(
+    shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, targets: dict[str, np.ndarray], strength: float,
+    correction: Correction = NO_CORRECTION,
+) -> np.ndarray:
     """Landmarks of the new face.
 
     Args:
@@ -43,8 +59,8 @@ def new_shape(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, targets: dic
         move = (result[index] - shape[index]) * strength
         longest = float(np.linalg.norm(move, axis=1).max())
         result[index] = shape[index] + move * min(1.0, REACH[part] * max(1.0, strength) / max(longest, 1e-9))
-    _keep_eye_opening(shape, result)
-    _keep_lip_gap(shape, result)
+    _keep_eye_opening(shape, result, correction.eyes)
+    _keep_lip_gap(shape, result, correction.lips)
     return result
 
 
@@ -79,9 +95,9 @@ def _same_mouth(mouth: np.ndarray, move: np.ndarray, gain: float) -> np.ndarray:
     return centre + gain * shift + (mouth - centre + 0.5 * form) * np.array([width, 1.0])
 
 
-def _keep_eye_opening(shape: np.ndarray, result: np.ndarray) -> None:
+def _keep_eye_opening(shape: np.ndarray, result: np.ndarray, add: float) -> None:
     for eye in _EYES:
-        wanted, got = _opening(shape[eye]), _opening(result[eye])
+        wanted, got = _opening(shape[eye]) + add * 2, _opening(result[eye])
         middle = result[eye, 1].mean()
         result[eye, 1] = middle + (result[eye, 1] - middle) * np.clip(wanted / max(got, 0.02), 0.6, 1.7)
 
@@ -90,11 +106,11 @@ def _opening(eye: np.ndarray) -> float:
     return float((eye[4] + eye[5] - eye[1] - eye[2])[1] / np.linalg.norm(eye[3] - eye[0]))
 
 
-def _keep_lip_gap(shape: np.ndarray, result: np.ndarray) -> None:
+def _keep_lip_gap(shape: np.ndarray, result: np.ndarray, add: float) -> None:
     def gap(points: np.ndarray) -> float:
         return float(points[65:68, 1].mean() - points[61:64, 1].mean())
 
-    half = (gap(shape) - gap(result)) / 2
+    half = (gap(shape) + add - gap(result)) / 2
     result[_UPPER_LIP, 1] -= half * _UPPER_SHARE
     result[_LOWER_LIP, 1] += half * _LOWER_SHARE
 

@@ -1,0 +1,82 @@
+"""Make the README's picture and the templates' thumbnails again: ``python benchmarks/pictures.py`` (public-domain portrait only)."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from faceveil.pipelines.evaluate.sheet import draw_faces
+from faceveil.pipelines.faces.detect import detect_faces
+from faceveil.pipelines.faces.select import Selection
+from faceveil.pipelines.geometry.morphable import render_model
+from faceveil.pipelines.geometry.shape_model import ShapeFit
+from faceveil.pipelines.images import picture_from, write_whole
+from faceveil.pipelines.jobs.photo import Settings, anonymize_batch
+from faceveil.pipelines.methods.appearance.network import load_model
+from faceveil.pipelines.methods.appearance.surface import built_in_morphable_model
+from faceveil.pipelines.sample import astronaut, group
+
+ROOT = Path(__file__).resolve().parent.parent
+SIDE = 300
+
+
+def main() -> None:
+    portrait, trio = picture_from(astronaut()).pixels, picture_from(group()).pixels
+    veiled = [anonymize_batch(portrait, Settings(seed=seed)).pixels for seed in range(3)]
+    solid = anonymize_batch(portrait, Settings(method="solid")).pixels
+    head = (90, 0, 390, 300)
+    tiles = [("the photo", _tile(portrait, head))] + [(f"seed {i}", _tile(v, head)) for i, v in enumerate(veiled)]
+    tiles += [("solid", _tile(solid, head)), ("built-in 3D model", _model())]
+    _write(_strip(tiles), ROOT / "web" / "faceveil.jpg")
+    faces = detect_faces(trio)
+    others = [f for f in faces if f not in Selection("largest").of(faces)]
+    kept = anonymize_batch(trio, Settings(), type(faces)(others)).pixels
+    _write(_strip([("", _tile(portrait, head)), ("", _tile(veiled[0], head))]), ROOT / "workflows" / "veil-one-portrait.jpg")
+    before = draw_faces(trio, faces, landmarks=False)
+    stacked = Image.new("RGB", (560, 512))
+    stacked.paste(before.resize((560, 256)), (0, 0))
+    stacked.paste(_image(kept).resize((560, 256)), (0, 256))
+    _write(stacked, ROOT / "workflows" / "veil-a-group-keep-one-person.jpg")
+    _write(_strip([("", _tile(portrait, head)), ("", _tile(solid, head))]), ROOT / "workflows" / "redact-faces.jpg")
+
+
+def _image(pixels: torch.Tensor) -> Image.Image:
+    return Image.fromarray((pixels[0].movedim(0, -1) * 255 + 0.5).byte().numpy())
+
+
+def _tile(pixels: torch.Tensor, box: tuple[int, int, int, int]) -> Image.Image:
+    return _image(pixels).crop(box).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def _model() -> Image.Image:
+    model = built_in_morphable_model(load_model())
+    angle = np.radians(-24)
+    rotation = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+    fit = ShapeFit(2 * 86 * rotation[:2], np.array([300.0, -240.0]), np.zeros(0), rotation)
+    seen = render_model(model, model.vertices(), model.colours(), fit, 2 * SIDE)
+    array = np.where(seen.mask[..., None], seen.image, 0.16)
+    return Image.fromarray((array * 255).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def _strip(tiles: list[tuple[str, Image.Image]]) -> Image.Image:
+    caption = 30 if any(text for text, _ in tiles) else 0
+    strip = Image.new("RGB", (len(tiles) * SIDE, SIDE + caption), (255, 255, 255))
+    draw = ImageDraw.Draw(strip)
+    for i, (text, tile) in enumerate(tiles):
+        strip.paste(tile, (i * SIDE, 0))
+        draw.text((i * SIDE + SIDE / 2, SIDE + 6), text, fill=(40, 40, 40), font_size=18, anchor="ma")
+    return strip
+
+
+def _write(image: Image.Image, path: Path) -> None:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    write_whole(path, buffer.getvalue())
+
+
+if __name__ == "__main__":
+    main()
