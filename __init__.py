@@ -15,11 +15,11 @@ if __package__:
     if TYPE_CHECKING:
         from .pipelines.jobs.photo import Result, Settings, anonymize, anonymize_batch
 
-    _PUBLIC = ("anonymize", "anonymize_batch", "Settings", "Result")
+    __all__ = ["Result", "Settings", "anonymize", "anonymize_batch"]
 
     def __getattr__(name: str) -> Any:
         # Importing torch takes a second; --help should not wait for it.
-        if name in _PUBLIC:
+        if name in __all__:
             from .pipelines.jobs import photo
 
             return getattr(photo, name)

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.face import Face, eye_opening, mouth_gap, yaw_proxy
 from faceveil.pipelines.identity.recognise import default_recogniser

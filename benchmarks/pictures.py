@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
-
 from faceveil.pipelines.evaluate.sheet import draw_faces
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.select import Selection
@@ -19,6 +17,7 @@ from faceveil.pipelines.jobs.photo import Settings, anonymize_batch
 from faceveil.pipelines.methods.appearance.network import load_model
 from faceveil.pipelines.methods.appearance.surface import built_in_morphable_model
 from faceveil.pipelines.sample import astronaut, group
+from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 300

@@ -21,7 +21,7 @@ class VeilFaces(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="FaceVeil_VeilFaces", display_name="Veil Faces", category=ROOT,
-            description="Give every face a new identity and keep pose, expression, gaze, hair, light and background. Needs no download and no GPU.",
+            description="Give every face a new identity and keep pose, expression, gaze, hair, light and background. No download, no GPU.",
             inputs=[
                 io.Image.Input("image", tooltip="Pictures with faces."),
                 io.Float.Input("strength", default=1.0, min=0.0, max=1.5, step=0.05, display_mode=io.NumberDisplay.slider,
@@ -69,8 +69,10 @@ class RedactFaces(io.ComfyNode):
             description="Cover faces. Solid removes them for good; pixelate and blur leave traces that software can sometimes match.",
             inputs=[
                 io.Image.Input("image", tooltip="Pictures with faces."),
-                io.Combo.Input("cover", options=list(COVERS), default="solid", tooltip="solid is safe. pixelate and blur are weaker. sticker lays a picture of yours over it."),
-                io.Combo.Input("shape", options=list(SHAPES), default="ellipse", tooltip="hull follows the landmarks closely, box and ellipse cover a little more."),
+                io.Combo.Input("cover", options=list(COVERS), default="solid",
+                               tooltip="solid is safe. pixelate and blur are weaker. sticker lays a picture of yours over it."),
+                io.Combo.Input("shape", options=list(SHAPES), default="ellipse",
+                               tooltip="hull follows the landmarks closely, box and ellipse cover a little more."),
                 io.Combo.Input("no_face", options=list(ACTIONS), default="redact",
                                tooltip="A picture in which nobody is found: " + _POLICY_TIP + " redact covers the whole picture."),
                 FacesSocket.Input("faces", optional=True, tooltip="Only these faces. Without it all faces are detected."),

@@ -198,8 +198,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         method=options.method, strength=options.strength, seed=options.seed, selection=Selection(options.faces, options.min_size),
         policy=policy, shape=options.shape, sticker=_sticker(options.sticker), trials=1 if options.fast else Settings.trials, same_person=options.same_person,
     )
-    people = {key: tuple(person_in(load_picture(p)) for p in getattr(options, key)) for key in ("include", "exclude")}
-    return replace(settings, **people)
+    include, exclude = (tuple(person_in(load_picture(p)) for p in paths) for paths in (options.include, options.exclude))
+    return replace(settings, include=include, exclude=exclude)
 
 
 def _sticker(path: Path | None) -> Tensor | None:

@@ -62,8 +62,7 @@ def load_picture(path: Path) -> Picture:
             if _is_deep(image):
                 return _load_deep(path, image.getexif().get(0x0112, 1))
             image.load()
-            image = ImageOps.exif_transpose(image)
-            return _from_pil(image)
+            return _from_pil(ImageOps.exif_transpose(image))
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -133,7 +132,7 @@ def write_whole(path: Path, data: bytes) -> None:
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -249,7 +248,7 @@ def _encode_deep(array: np.ndarray, kind: str) -> bytes:
 
     codec, rgb, rgba = _DEEP[kind]
     native = "rgba64le" if array.shape[2] == 4 else "rgb48le"
-    context = av.CodecContext.create(codec, "w")
+    context: Any = av.CodecContext.create(codec, "w")
     context.width, context.height = array.shape[1], array.shape[0]
     context.pix_fmt = rgba if array.shape[2] == 4 else rgb
     context.time_base = Fraction(1, 1)

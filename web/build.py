@@ -36,7 +36,10 @@ NOTES = {
     "FaceVeil_RedactFaces": "Use *solid* when it matters. Pixelate and blur are tied to the size of the face and still weaker than a solid cover.",
     "FaceVeil_CropFaces": "The squares can go through any other node: an inpainting graph, a restorer, a face model. Keep their order.",
     "FaceVeil_PasteFaces": "Squares may have been resized on the way, but none may be added or dropped.",
-    "FaceVeil_CompareIdentity": "The recogniser is dlib's (CC0). Below 0.60 it says *same person*; between strangers the mean is about 0.85. Wire *verdict* into **Preview Any**.",
+    "FaceVeil_CompareIdentity": (
+        "The recogniser is dlib's (CC0). Below 0.60 it says *same person*; between strangers the mean is about 0.85. "
+        "Wire *verdict* into **Preview Any**."
+    ),
     "FaceVeil_SaveDeidentifiedImage": (
         "ComfyUI's own *Save Image* writes the whole workflow into the file, with the name of the photo you loaded. This node writes pixels only."
     ),
@@ -50,7 +53,7 @@ def load_nodes(comfy: Path) -> list[Any]:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import comfy.cli_args  # noqa: F401
+    import comfy.cli_args
 
     sys.argv = arguments
     spec = importlib.util.spec_from_file_location("faceveil_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])

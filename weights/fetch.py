@@ -62,7 +62,7 @@ def fetch(
     if _sha256(part) != card.sha256:
         part.unlink()
         raise WeightsError(f"{card.file} from {url} is not the file that its card describes (SHA-256 differs); nothing was kept")
-    os.replace(part, target)
+    part.replace(target)
     return target
 
 

@@ -14,7 +14,9 @@ _COLOURS = {"replaced": (60, 180, 90), "redacted": (240, 150, 40), "passed": (22
 _SIDE = 640
 
 
-def draw_faces(pixels: Tensor, faces: Faces, image: int = 0, landmarks: bool = True, colours: list[tuple[int, int, int]] | None = None) -> Any:
+def draw_faces(
+    pixels: Tensor, faces: Faces, image: int = 0, landmarks: bool = True, colours: list[tuple[int, int, int]] | None = None
+) -> Any:
     """Numbered boxes and landmarks on one picture of a batch ``(B, 3, H, W)``, as a Pillow image."""
     from PIL import Image, ImageDraw
 
@@ -26,7 +28,8 @@ def draw_faces(pixels: Tensor, faces: Faces, image: int = 0, landmarks: bool = T
         colour = colours[number] if colours else _COLOURS["replaced"]
         draw.rectangle(face.box, outline=colour, width=line)
         size = max(11, round(face.size / 7))
-        draw.text((face.box[0] + line + 1, face.box[1] + line), str(number), fill=colour, font_size=size, stroke_width=max(1, size // 12), stroke_fill=(0, 0, 0))
+        place = (face.box[0] + line + 1, face.box[1] + line)
+        draw.text(place, str(number), fill=colour, font_size=size, stroke_width=max(1, size // 12), stroke_fill=(0, 0, 0))
         if landmarks:
             r = max(0.6, face.size / 160)
             for x, y in face.landmarks:

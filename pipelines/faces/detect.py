@@ -107,11 +107,12 @@ class ExternalDetector:
 
     def __call__(self, image: Tensor, threshold: float) -> list[Detection]:
         bgr = np.ascontiguousarray(_to_bytes(image)[:, :, ::-1])
+        rows: list[tuple[np.ndarray, Any]]
         if self._kind == "insightface":
             boxes, points = self._model.detect(bgr, input_size=(640, 640))
-            rows = zip(boxes, points if points is not None else [None] * len(boxes), strict=True)
+            rows = list(zip(boxes, points if points is not None else [None] * len(boxes), strict=True))
         else:
-            rows = ((np.append(f.bbox, f.confidence), f.landmarks) for f in self._model.detect(bgr))
+            rows = [(np.append(f.bbox, f.confidence), f.landmarks) for f in self._model.detect(bgr)]
         return [
             Detection(np.asarray(box[:4], float), float(box[4]), None if five is None else np.asarray(five, float).reshape(5, 2))
             for box, five in rows if box[4] >= threshold
@@ -290,16 +291,34 @@ def _open_with_free_size(path: Path) -> Any:
 
 def _open_external(kind: str, path: Path) -> Any:
     try:
-        if kind == "insightface":
-            from insightface.model_zoo import get_model
-
-            model = get_model(str(path), providers=["CPUExecutionProvider"])
-            model.prepare(ctx_id=-1, input_size=(640, 640))
-            return model
-        from uniface.detection import SCRFD
-
-        return SCRFD(model_path=str(path))
+        return _open_insightface(path) if kind == "insightface" else _open_uniface(path)
     except ImportError:
         raise WeightsError(f"the {kind} package is missing; install it with: pip install {kind}") from None
 
 
+def _open_insightface(path: Path) -> Any:
+    from insightface.model_zoo import get_model
+
+    try:
+        model = get_model(str(path), providers=["CPUExecutionProvider"])
+        model.prepare(ctx_id=-1, input_size=(640, 640))
+    except Exception as error:  # its loader raises whatever onnxruntime does
+        raise WeightsError(f"{path.name} is not a detector that insightface can open ({type(error).__name__}); get a fresh copy") from None
+    return model
+
+
+def _open_uniface(path: Path) -> Any:
+    """uniface finds its files by name in one folder and downloads what is missing or damaged: rule that out first."""
+    from unittest.mock import patch
+
+    from uniface import constants, model_store
+    from uniface.detection import SCRFD, RetinaFace
+
+    known: dict[str, tuple[Any, Any]] = {w.value: (cls, w) for cls, names in ((SCRFD, constants.SCRFDWeights), (RetinaFace, constants.RetinaFaceWeights)) for w in names}
+    if path.stem not in known:
+        raise WeightsError(f"{path.name} is not a detector of uniface; its files are called {', '.join(sorted(known))}")
+    cls, name = known[path.stem]
+    if not model_store.verify_file_hash(str(path), constants.MODEL_REGISTRY[name].sha256):
+        raise WeightsError(f"{path.name} is not the file that uniface describes (SHA-256 differs); get a fresh copy")
+    with patch.dict("os.environ", {"UNIFACE_CACHE_DIR": str(path.parent)}):
+        return cls(model_name=name, confidence_threshold=0.3)

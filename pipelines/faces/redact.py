@@ -56,7 +56,8 @@ def redact(
         raise InputError(f"cover {cover!r} is not one of {', '.join(COVERS)}")
     if cover == "sticker" and (sticker is None or sticker.shape[1] != 4):
         raise InputError("a sticker cover needs a sticker picture with an alpha channel")
-    mask = shape_mask(face, *image.shape[-2:], shape=shape, grow=grow)
+    height, width = image.shape[-2:]
+    mask = shape_mask(face, height, width, shape, grow)
     if cover == "pixelate":
         covering = _mosaic(image, face)
     elif cover == "blur":

@@ -172,11 +172,9 @@ def search_identity(pictures: Sequence[Picture], settings: Settings, method: Met
 
 def face_seed(seed: int, face: Face) -> int:
     """The seed of one face: from the user's seed and the person or place, so that removing a face changes no other."""
-    if face.track is not None:
-        key = f"{seed}/track/{face.track}"
-    else:
-        key = f"{seed}/{(face.box[0] + face.box[2]) / 2:.0f}/{(face.box[1] + face.box[3]) / 2:.0f}"
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
+    place = f"{(face.box[0] + face.box[2]) / 2:.0f}/{(face.box[1] + face.box[3]) / 2:.0f}"
+    key = place if face.track is None else f"track/{face.track}"
+    return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:6], "big")
 
 
 def _open_method(settings: Settings) -> Method | None:

@@ -36,7 +36,10 @@ def _bomb() -> bytes:
     import zlib
 
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))  # noqa: E731
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 
 
@@ -167,5 +170,5 @@ def test_a_batch_goes_on_past_a_bad_file(tmp_path, capsys) -> None:
     said = capsys.readouterr()
     assert "failed: a.png" in said.err
     assert "2 of 3 pictures done" in said.out
-    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == ["b.png", os.path.join("deep", "c.jpg")]
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == ["b.png", str(Path("deep") / "c.jpg")]
     assert "b.png" not in (tmp_path / "r.json").read_text()

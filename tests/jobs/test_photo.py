@@ -12,10 +12,10 @@ from faceveil.pipelines.errors import InputError, PolicyStop
 from faceveil.pipelines.faces.face import Face, Faces
 from faceveil.pipelines.faces.select import Selection
 from faceveil.pipelines.identity.recognise import default_recogniser
+from faceveil.pipelines.images import Picture
 from faceveil.pipelines.jobs.people import by_person, person_in
 from faceveil.pipelines.jobs.photo import Settings, anonymize_batch, face_seed, search_identity
 from faceveil.pipelines.jobs.policy import Policy
-from faceveil.pipelines.images import Picture
 from faceveil.pipelines.methods.base import Change
 from faceveil.pipelines.sample import astronaut
 
@@ -121,7 +121,8 @@ class _Lazy(_Paint):
     def veil(self, view, identity, strength):
         change = super().veil(view, identity, strength)
         x1, y1, x2, y2 = (int(v) for v in view.face.box)
-        return Change(view.picture[..., y1 - 40 : y2 + 40, x1 - 40 : x2 + 40].clone(), (x1 - 40, y1 - 40), torch.ones(1, 1, y2 - y1 + 80, x2 - x1 + 80), change.points)
+        window = view.picture[..., y1 - 40 : y2 + 40, x1 - 40 : x2 + 40].clone()
+        return Change(window, (x1 - 40, y1 - 40), torch.ones_like(window[:, :1]), change.points)
 
 
 class _Broken(_Paint):
@@ -134,7 +135,10 @@ class _Picky(_Paint):
         return "it is a Tuesday"
 
 
-@pytest.mark.parametrize(("method", "reason", "tries"), [(_Lazy, "the recogniser still knows it", 3), (_Broken, "the method failed on it", 0), (_Picky, "it is a Tuesday", 0)])
+@pytest.mark.parametrize(
+    ("method", "reason", "tries"),
+    [(_Lazy, "the recogniser still knows it", 3), (_Broken, "the method failed on it", 0), (_Picky, "it is a Tuesday", 0)],
+)
 def test_policy_on_a_face_that_is_not_protected(portrait, portrait_faces, method, reason, tries) -> None:
     redacted = anonymize_batch(portrait, Settings(), portrait_faces, method=method())
     row = redacted.report.faces[0]

@@ -156,7 +156,7 @@ def _rewrite(path, change) -> None:
     from safetensors.torch import save_file
 
     with safe_open(str(path), "pt") as file:
-        tensors, metadata = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()  # noqa: SIM118
+        tensors, metadata = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()
     tensors, metadata = change(tensors, metadata)
     save_file(tensors, str(path), metadata)
 

@@ -160,8 +160,8 @@ class Frame:
         from scipy.ndimage import distance_transform_edt
 
         distance = torch.from_numpy(distance_transform_edt(self.face[0, 0].numpy() > 0.5) / PX).float()
-        x, y = self.xy
-        return (smooth_step(distance, 0.03, 0.20) * smooth_step(y, -0.95, -0.60))[None, None]
+        _, y = self.xy
+        return (smooth_step(distance, 0.015, 0.11) * smooth_step(y, -1.0, -0.76))[None, None]
 
     @cached_property
     def core(self) -> Tensor:
@@ -191,7 +191,7 @@ class Guides:
     """Masks that rendering needs again and again, each ``(1, 1, 256, 256)``."""
 
     def __init__(self, frame: Frame) -> None:
-        x, y = frame.xy
+        _, y = frame.xy
         inner = dilate(frame.inner_mouth, 0.012)
         self.lips = erode(frame.lips, 0.012) * (1 - inner)
         self.around_lips = blur(frame.lips, 2.5) * (1 - blur(inner, 1.2))

@@ -59,7 +59,10 @@ class Splitter:
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
         x, y = frame.xy
-        small = lambda mask: resize(mask, LIGHT_SIZE, LIGHT_SIZE)  # noqa: E731
+
+        def small(mask: Tensor) -> Tensor:
+            return resize(mask, LIGHT_SIZE, LIGHT_SIZE)
+
         self._skin = small(frame.skin)
         beard_zone = small(((y - 0.70) / 0.12).clamp(0, 1)[None, None])
         hair_zone = small(((-0.26 - y) / 0.12).clamp(0, 1)[None, None])

@@ -20,16 +20,18 @@ from ..base import Change, View
 from .frame import Pose2D
 from .network import AppearanceModel, load_model
 from .render import REACH, Subject, prepare, render
-from .shape import Correction
 from .search import TRIALS, Persona, look_of, search
+from .shape import NO_CORRECTION, Correction
 
 SMALLEST_IOD = 12.0
 """Below this many pixels between the eyes landmarks are guesses."""
 WIDEST_YAW = 38.0
 """Beyond this many degrees of head turn the far half of the face is not seen well enough."""
 STEEPEST_PITCH = 35.0
-MOST_EYES, MOST_LIPS, CLOSED = 0.09, 0.05, 0.02
-"""Limits of the correction of eyelid opening (ratio) and lip gap (IOD), and the gap of a closed mouth."""
+CLOSED = 0.02
+"""Lip gap of a closed mouth, in inter-ocular distances."""
+CORRECTIONS, SEEN = 2, 0.012
+"""Rounds of bringing eyelids and lips back to the original's opening, and the error that is left alone."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,13 @@ class AppearanceMethod:
 
     def veil(self, prepared: Prepared, identity: Persona, strength: float) -> Change:
         subject, look = prepared.subject, look_of(self.model, identity, prepared.subject)
+        correction = NO_CORRECTION
         window, mask, points = render(self.model, subject, look, strength)
-        correction = _expression_error(subject, window, points)
-        if correction is not None and strength > 0:
+        for _ in range(CORRECTIONS):
+            error = _expression_error(subject, window, points)
+            if strength == 0 or error is None or max(abs(error.eyes), abs(error.lips)) < SEEN:
+                break
+            correction = correction.plus(error)
             window, mask, points = render(self.model, subject, look, strength, correction)
         return Change(window, prepared.origin, mask, points + np.asarray(prepared.origin))
 
@@ -96,13 +102,12 @@ class AppearanceMethod:
 def _expression_error(subject: Subject, window: Tensor, points: np.ndarray) -> Correction | None:
     """How much wider or narrower than the original a landmark model sees eyes and lips in ``window``, to be taken back."""
     box = np.concatenate([points.min(0), points.max(0)])
-    seen = fit_landmarks(window, box, five_points(points), rounds=1)
+    seen = fit_landmarks(window, box, five_points(points))
     if seen is None:
         return None
-    eyes = float(np.clip(eye_opening(subject.points) - eye_opening(seen), -MOST_EYES, MOST_EYES))
-    lips = float(np.clip(mouth_gap(subject.points) - mouth_gap(seen), -MOST_LIPS, MOST_LIPS))
     # Closed lips have no gap to correct: pulling at them would open the mouth.
-    return Correction(eyes, lips if mouth_gap(subject.points) > CLOSED else 0.0)
+    lips = mouth_gap(subject.points) - mouth_gap(seen) if mouth_gap(subject.points) > CLOSED else 0.0
+    return Correction(eye_opening(subject.points) - eye_opening(seen), lips)
 
 
 @lru_cache(maxsize=1)

@@ -251,7 +251,10 @@ def load_model(path: Path | None = None) -> AppearanceModel:
     tensors, metadata = open_builtin(FILE) if path is None else _read(path)
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path or FILE} is not an appearance model of format {FORMAT}; train one with: faceveil train appearance")
-    get = lambda key: tensors[key].float().numpy()  # noqa: E731
+
+    def get(key: str) -> np.ndarray:
+        return tensors[key].float().numpy()
+
     try:
         regions = {name: _region(name, tensors) for name in REGIONS}
         shapes = ShapeModel(get("shape.mean").astype(np.float64), get("shape.modes").astype(np.float64), float(json.loads(metadata["shape_noise"])))

@@ -41,7 +41,7 @@ def load_persona(path: Path, model: AppearanceModel) -> Persona:
     try:
         with safe_open(str(path), "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key).float().numpy() for key in file.keys()}  # noqa: SIM118  # not a dict
+            tensors = {key: file.get_tensor(key).float().numpy() for key in file.keys()}  # not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"identity file {path.name} is not a whole safetensors file ({error}); save it again") from None
     if metadata.get("format") != FORMAT:

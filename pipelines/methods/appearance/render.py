@@ -20,8 +20,8 @@ from ...geometry.shape_model import ShapeFit
 from .frame import REGIONS, Guides, Pose2D, fill, lattice, smooth_step
 from .layers import Layers, apply_gain, from_log, measure
 from .network import AppearanceModel, Codes
-from .surface import facing
 from .shape import NO_CORRECTION, Correction, new_shape
+from .surface import facing
 
 RINGS = ((1.95, 2.10), (3.0, 3.2))
 """Half axes, in inter-ocular distances around the nose, of the ellipses where the bend has died out."""

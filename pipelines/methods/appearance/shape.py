@@ -14,6 +14,7 @@ GAIN = {"base": 1.6, "eyes": 1.9, "nose": 1.9, "mouth": 1.9}
 REACH = {"jaw": 0.28, "brows": 0.15, "eyes": 0.11, "nose": 0.19, "mouth": 0.19}
 """Largest move of a point in inter-ocular distances: beyond it skin visibly stretches."""
 _PARTS = {"jaw": JAW, "brows": BROWS, "eyes": slice(36, 48), "nose": NOSE, "mouth": MOUTH}
+MOST_EYES, MOST_LIPS = 0.12, 0.06
 _ALIGN = 0.4
 """Share of the overall affine change that is taken out, so that the head keeps its size and lean."""
 _EYES = (np.arange(36, 42), np.arange(42, 48))
@@ -27,6 +28,10 @@ class Correction:
 
     eyes: float = 0.0
     lips: float = 0.0
+
+    def plus(self, error: Correction) -> Correction:
+        """Add what is still wrong, within limits that keep eyelids and lips natural."""
+        return Correction(float(np.clip(self.eyes + error.eyes, -MOST_EYES, MOST_EYES)), float(np.clip(self.lips + error.lips, -MOST_LIPS, MOST_LIPS)))
 
 
 NO_CORRECTION = Correction()
@@ -99,7 +104,7 @@ def _keep_eye_opening(shape: np.ndarray, result: np.ndarray, add: float) -> None
     for eye in _EYES:
         wanted, got = _opening(shape[eye]) + add * 2, _opening(result[eye])
         middle = result[eye, 1].mean()
-        result[eye, 1] = middle + (result[eye, 1] - middle) * np.clip(wanted / max(got, 0.02), 0.6, 1.7)
+        result[eye, 1] = middle + (result[eye, 1] - middle) * np.clip(wanted / max(got, 0.02), 0.25, 1.7)
 
 
 def _opening(eye: np.ndarray) -> float:

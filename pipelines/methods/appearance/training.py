@@ -161,7 +161,7 @@ class _Learner:
         tensors: dict[str, Tensor] = {
             "frame.mean": torch.from_numpy(self.frame.mean), "shape.mean": torch.from_numpy(self.shapes.mean),
             "shape.modes": torch.from_numpy(self.shapes.modes).half(),
-            **{f"attributes.{k}": torch.from_numpy(np.asarray(getattr(attributes, k))).float() for k in ("labels", "pattern_mean", "pattern_basis", "mean", "std")},
+            **{f"attributes.{k}": torch.from_numpy(v).float() for k, v in vars(attributes).items()},
         }
         facts: dict[str, Any] = {"explained": {}, "regressed": {}}
         codes, low_high, packer = {}, [], Packer(self.frame)
@@ -327,4 +327,4 @@ def _save(output: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) ->
     part = output.with_suffix(".part")
     output.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in tensors.items()}, str(part), metadata)
-    os.replace(part, output)
+    part.replace(output)
