@@ -82,6 +82,7 @@ def _anonymize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strength", type=float, default=1.0, help="0 keeps the person, 1 is recommended, up to 1.5 (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed repeats a result (default: 0)")
     parser.add_argument("--faces", default="all", help="all, largest, smallest, left, right, or numbers such as 0,2 (default: all)")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="work on the faces of this plan, written by: faceveil detect -o plan.json")
     parser.add_argument("--min-size", type=float, default=0.0, help="leave faces alone that are smaller than this many pixels")
     parser.add_argument("--include", type=Path, action="append", default=[], metavar="REF", help="only the person in this photo (repeatable)")
     parser.add_argument("--exclude", type=Path, action="append", default=[], metavar="REF", help="never the person in this photo (repeatable)")
@@ -105,6 +106,8 @@ def _anonymize(options: argparse.Namespace) -> int:
     tasks = plan_tasks(options.input, options.output)
     if options.preview and len(tasks) > 1 and options.preview.suffix.lower() != ".png":
         raise InputError(f"the preview {options.preview.name} must end in .png")
+    if options.plan and len(tasks) > 1:
+        raise InputError(f"a plan belongs to one picture, but {len(tasks)} are given")
     runner = _Runner(options, settings)
     return runner.run(tasks)
 
@@ -113,6 +116,7 @@ class _Runner:
     """One ``anonymize`` command."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
+        from .faces.face import Faces
         from .methods.appearance.persona import load_persona
 
         self.options, self.settings = options, settings
@@ -120,6 +124,7 @@ class _Runner:
         self.sheets: list[bytes] = []
         self.method: Any = None
         self.identity: Any = None
+        self.faces = Faces.from_json(_text(options.plan)) if options.plan else None
         if settings.method == "appearance":
             from .methods.appearance.method import AppearanceMethod
 
@@ -134,7 +139,7 @@ class _Runner:
         if self.settings.same_person and self.identity is None:
             self.identity = self._shared_identity(tasks)
         with _progress() as progress:
-            done = run_tasks(tasks, self.settings, progress, self._finished, self.method, self.identity)
+            done = run_tasks(tasks, self.settings, progress, self._finished, self.method, self.identity, self.faces)
         if self.options.report:
             write_whole(self.options.report, json.dumps(self.rows, indent=2).encode())
         if self.options.preview and self.sheets:
@@ -200,6 +205,13 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
     include, exclude = (tuple(person_in(load_picture(p)) for p in paths) for paths in (options.include, options.exclude))
     return replace(settings, include=include, exclude=exclude)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path.name} cannot be read as text; check its name and folder") from None
 
 
 def _sticker(path: Path | None) -> Tensor | None:

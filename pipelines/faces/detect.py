@@ -314,7 +314,9 @@ def _open_uniface(path: Path) -> Any:
     from uniface import constants, model_store
     from uniface.detection import SCRFD, RetinaFace
 
-    known: dict[str, tuple[Any, Any]] = {w.value: (cls, w) for cls, names in ((SCRFD, constants.SCRFDWeights), (RetinaFace, constants.RetinaFaceWeights)) for w in names}
+    known: dict[str, tuple[Any, Any]] = {
+        w.value: (cls, w) for cls, names in ((SCRFD, constants.SCRFDWeights), (RetinaFace, constants.RetinaFaceWeights)) for w in names
+    }
     if path.stem not in known:
         raise WeightsError(f"{path.name} is not a detector of uniface; its files are called {', '.join(sorted(known))}")
     cls, name = known[path.stem]

@@ -25,7 +25,7 @@ MIRROR = np.array(
 )
 JAW, BROWS, NOSE = slice(0, 17), slice(17, 27), slice(27, 36)
 EYE_A, EYE_B = slice(36, 42), slice(42, 48)
-MOUTH, INNER_MOUTH = slice(48, 68), slice(60, 68)
+MOUTH = slice(48, 68)
 
 
 @dataclass(frozen=True)

@@ -161,11 +161,13 @@ def learn_shape_model(
     modes[:, :, :2] = (vt[:components] * scale[:, None]).reshape(components, 68, 2) * 0.7
     model = ShapeModel(mean, modes, noise)
     coefficients = np.zeros((n, components))
-    for _ in range(rounds):
-        shapes = model.mean[None] + np.einsum("nk,kpj->npj", coefficients, model.modes)
+    for step in range(rounds + 1):
+        shapes = model.mean + np.tensordot(coefficients, model.modes, 1)
         camera, shift, _ = weak_perspective(shapes[:, _STEADY], flat[:, _STEADY])
         coefficients, covariance = model._coefficients(flat, camera, shift)
-        model = _maximise(flat, weights, camera, shift, coefficients, covariance, model)
+        # The last round only explains: coefficients belong to the model that is returned.
+        if step < rounds:
+            model = _maximise(flat, weights, camera, shift, coefficients, covariance, model)
     return model, coefficients
 
 
@@ -191,7 +193,8 @@ def _maximise(
     # Keep the prior at unit variance: fold the coefficients' spread into the modes.
     spread = ((coefficients * weights[:, None]).T @ coefficients + np.tensordot(weights, covariance, 1)) / weights.sum()
     values, vectors = np.linalg.eigh(spread)
-    modes = np.tensordot((vectors * np.sqrt(np.maximum(values, 1e-9))).T, modes, 1)
+    # The symmetric root turns nothing, so that coefficients of one round are a start for the next.
+    modes = np.tensordot((vectors * np.sqrt(np.maximum(values, 1e-9))) @ vectors.T, modes, 1)
     return ShapeModel(mean, modes, model.noise)
 
 

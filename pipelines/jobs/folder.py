@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FaceVeilError, InputError, OutputError
+from ..faces.face import Faces
 from ..images import FORMATS, load_picture, save_picture
 from ..methods.base import Method
 from ..progress import Progress, silent
@@ -61,20 +62,20 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
 
 def run_tasks(
     tasks: Sequence[Task], settings: Settings, progress: Progress = silent,
-    each: Callable[[Task, Result], None] | None = None, method: Method | None = None, identity: Any = None,
+    each: Callable[[Task, Result], None] | None = None, method: Method | None = None, identity: Any = None, faces: Faces | None = None,
 ) -> list[Done]:
     """Anonymize one file after the other; a bad file is noted and the loop goes on.
 
     Args:
         each: called with every finished result, after its file is written.
-        method, identity: as for ``anonymize_batch``.
+        method, identity, faces: as for ``anonymize_batch``.
     """
     finished = []
     for index, task in enumerate(tasks):
         progress(index, len(tasks), task.source.name)
         try:
             picture = load_picture(task.source)
-            result = anonymize_batch(picture.pixels, settings, method=method, identity=identity)
+            result = anonymize_batch(picture.pixels, settings, faces, method=method, identity=identity)
             save_picture(picture.with_pixels(result.pixels), task.target)
         except FaceVeilError as error:
             finished.append(Done(task, error=error))

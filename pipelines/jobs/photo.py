@@ -277,8 +277,6 @@ class _Job:
         except FaceVeilError:
             raise
         except (ArithmeticError, ValueError, IndexError, RuntimeError) as error:
-            if type(error).__name__ == "InterruptProcessingException":
-                raise
             log.warning("the method failed on a face: %s", error)
             return self._act(self.settings.policy.failed, face, number, seed, "the method failed on it")
 

@@ -54,3 +54,14 @@ def test_depth_is_learned_from_turning_heads(shapes) -> None:
 def test_nose_stands_out(shapes) -> None:
     assert shapes.mean[30, 2] > shapes.mean[[36, 45, 48, 54, 8], 2].max()
     assert shapes.mean[[0, 16], 2].max() < shapes.mean[17:, 2].min()
+
+
+def test_learned_coefficients_belong_to_the_learned_model(shapes) -> None:
+    rng = np.random.default_rng(3)
+    seen = np.stack([
+        _see(shapes.shape(rng.normal(size=len(shapes.modes))), rng.normal() * 10, rng.normal() * 6, 1.0) - [200, 150] for _ in range(300)
+    ])
+    learned, coefficients = learn_shape_model(seen, np.ones(300), components=12, rounds=8)
+    fits = [learned.fit(points) for points in seen[:20]]
+    again = np.stack([fit.coefficients for fit in fits])
+    assert np.abs(again - coefficients[:20]).mean() < 0.25 * np.abs(coefficients[:20]).mean()

@@ -102,6 +102,8 @@ ARGUMENTS: dict[str, Callable[[Path], list[str]]] = {
     "reference missing": lambda d: [str(d / "ok.png"), "--include", str(d / "none.jpg")],
     "identity missing": lambda d: [str(d / "ok.png"), "--identity", str(d / "none.safetensors")],
     "identity not safetensors": lambda d: [str(d / "ok.png"), "--identity", str(d / "ok.png")],
+    "plan missing": lambda d: [str(d / "ok.png"), "--plan", str(d / "none.json")],
+    "plan not JSON": lambda d: [str(d / "ok.png"), "--plan", str(d / "ok.png")],
     "sticker missing": lambda d: [str(d / "ok.png"), "--method", "sticker", "--sticker", str(d / "none.png")],
 }
 

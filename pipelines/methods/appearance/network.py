@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ....weights.builtin import open_builtin
 from ...errors import WeightsError
-from ...faces.sampling import blur, resize
+from ...faces.sampling import resize
 from ...geometry.shape_model import ShapeModel
 from .frame import REGIONS, SIZE, Frame, Guides
 from .layers import Measures, Splitter
@@ -155,11 +155,6 @@ class AppearanceModel:
         """``E z`` of a region: ``(..., Z)`` to ``(..., K + S)``."""
         return z @ self.regions[name].residual.T
 
-    def identity_shift(self, codes: Codes, shape: np.ndarray, from_codes: Codes, from_shape: np.ndarray) -> np.ndarray:
-        """Predicted change of a recogniser's embedding between two sets of codes, ``(D,)``, without rendering."""
-        moved = sum((codes[n] - from_codes[n]) @ self.regions[n].to_identity for n in codes)
-        return moved + (shape - from_shape) @ self.shape_to_identity
-
 
 class Packer:
     """Lays a detail layer out as one vector a region and half."""
@@ -173,9 +168,6 @@ class Packer:
     def chroma_weight(self, name: str) -> float:
         """A chroma pixel stands for as much area as its luma pixels."""
         return LUMA_SIZE[name] / CHROMA_SIZE
-
-    def length(self, name: str) -> int:
-        return int(self._luma[name].sum()) + 2 * int(self._chroma[name].sum())
 
     def pack(self, detail: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Symmetric and antisymmetric half ``(P,)`` of each region of ``(1, 3, 256, 256)``."""
@@ -235,11 +227,6 @@ def _scatter_pairs(values: Tensor, mask: Tensor) -> Tensor:
 
 def _whole(symmetric: Tensor, antisymmetric: Tensor) -> Tensor:
     return torch.cat([(symmetric - antisymmetric).flip(-1), symmetric + antisymmetric], -1)
-
-
-def feather(mask: Tensor, sigma: float) -> Tensor:
-    """Blur that stays in [0, 1]."""
-    return blur(mask, sigma).clamp(0, 1)
 
 
 def load_model(path: Path | None = None) -> AppearanceModel:

@@ -1,0 +1,39 @@
+"""Find a ComfyUI (COMFYUI_DIR, a parent custom_nodes folder, or the home folder) and load the pack inside it, or skip."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _comfy() -> Path | None:
+    places = [os.environ.get("COMFYUI_DIR"), ROOT.parents[1] if ROOT.parent.name == "custom_nodes" else None, Path.home() / "ComfyUI"]
+    return next((Path(p) for p in places if p and (Path(p) / "comfy_api").is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def build() -> Any:
+    """The module ``web/build.py``."""
+    spec = importlib.util.spec_from_file_location("faceveil_web_build", ROOT / "web" / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def nodes(build: Any) -> dict[str, Any]:
+    """Node id to class."""
+    comfy = _comfy()
+    if comfy is None:
+        pytest.skip("no ComfyUI: set COMFYUI_DIR to its folder")
+    for package in ("torchvision", "aiohttp"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"ComfyUI's requirements are not installed here ({package} is missing)")
+    return {node.GET_SCHEMA().node_id: node for node in build.load_nodes(comfy)}
