@@ -9,9 +9,9 @@ import numpy as np
 from ...faces.face import BROWS, JAW, MIRROR, MOUTH, NOSE
 from ...geometry.shape_model import ShapeFit, ShapeModel
 
-GAIN = {"base": 1.6, "eyes": 1.9, "nose": 1.9, "mouth": 1.9}
+GAIN = {"base": 2.4, "eyes": 2.5, "nose": 2.6, "mouth": 2.3}
 """The model's proportions regress to the mean; jaws less so."""
-REACH = {"jaw": 0.28, "brows": 0.15, "eyes": 0.11, "nose": 0.19, "mouth": 0.19}
+REACH = {"jaw": 0.32, "brows": 0.155, "eyes": 0.125, "nose": 0.22, "mouth": 0.21}
 """Largest move of a point in inter-ocular distances: beyond it skin visibly stretches."""
 _PARTS = {"jaw": JAW, "brows": BROWS, "eyes": slice(36, 48), "nose": NOSE, "mouth": MOUTH}
 MOST_EYES, MOST_LIPS = 0.12, 0.06
@@ -84,7 +84,7 @@ def _calm_brow(brow: np.ndarray, move: np.ndarray) -> np.ndarray:
     move = move.copy()
     x = brow[:, 0] - brow[:, 0].mean()
     slope = float((move[:, 1] * x).sum() / (x * x).sum())
-    move[:, 1] += (np.clip(slope, -0.08, 0.08) - slope) * x
+    move[:, 1] += (np.clip(slope, -0.06, 0.06) - slope) * x
     height = float(move[:, 1].mean())
     move[:, 1] += np.clip(height, -0.08, 0.11) - height
     return move
