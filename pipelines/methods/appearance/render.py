@@ -7,14 +7,14 @@ and displacement fade to zero the picture stays bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...faces.face import mouth_gap
-from ...faces.sampling import blur, pixel_grid, sample
+from ...faces.sampling import blur, pixel_grid, resize, sample
 from ...faces.warp import thin_plate
 from ...geometry.shape_model import ShapeFit
 from .frame import REGIONS, Guides, Pose2D, fill, lattice, smooth_step
@@ -75,10 +75,6 @@ class Subject:
 
     def scaled(self, iod: float) -> Subject:
         """The same face in a smaller window, for quick trials; unchanged when it is small already."""
-        from dataclasses import replace
-
-        from ...faces.sampling import resize
-
         scale = iod / self.pose.iod
         if scale >= 1:
             return self
@@ -90,8 +86,6 @@ class Subject:
 
 def prepare(model: AppearanceModel, window: Tensor, points: np.ndarray, embedding: np.ndarray) -> Subject:
     """Analyse one face; ``points`` in pixels of ``window`` ``(1, 3, h, w)``."""
-    from ...faces.sampling import resize
-
     # The frame has 83 px an inter-ocular distance: shrink sharper photos first, or the lookup aliases.
     pose = Pose2D.of(points)
     scale = min(1.0, 100.0 / pose.iod)

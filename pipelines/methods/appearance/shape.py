@@ -9,12 +9,13 @@ import numpy as np
 from ...faces.face import BROWS, JAW, MIRROR, MOUTH, NOSE
 from ...geometry.shape_model import ShapeFit, ShapeModel
 
-GAIN = {"base": 2.4, "eyes": 2.5, "nose": 2.6, "mouth": 2.3}
-"""The model's proportions regress to the mean; jaws less so."""
-REACH = {"jaw": 0.32, "brows": 0.155, "eyes": 0.125, "nose": 0.22, "mouth": 0.21}
+GAIN = {"base": 2.0, "eyes": 2.4, "nose": 2.5, "mouth": 2.3}
+"""Draws of a regularised model lie nearer to the mean than people do: moves are stretched by this much."""
+REACH = {"jaw": 0.27, "brows": 0.155, "eyes": 0.125, "nose": 0.22, "mouth": 0.21}
 """Largest move of a point in inter-ocular distances: beyond it skin visibly stretches."""
 _PARTS = {"jaw": JAW, "brows": BROWS, "eyes": slice(36, 48), "nose": NOSE, "mouth": MOUTH}
 MOST_EYES, MOST_LIPS = 0.12, 0.06
+"""Limits of a correction of eyelid opening (ratio) and lip gap (IOD)."""
 _ALIGN = 0.4
 """Share of the overall affine change that is taken out, so that the head keeps its size and lean."""
 _EYES = (np.arange(36, 42), np.arange(42, 48))
@@ -31,7 +32,8 @@ class Correction:
 
     def plus(self, error: Correction) -> Correction:
         """Add what is still wrong, within limits that keep eyelids and lips natural."""
-        return Correction(float(np.clip(self.eyes + error.eyes, -MOST_EYES, MOST_EYES)), float(np.clip(self.lips + error.lips, -MOST_LIPS, MOST_LIPS)))
+        eyes, lips = np.clip([self.eyes + error.eyes, self.lips + error.lips], [-MOST_EYES, -MOST_LIPS], [MOST_EYES, MOST_LIPS])
+        return Correction(float(eyes), float(lips))
 
 
 NO_CORRECTION = Correction()
