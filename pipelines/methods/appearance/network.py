@@ -20,7 +20,7 @@ from ...errors import WeightsError
 from ...faces.sampling import resize
 from ...geometry.shape_model import ShapeModel
 from .frame import REGIONS, SIZE, Frame, Guides
-from .layers import Measures, Splitter
+from .layers import MEASURES, Measures, Splitter
 
 FORMAT = "faceveil.appearance/1"
 FILE = "appearance.safetensors"
@@ -29,8 +29,14 @@ CHROMA_SIZE = 64
 LABELS = ("male", "white", "black", "asian", "latino")
 CLIP = 1.8
 """Photos are harsher than the training faces: attributes are cut here, in standard deviations."""
+STRETCH = {"eyes": 3.2, "nose": 3.3, "mouth": 2.9, "base": 2.8}
+"""Draws of a regularised model lie nearer to the mean than people do: their shapes are stretched by this much."""
 PATTERN = 4
 """Components of the light pattern that condition the model."""
+
+_OF_A_PERSON = ("beard on chin", "moustache", "beard on jaw", "roughness", "forehead creases", "eye creases")
+TRAITS = np.array([*range(len(LABELS)), *(len(LABELS) + PATTERN + MEASURES.index(name) for name in _OF_A_PERSON)])
+"""Attributes that belong to a person: sex look, groups, beard, skin. Light, head turn and mouth belong to the photo."""
 
 Codes = dict[str, np.ndarray]
 """Region name to texture code ``(K,)``."""
@@ -152,8 +158,10 @@ class AppearanceModel:
         return attributes @ self.regions[name].regress
 
     def person(self, name: str, z: np.ndarray) -> np.ndarray:
-        """``E z`` of a region: ``(..., Z)`` to ``(..., K + S)``."""
-        return z @ self.regions[name].residual.T
+        """``E z`` of a region: ``(..., Z)`` to ``(..., K + S)``, its shape stretched."""
+        joint = z @ self.regions[name].residual.T
+        joint[..., self.regions[name].components :] *= STRETCH[name]
+        return joint
 
 
 class Packer:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...images import write_whole
-from .network import LABELS, AppearanceModel
+from .network import TRAITS, AppearanceModel
 from .search import Persona
 
 FORMAT = "faceveil.persona/1"
@@ -23,7 +23,7 @@ def save_persona(path: Path, persona: Persona) -> None:
     import torch
     from safetensors.torch import save
 
-    values = {**persona.codes, "labels": persona.labels}
+    values = {**persona.codes, "traits": persona.traits}
     tensors = {name: torch.from_numpy(np.asarray(value, dtype=np.float32).copy()) for name, value in values.items()}
     write_whole(path, save(tensors, {"format": FORMAT, "seed": str(persona.seed)}))
 
@@ -46,10 +46,10 @@ def load_persona(path: Path, model: AppearanceModel) -> Persona:
         raise InputError(f"identity file {path.name} is not a whole safetensors file ({error}); save it again") from None
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path.name} is not an identity of format {FORMAT}; save one with --save-identity")
-    expected = {n: (r.residual.shape[1],) for n, r in model.regions.items()} | {"labels": (len(LABELS),)}
+    expected = {n: (r.residual.shape[1],) for n, r in model.regions.items()} | {"traits": TRAITS.shape}
     if {k: v.shape for k, v in tensors.items()} != expected:
         raise InputError(f"identity file {path.name} was made for another model; save it again with this one")
     if not all(np.isfinite(v).all() for v in tensors.values()):
         raise InputError(f"identity file {path.name} holds values that are not finite; save it again")
-    labels = tensors.pop("labels")
-    return Persona(tensors, labels, int(metadata.get("seed", 0)))
+    traits = tensors.pop("traits")
+    return Persona(tensors, traits, int(metadata.get("seed", 0)))

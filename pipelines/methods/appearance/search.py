@@ -8,13 +8,14 @@ region at a time is exchanged, keeping what the recogniser finds less alike in t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
 
 from ...identity.recognise import Recogniser
 from .frame import REGIONS
-from .network import LABELS, AppearanceModel
+from .network import TRAITS, AppearanceModel
 from .render import Look, Subject, render
 
 DRAWS, KEPT = 600, 12
@@ -26,6 +27,8 @@ TRIAL_IOD = 44.0
 """Inter-ocular distance of trial renderings: what a recogniser's 150 px chip shows."""
 SWAPS = 16
 """Exchanges that are predicted before the most promising one is rendered."""
+ONENESS = 0.5
+"""How much the distance between the new faces of one person counts against their distance from the originals."""
 _ORDER = ("eyes", "nose", "base", "mouth")
 
 Choice = dict[str, int]
@@ -38,12 +41,12 @@ class Persona:
 
     Attributes:
         codes: region name to ``z`` ``(Z,)``.
-        labels: standardised sex look and groups, ``(5,)``, so that one person looks alike in all photos.
+        traits: attributes that belong to a person and not to a photo, ``(11,)``, so that one looks alike in all photos.
         seed: of the noise that drew it.
     """
 
     codes: dict[str, np.ndarray]
-    labels: np.ndarray
+    traits: np.ndarray
     seed: int
 
 
@@ -59,7 +62,8 @@ class Found:
 def look_of(model: AppearanceModel, persona: Persona, subject: Subject) -> Look:
     """What a persona looks like with this photo's light, head turn and mouth: ``v = W a + E z``."""
     textures, shapes = {}, {}
-    attributes = np.concatenate([persona.labels, subject.attributes[len(LABELS) :]])
+    attributes = subject.attributes.copy()
+    attributes[TRAITS] = persona.traits
     for name in REGIONS:
         joint = model.expected(name, attributes) + model.person(name, persona.codes[name])
         k = model.regions[name].components
@@ -80,13 +84,13 @@ def search(
         enough: stop when the worst photo's distance exceeds this.
     """
     generator = torch.Generator().manual_seed(seed)
-    labels = np.mean([s.attributes[: len(LABELS)] for s in subjects], axis=0)
+    traits = np.mean([s.attributes[TRAITS] for s in subjects], axis=0)
     pools = {name: _pool(model, subjects, name, generator) for name in REGIONS}
     predict = _Predictor(model, subjects, pools)
     starts = sorted((_random(pools, generator) for _ in range(COMBINATIONS)), key=predict, reverse=True)[:STARTS]
 
     def persona(choice: Choice) -> Persona:
-        return Persona({n: pools[n][choice[n]] for n in REGIONS}, labels, seed)
+        return Persona({n: pools[n][choice[n]] for n in REGIONS}, traits, seed)
 
     if trials == 1:
         return Found(persona(starts[0]), (), 0)
@@ -98,13 +102,14 @@ def search(
             window, _, points = render(model, subject, look_of(model, persona(choice), subject), strength)
             shown.append(recogniser.embed(window, points))
         distances = tuple(recogniser.distance(e, s.embedding) for e, s in zip(shown, subjects, strict=True))
-        return _Trial(choice, shown, distances)
+        apart = [recogniser.distance(a, b) for a, b in combinations(shown, 2)]
+        return _Trial(choice, shown, distances, float(np.mean(apart)) if apart else 0.0)
 
     tried = [judge(choice) for choice in starts[:trials]]
-    best = max(tried, key=lambda t: t.worst)
+    best = max(tried, key=lambda t: t.worth)
     seen = {tuple(t.choice.values()) for t in tried}
     for number in range(len(tried), trials):
-        if best.worst >= enough:
+        if min(best.distances) >= enough:
             break
         swaps = [best.choice | {_ORDER[number % 4]: _integer(generator, KEPT)} for _ in range(SWAPS)]
         fresh = [choice for choice in swaps if tuple(choice.values()) not in seen]
@@ -113,7 +118,7 @@ def search(
         # What was seen of the best one corrects the prediction of its neighbours.
         tried.append(judge(max(fresh, key=lambda choice: predict.near(best, choice))))
         seen.add(tuple(tried[-1].choice.values()))
-        best = max(best, tried[-1], key=lambda t: t.worst)
+        best = max(best, tried[-1], key=lambda t: t.worth)
     return Found(persona(best.choice), best.distances, len(tried))
 
 
@@ -122,10 +127,12 @@ class _Trial:
     choice: Choice
     shown: list[np.ndarray]
     distances: tuple[float, ...]
+    apart: float
 
     @property
-    def worst(self) -> float:
-        return min(self.distances)
+    def worth(self) -> float:
+        """Far from the original in the worst photo, and one person in all of them."""
+        return min(self.distances) - ONENESS * self.apart
 
 
 def _pool(model: AppearanceModel, subjects: list[Subject], name: str, generator: torch.Generator) -> np.ndarray:

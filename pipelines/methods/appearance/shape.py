@@ -9,9 +9,7 @@ import numpy as np
 from ...faces.face import BROWS, JAW, MIRROR, MOUTH, NOSE
 from ...geometry.shape_model import ShapeFit, ShapeModel
 
-GAIN = {"base": 2.0, "eyes": 2.4, "nose": 2.5, "mouth": 2.3}
-"""Draws of a regularised model lie nearer to the mean than people do: moves are stretched by this much."""
-REACH = {"jaw": 0.27, "brows": 0.155, "eyes": 0.125, "nose": 0.22, "mouth": 0.21}
+REACH = {"jaw": 0.31, "brows": 0.17, "eyes": 0.135, "nose": 0.24, "mouth": 0.24}
 """Largest move of a point in inter-ocular distances: beyond it skin visibly stretches."""
 _PARTS = {"jaw": JAW, "brows": BROWS, "eyes": slice(36, 48), "nose": NOSE, "mouth": MOUTH}
 MOST_EYES, MOST_LIPS = 0.12, 0.06
@@ -56,12 +54,12 @@ def new_shape(
     """
     moves = {name: _move(shapes, fit, shape, code) for name, code in targets.items()}
     result = shape.copy()
-    result[JAW] += GAIN["base"] * moves["base"][JAW]
-    result[36:48] += GAIN["eyes"] * moves["eyes"][36:48]
+    result[JAW] += moves["base"][JAW]
+    result[36:48] += moves["eyes"][36:48]
     for brow in (slice(17, 22), slice(22, 27)):
-        result[brow] += _calm_brow(shape[brow], GAIN["eyes"] * moves["eyes"][brow])
-    result[NOSE] += GAIN["nose"] * moves["nose"][NOSE]
-    result[MOUTH] = _same_mouth(shape[MOUTH], moves["mouth"][MOUTH], GAIN["mouth"])
+        result[brow] += _calm_brow(shape[brow], moves["eyes"][brow])
+    result[NOSE] += moves["nose"][NOSE]
+    result[MOUTH] = _same_mouth(shape[MOUTH], moves["mouth"][MOUTH])
     for part, index in _PARTS.items():
         move = (result[index] - shape[index]) * strength
         longest = float(np.linalg.norm(move, axis=1).max())
@@ -92,14 +90,14 @@ def _calm_brow(brow: np.ndarray, move: np.ndarray) -> np.ndarray:
     return move
 
 
-def _same_mouth(mouth: np.ndarray, move: np.ndarray, gain: float) -> np.ndarray:
+def _same_mouth(mouth: np.ndarray, move: np.ndarray) -> np.ndarray:
     """Another mouth with the same smile: place and lip shape change, width by 8 % at most."""
     centre, shift = mouth.mean(0), move.mean(0)
     target = mouth + move
     stretch = np.ptp(target[:, 0]) / max(float(np.ptp(mouth[:, 0])), 1e-6)
-    width = float(np.clip(1 + gain * (stretch - 1), 0.93, 1.08))
+    width = float(np.clip(stretch, 0.93, 1.08))
     form = (target - target.mean(0)) * np.array([1 / stretch, 1.0]) - (mouth - centre)
-    return centre + gain * shift + (mouth - centre + 0.5 * form) * np.array([width, 1.0])
+    return centre + shift + (mouth - centre + 0.5 * form) * np.array([width, 1.0])
 
 
 def _keep_eye_opening(shape: np.ndarray, result: np.ndarray, add: float) -> None:
