@@ -29,7 +29,7 @@ CHROMA_SIZE = 64
 LABELS = ("male", "white", "black", "asian", "latino")
 CLIP = 1.8
 """Photos are harsher than the training faces: attributes are cut here, in standard deviations."""
-STRETCH = {"eyes": 3.2, "nose": 3.3, "mouth": 2.9, "base": 2.8}
+STRETCH = {"eyes": 3.4, "nose": 3.7, "mouth": 3.1, "base": 3.2}
 """Draws of a regularised model lie nearer to the mean than people do: their shapes are stretched by this much."""
 PATTERN = 4
 """Components of the light pattern that condition the model."""

@@ -9,7 +9,7 @@ import numpy as np
 from ...faces.face import BROWS, JAW, MIRROR, MOUTH, NOSE
 from ...geometry.shape_model import ShapeFit, ShapeModel
 
-REACH = {"jaw": 0.31, "brows": 0.17, "eyes": 0.135, "nose": 0.24, "mouth": 0.24}
+REACH = {"jaw": 0.32, "brows": 0.18, "eyes": 0.14, "nose": 0.25, "mouth": 0.25}
 """Largest move of a point in inter-ocular distances: beyond it skin visibly stretches."""
 _PARTS = {"jaw": JAW, "brows": BROWS, "eyes": slice(36, 48), "nose": NOSE, "mouth": MOUTH}
 MOST_EYES, MOST_LIPS = 0.12, 0.06
