@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 METHODS = ("appearance", *COVERS)
 MOST_STRENGTH = 1.5
 TRIES = 3
-COMFORTABLE = 1.25
+COMFORTABLE = 1.2
 """Another identity is tried while the distance is below this many thresholds: other recognisers see the face differently."""
 
 

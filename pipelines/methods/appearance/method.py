@@ -30,6 +30,8 @@ WIDEST_YAW = 38.0
 STEEPEST_PITCH = 35.0
 CLOSED = 0.02
 """Lip gap of a closed mouth, in inter-ocular distances."""
+JUDGED_IOD = 160.0
+"""Inter-ocular distance in pixels at which expression is judged."""
 CORRECTIONS, SEEN = 2, 0.012
 """Rounds of bringing eyelids and lips back to the original's opening, and the error that is left alone."""
 
@@ -88,13 +90,17 @@ class AppearanceMethod:
 
     def veil(self, prepared: Prepared, identity: Persona, strength: float) -> Change:
         subject, look = prepared.subject, look_of(self.model, identity, prepared.subject)
+        # Expression is judged on a small picture; a large face is shown in full only once.
+        small = subject.scaled(JUDGED_IOD)
         correction = NO_CORRECTION
-        window, mask, points = render(self.model, subject, look, strength)
+        window, mask, points = render(self.model, small, look, strength)
         for _ in range(CORRECTIONS):
-            error = _expression_error(subject, window, points)
+            error = _expression_error(small, window, points)
             if strength == 0 or error is None or max(abs(error.eyes), abs(error.lips)) < SEEN:
                 break
             correction = correction.plus(error)
+            window, mask, points = render(self.model, small, look, strength, correction)
+        if small is not subject:
             window, mask, points = render(self.model, subject, look, strength, correction)
         return Change(window, prepared.origin, mask, points + np.asarray(prepared.origin))
 
