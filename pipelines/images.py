@@ -232,7 +232,7 @@ def _encode(picture: Picture, kind: str) -> bytes:
     if picture.grey:
         image = image.convert("LA" if shallow.shape[2] == 4 and kind != "WEBP" else "L") if kind != "WEBP" else image
     options: dict[str, dict[str, Any]] = {
-        "JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}, "AVIF": {"quality": 92, "subsampling": "4:4:4"},
+        "JPEG": {"quality": 95, "subsampling": 0}, "PNG": {"compress_level": 3}, "WEBP": {"lossless": True}, "AVIF": {"quality": 92, "subsampling": "4:4:4"},
     }
     return _pillow_bytes(image, kind, options.get(kind, {}))
 
