@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTES = {
     "FaceVeil_SamplePortrait": "Templates start from this picture, so that they run before you load anything. Put **Load Image** in its place for your own.",
     "FaceVeil_DetectFaces": (
-        "Faces from about 16 px to the whole picture are found, also on their side. Look at the result with **Preview Faces** before "
+        "Faces from about 24 px to the whole picture are found, also on their side. Look at the result with **Preview Faces** before "
         "you trust it: no detector finds every face. Lower the threshold when one is missed."
     ),
     "FaceVeil_SelectFaces": (

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from faceveil.pipelines.errors import InputError, WeightsError
+from faceveil.pipelines.faces.align import five_points
 from faceveil.pipelines.faces.face import Face, eye_opening, inter_ocular, mouth_gap, yaw_proxy
+from faceveil.pipelines.faces.landmarks import fit_landmarks
 from faceveil.pipelines.identity.recognise import default_recogniser
 from faceveil.pipelines.methods.appearance.frame import REGIONS, SIZE, mirrored
 from faceveil.pipelines.methods.appearance.layers import apply_gain, from_log, to_log
@@ -109,11 +111,15 @@ def test_the_photo_stays_outside_the_mask(method, prepared, identity, portrait) 
 
 
 def test_pose_and_expression_are_kept(method, prepared, identity, view) -> None:
-    points, before = method.veil(prepared, identity, 1.0).points, view.face.points
-    assert abs(yaw_proxy(points) - yaw_proxy(before)) < 0.05
+    change, before = method.veil(prepared, identity, 1.0), view.face.points
+    meant = change.points - np.array(change.origin)
+    box = np.concatenate([meant.min(0), meant.max(0)])
+    # What counts is what a landmark model sees in the result.
+    points = fit_landmarks(change.window, box, five_points(meant))
+    assert abs(yaw_proxy(points) - yaw_proxy(before)) < 0.06
     assert abs(mouth_gap(points) - mouth_gap(before)) < 0.03
-    assert abs(eye_opening(points) - eye_opening(before)) < 0.04
-    assert abs(inter_ocular(points) / inter_ocular(before) - 1) < 0.15
+    assert abs(eye_opening(points) - eye_opening(before)) < 0.05
+    assert abs(inter_ocular(points) / inter_ocular(before) - 1) < 0.2
 
 
 def test_joint_search_serves_both_photos(method, prepared, portrait, portrait_faces) -> None:
