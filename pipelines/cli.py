@@ -121,7 +121,7 @@ class _Runner:
 
         self.options, self.settings = options, settings
         self.rows: list[dict[str, Any]] = []
-        self.sheets: list[bytes] = []
+        self.sheet_rows: list[Any] = []
         self.method: Any = None
         self.identity: Any = None
         self.faces = Faces.from_json(_text(options.plan)) if options.plan else None
@@ -142,8 +142,10 @@ class _Runner:
             done = run_tasks(tasks, self.settings, progress, self._finished, self.method, self.identity, self.faces)
         if self.options.report:
             write_whole(self.options.report, json.dumps(self.rows, indent=2).encode())
-        if self.options.preview and self.sheets:
-            write_whole(self.options.preview, _stack(self.sheets))
+        if self.options.preview and self.sheet_rows:
+            from .evaluate.sheet import stack_rows
+
+            write_whole(self.options.preview, stack_rows(self.sheet_rows))
         failed = [d for d in done if d.error is not None]
         for d in failed:
             _say(f"failed: {d.task.source.name}: {d.error}", error=True)
@@ -174,10 +176,10 @@ class _Runner:
         # Numbered by order: a report must not carry the names of source files.
         self.rows.append({"picture": len(self.rows), **json.loads(result.report.to_json())})
         if self.options.preview:
-            from .evaluate.sheet import preview_sheet
+            from .evaluate.sheet import preview_rows
             from .images import load_picture
 
-            self.sheets.append(preview_sheet(load_picture(task.source).pixels, result))
+            self.sheet_rows += preview_rows(load_picture(task.source).pixels, result)
         if self.options.save_identity and result.identity is not None:
             from .methods.appearance.persona import save_persona
 
@@ -299,22 +301,6 @@ def _train(options: argparse.Namespace) -> int:
         facts = train(options.images, options.output, options.workers, progress)
     _say(f"{options.output}: {json.dumps(facts)}")
     return OK
-
-
-def _stack(sheets: list[bytes]) -> bytes:
-    import io
-
-    from PIL import Image
-
-    rows = [Image.open(io.BytesIO(s)) for s in sheets]
-    sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), (24, 24, 24))
-    top = 0
-    for row in rows:
-        sheet.paste(row, (0, top))
-        top += row.height
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _say(text: str, error: bool = False) -> None:

@@ -37,8 +37,8 @@ def draw_faces(
     return picture
 
 
-def preview_sheet(original: Tensor, result: Result, labels: bool = True) -> bytes:
-    """PNG bytes: each picture of the batch with numbered faces on the left and its result on the right."""
+def preview_rows(original: Tensor, result: Result) -> list[Any]:
+    """A Pillow image for each picture of the batch: numbered faces on the left, its result on the right, what happened below."""
     from PIL import Image, ImageDraw
 
     rows = []
@@ -51,13 +51,20 @@ def preview_sheet(original: Tensor, result: Result, labels: bool = True) -> byte
             picture.thumbnail((_SIDE, _SIDE))
         height = max(left.height, right.height)
         font = 14
-        caption = (text.count("\n") + 1) * (font + 4) + 10 if labels and text else 0
+        caption = (text.count("\n") + 1) * (font + 4) + 10 if text else 0
         row = Image.new("RGB", (left.width + right.width, height + caption), (24, 24, 24))
         row.paste(left, (0, 0))
         row.paste(right, (left.width, 0))
         if caption:
             ImageDraw.Draw(row).multiline_text((8, height + 4), text, fill=(230, 230, 230), font_size=font)
         rows.append(row)
+    return rows
+
+
+def stack_rows(rows: list[Any]) -> bytes:
+    """Pillow images below each other, as PNG."""
+    from PIL import Image
+
     sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), (24, 24, 24))
     top = 0
     for row in rows:

@@ -73,7 +73,7 @@ def look_of(model: AppearanceModel, persona: Persona, subject: Subject) -> Look:
 
 def search(
     model: AppearanceModel, subjects: list[Subject], seed: int, recogniser: Recogniser,
-    strength: float = 1.0, trials: int = TRIALS, enough: float = np.inf,
+    trials: int = TRIALS,
 ) -> Found:
     """Find a persona for one person seen in one or more photos.
 
@@ -81,7 +81,6 @@ def search(
         subjects: photos of the same person.
         seed: fixes the persona; the same photos and seed repeat it.
         trials: renderings of each photo; 1 takes the draw with the best prediction and renders nothing.
-        enough: stop when the worst photo's distance exceeds this.
     """
     generator = torch.Generator().manual_seed(seed)
     traits = np.mean([s.attributes[TRAITS] for s in subjects], axis=0)
@@ -99,7 +98,7 @@ def search(
     def judge(choice: Choice) -> _Trial:
         shown = []
         for subject in small:
-            window, _, points = render(model, subject, look_of(model, persona(choice), subject), strength)
+            window, _, points = render(model, subject, look_of(model, persona(choice), subject), 1.0)
             shown.append(recogniser.embed(window, points))
         distances = tuple(recogniser.distance(e, s.embedding) for e, s in zip(shown, subjects, strict=True))
         apart = [recogniser.distance(a, b) for a, b in combinations(shown, 2)]
@@ -109,8 +108,6 @@ def search(
     best = max(tried, key=lambda t: t.worth)
     seen = {tuple(t.choice.values()) for t in tried}
     for number in range(len(tried), trials):
-        if min(best.distances) >= enough:
-            break
         swaps = [best.choice | {_ORDER[number % 4]: _integer(generator, KEPT)} for _ in range(SWAPS)]
         fresh = [choice for choice in swaps if tuple(choice.values()) not in seen]
         if not fresh:
