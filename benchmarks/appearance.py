@@ -140,7 +140,7 @@ def stages() -> bool:
         "embed": _cpu(lambda: embed(picture.pixels, face.points)),
         "prepare": _cpu(lambda: method.prepare(view)),
         "draw one identity": _cpu(lambda: single.identify([prepared], 0)),
-        "search 20 identities": _cpu(lambda: method.identify([prepared], 0)),
+        "search 16 identities": _cpu(lambda: method.identify([prepared], 0)),
         "render": _cpu(lambda: method.veil(prepared, identity, 1.0)),
     }
     for name, value in seconds.items():
@@ -148,7 +148,7 @@ def stages() -> bool:
     shared = seconds["embed"] + seconds["prepare"] + seconds["render"]
     del settings
     return all([
-        _bar("a face with search, CPU s", shared + seconds["search 20 identities"], 2.5),
+        _bar("a face with search, CPU s", shared + seconds["search 16 identities"], 2.5),
         _bar("a face, single shot, CPU s", shared + seconds["draw one identity"], 0.4),
     ])
 

@@ -64,7 +64,7 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     shape: Shape = "ellipse"
     tries: int = TRIES
-    trials: int = 20
+    trials: int = 16
     same_person: bool = False
     sticker: Tensor | None = None
 

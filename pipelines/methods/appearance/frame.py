@@ -202,6 +202,7 @@ class Guides:
         self.outside_mouth = 1 - blur(frame.inner_mouth, 1.2)
         self.outside_lips = 1 - blur(dilate(frame.inner_mouth, 0.06), 2.0)
         lips = blur(dilate(frame.lips, 0.02), 1.5)
+        self.lower_face = smooth_step(y, 0.42, 0.55)[None, None] * (1 - lips)
         self.beard_zone = (smooth_step(y, 0.68, 0.76)[None, None] * (1 - lips)).clamp(0, 1)
 
 

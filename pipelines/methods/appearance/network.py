@@ -21,8 +21,9 @@ from ...faces.sampling import resize
 from ...geometry.shape_model import ShapeModel
 from .frame import REGIONS, SIZE, Frame, Guides
 from .layers import MEASURES, Measures, Splitter
+from .response import Response
 
-FORMAT = "faceveil.appearance/1"
+FORMAT = "faceveil.appearance/2"
 FILE = "appearance.safetensors"
 LUMA_SIZE = {"eyes": 256, "nose": 256, "mouth": 256, "base": 192}
 CHROMA_SIZE = 64
@@ -52,7 +53,6 @@ class RegionBasis:
         sign: ``(K,)``, +1 where a code belongs to ``even``, -1 where to ``odd``.
         regress: W, ``(A + 1, K + S)``.
         residual: E, ``(K + S, Z)``.
-        to_identity: ridge from the texture code to a recogniser's embedding, ``(K, D)``.
     """
 
     mean: Tensor
@@ -61,7 +61,6 @@ class RegionBasis:
     sign: np.ndarray
     regress: np.ndarray
     residual: np.ndarray
-    to_identity: np.ndarray
 
     @property
     def components(self) -> int:
@@ -104,14 +103,14 @@ class AppearanceModel:
 
     def __init__(
         self, mean_shape: np.ndarray, shapes: ShapeModel, regions: dict[str, RegionBasis], attributes: AttributeSpace,
-        shape_to_identity: np.ndarray, limits: Tensor,
+        response: Response, limits: Tensor,
     ) -> None:
         self.frame = Frame(mean_shape)
         self.splitter = Splitter(self.frame)
         self.shapes = shapes
         self.regions = regions
         self.attributes = attributes
-        self.shape_to_identity = shape_to_identity
+        self.response = response
         self.limits = resize(limits, SIZE, SIZE)
         self.packer = Packer(self.frame)
         self.guides = Guides(self.frame)
@@ -246,17 +245,22 @@ def load_model(path: Path | None = None) -> AppearanceModel:
     tensors, metadata = open_builtin(FILE) if path is None else _read(path)
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path or FILE} is not an appearance model of format {FORMAT}; train one with: faceveil train appearance")
+    try:
+        return model_of(tensors, metadata)
+    except KeyError as error:
+        raise WeightsError(f"{path or FILE} lacks {error}; it was cut off or made by another version: train or fetch it again") from None
+
+
+def model_of(tensors: dict[str, Tensor], metadata: dict[str, str]) -> AppearanceModel:
+    """A model from the contents of its file; KeyError where a part is missing."""
 
     def get(key: str) -> np.ndarray:
         return tensors[key].float().numpy()
 
-    try:
-        regions = {name: _region(name, tensors) for name in REGIONS}
-        shapes = ShapeModel(get("shape.mean").astype(np.float64), get("shape.modes").astype(np.float64), float(json.loads(metadata["shape_noise"])))
-        attributes = AttributeSpace(*(get(f"attributes.{k}").astype(np.float64) for k in ("labels", "pattern_mean", "pattern_basis", "mean", "std")))
-        return AppearanceModel(get("frame.mean").astype(np.float64), shapes, regions, attributes, get("shape.to_identity"), tensors["limits"].float())
-    except KeyError as error:
-        raise WeightsError(f"{path or FILE} lacks {error}; it was cut off or made by another version: train or fetch it again") from None
+    regions = {name: _region(name, tensors) for name in REGIONS}
+    shapes = ShapeModel(get("shape.mean").astype(np.float64), get("shape.modes").astype(np.float64), float(json.loads(metadata["shape_noise"])))
+    attributes = AttributeSpace(*(get(f"attributes.{k}").astype(np.float64) for k in ("labels", "pattern_mean", "pattern_basis", "mean", "std")))
+    return AppearanceModel(get("frame.mean").astype(np.float64), shapes, regions, attributes, Response.of(tensors), tensors["limits"].float())
 
 
 def _region(name: str, tensors: dict[str, Tensor]) -> RegionBasis:
@@ -265,7 +269,6 @@ def _region(name: str, tensors: dict[str, Tensor]) -> RegionBasis:
     return RegionBasis(
         mean=part["mean"], even=basis[:, sign > 0].contiguous(), odd=basis[:, sign < 0].contiguous(), sign=sign.numpy(),
         regress=part["regress"].numpy(), residual=(part["residual"] * part["residual_scale"][:, None]).numpy(),
-        to_identity=(part["to_identity"] * part["to_identity_scale"]).numpy(),
     )
 
 

@@ -31,6 +31,8 @@ LOUDEST = 1.6
 """Limit of the log gain: beyond it noise of dark pixels is blown up."""
 BRIGHTEST = 0.42
 """Soft limit of a target's bright detail: shine comes from the photo's light."""
+DARKEST = -0.16
+"""Limit of what darkens bare skin below the middle of the nose."""
 GRAZING = (0.05, 0.25)
 """Cosines between surface and view at which texture starts to show and shows wholly: beyond, a cheek is seen as a smear."""
 WIDE_OPEN = 0.16
@@ -157,6 +159,9 @@ def frame_change(model: AppearanceModel, subject: Subject, look: Look, strength:
     change = (target - subject.fitted - subject.marks) * strength
     # A beard stays a beard: facial hair is not lifted to skin.
     change = torch.lerp(change, change.clamp(max=0.12), subject.beard)
+    # And smooth skin stays smooth: a stranger's stubble or shadow under the nose reads as dirt.
+    bare = guides.lower_face * (1 - subject.beard)
+    change = torch.lerp(change, change.clamp(min=DARKEST), bare)
     lift = change.mean(1, keepdim=True)
     paint = smooth_step(lift, *PAINT) * amount
     gain = (change * amount).clamp(-LOUDEST, LOUDEST)

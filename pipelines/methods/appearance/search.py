@@ -1,8 +1,9 @@
 """Draw an identity and search it against a recogniser.
 
-Drawing: per region, residual codes ``z`` of which those far from the original are kept (texture, shape and the predicted
-embedding all count, so that no single recogniser is tuned to). Searching: a few combinations are rendered small, then one
-region at a time is exchanged, keeping what the recogniser finds less alike in the worst of the given photos.
+Drawing: per region, residual codes ``z`` of which those far from the original are kept (texture and shape count, so that no
+single recogniser is tuned to). Searching: the response model forecasts where each combination moves the embedding; a few
+promising ones are rendered small, then one region at a time is exchanged, keeping what the recogniser finds less alike in the
+worst of the given photos. Each seed leans its own way in the embedding space, so that seeds are strangers and not sisters.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ from ...identity.recognise import Recogniser
 from .frame import REGIONS
 from .network import TRAITS, AppearanceModel
 from .render import Look, Subject, render
+from .shape import region_moves
 
-DRAWS, KEPT = 600, 12
-SPREAD, LIMIT = 1.3, 1.8
+DRAWS, KEPT = 480, 160
+SPREAD, LIMIT = 1.3, 1.7
 """``z`` is SPREAD times normal, clipped at LIMIT: beyond 2 faces fall apart."""
-COMBINATIONS = 400
-STARTS, TRIALS = 4, 20
+CLIMBS, SWEEPS = 24, 2
+"""Random combinations that are improved by the forecast, and how often each of their regions is."""
+LEAN = 0.15
+"""How much a seed's own direction counts against the forecast distance."""
+STARTS, TRIALS = 4, 16
 TRIAL_IOD = 44.0
 """Inter-ocular distance of trial renderings: what a recogniser's 150 px chip shows."""
-SWAPS = 16
-"""Exchanges that are predicted before the most promising one is rendered."""
 ONENESS = 0.5
 """How much the distance between the new faces of one person counts against their distance from the originals."""
-_ORDER = ("eyes", "nose", "base", "mouth")
 
-Choice = dict[str, int]
-"""Region name to a place in that region's pool."""
+Choice = tuple[int, ...]
+"""A place in each region's pool, in the order of ``REGIONS``."""
 
 
 @dataclass(frozen=True)
@@ -71,25 +73,28 @@ def look_of(model: AppearanceModel, persona: Persona, subject: Subject) -> Look:
     return Look(textures, shapes)
 
 
-def search(
-    model: AppearanceModel, subjects: list[Subject], seed: int, recogniser: Recogniser,
-    trials: int = TRIALS,
-) -> Found:
+def draw(model: AppearanceModel, name: str, count: int, generator: torch.Generator) -> np.ndarray:
+    """Random residual codes of one region, ``(count, Z)``."""
+    size = model.regions[name].residual.shape[1]
+    return (torch.randn(count, size, generator=generator) * SPREAD).clamp(-LIMIT, LIMIT).numpy()
+
+
+def search(model: AppearanceModel, subjects: list[Subject], seed: int, recogniser: Recogniser, trials: int = TRIALS) -> Found:
     """Find a persona for one person seen in one or more photos.
 
     Args:
         subjects: photos of the same person.
         seed: fixes the persona; the same photos and seed repeat it.
-        trials: renderings of each photo; 1 takes the draw with the best prediction and renders nothing.
+        trials: renderings of each photo; 1 takes the best forecast and renders nothing.
     """
     generator = torch.Generator().manual_seed(seed)
     traits = np.mean([s.attributes[TRAITS] for s in subjects], axis=0)
-    pools = {name: _pool(model, subjects, name, generator) for name in REGIONS}
-    predict = _Predictor(model, subjects, pools)
-    starts = sorted((_random(pools, generator) for _ in range(COMBINATIONS)), key=predict, reverse=True)[:STARTS]
+    pools = [_pool(model, subjects, name, traits, generator) for name in REGIONS]
+    forecast = _Forecast(model, subjects, pools, generator)
+    starts = forecast.climb(generator)
 
     def persona(choice: Choice) -> Persona:
-        return Persona({n: pools[n][choice[n]] for n in REGIONS}, traits, seed)
+        return Persona({n: pool.codes[i] for n, pool, i in zip(REGIONS, pools, choice, strict=True)}, traits, seed)
 
     if trials == 1:
         return Found(persona(starts[0]), (), 0)
@@ -104,17 +109,11 @@ def search(
         apart = [recogniser.distance(a, b) for a, b in combinations(shown, 2)]
         return _Trial(choice, shown, distances, float(np.mean(apart)) if apart else 0.0)
 
-    tried = [judge(choice) for choice in starts[:trials]]
+    tried = [judge(choice) for choice in starts[: min(STARTS, trials)]]
     best = max(tried, key=lambda t: t.worth)
-    seen = {tuple(t.choice.values()) for t in tried}
     for number in range(len(tried), trials):
-        swaps = [best.choice | {_ORDER[number % 4]: _integer(generator, KEPT)} for _ in range(SWAPS)]
-        fresh = [choice for choice in swaps if tuple(choice.values()) not in seen]
-        if not fresh:
-            continue
-        # What was seen of the best one corrects the prediction of its neighbours.
-        tried.append(judge(max(fresh, key=lambda choice: predict.near(best, choice))))
-        seen.add(tuple(tried[-1].choice.values()))
+        choice = forecast.neighbour(best, number % len(REGIONS), {t.choice for t in tried})
+        tried.append(judge(choice))
         best = max(best, tried[-1], key=lambda t: t.worth)
     return Found(persona(best.choice), best.distances, len(tried))
 
@@ -132,60 +131,71 @@ class _Trial:
         return min(self.distances) - ONENESS * self.apart
 
 
-def _pool(model: AppearanceModel, subjects: list[Subject], name: str, generator: torch.Generator) -> np.ndarray:
-    """The draws of one region that lie farthest from the original, ``(KEPT, Z)``."""
-    region = model.regions[name]
-    size = region.residual.shape[1]
-    z = (torch.randn(DRAWS, size, generator=generator) * SPREAD).clamp(-LIMIT, LIMIT).numpy()
-    k = region.components
-    score = np.zeros(DRAWS)
+@dataclass(frozen=True)
+class _Pool:
+    """Candidates of one region: residual codes ``(N, Z)``, and the forecast shift of each in each photo, ``(photos, N, D)``."""
+
+    codes: np.ndarray
+    shifts: np.ndarray
+
+
+def _pool(model: AppearanceModel, subjects: list[Subject], name: str, traits: np.ndarray, generator: torch.Generator) -> _Pool:
+    """The draws of one region that lie farthest from the original."""
+    z = draw(model, name, DRAWS, generator)
+    k = model.regions[name].components
+    person = model.person(name, z)
+    far, shifts = np.zeros(DRAWS), []
     for subject in subjects:
-        joint = model.expected(name, subject.attributes) + model.person(name, z)
+        attributes = subject.attributes.copy()
+        attributes[TRAITS] = traits
+        joint = model.expected(name, attributes) + person
         texture = joint[:, :k] - subject.codes[name]
-        shape = joint[:, k:] - subject.fit.coefficients
-        predicted = texture @ region.to_identity + 0.25 * shape @ model.shape_to_identity
-        parts = [np.linalg.norm(texture, axis=1), np.linalg.norm(predicted, axis=1) * 1.5]
-        if name != "mouth":
-            parts.append(np.linalg.norm(shape, axis=1))
-        score += sum(part / (part.std() + 1e-9) for part in parts)
-    far = np.argsort(-score, kind="stable")[:KEPT]
-    return z[far[torch.randperm(len(far), generator=generator).numpy()]]
+        moves = region_moves(model.shapes, subject.fit, subject.shape, name, joint[:, k:])
+        shifts.append(model.response.region(name, texture, moves))
+        for part in (texture, moves.reshape(DRAWS, -1)):
+            length = np.linalg.norm(part, axis=1)
+            far += length / (length.std() + 1e-9)
+    kept = np.argsort(-far, kind="stable")[:KEPT]
+    return _Pool(z[kept], np.stack(shifts)[:, kept])
 
 
-class _Predictor:
-    """Predicts, without rendering, how far a combination moves the embedding; linear, so each pool entry is predicted once."""
+class _Forecast:
+    """Ranks combinations without rendering."""
 
-    def __init__(self, model: AppearanceModel, subjects: list[Subject], pools: dict[str, np.ndarray]) -> None:
-        self._originals = [subject.embedding for subject in subjects]
-        self._shifts = []
-        for subject in subjects:
-            shifts = {}
-            for name in REGIONS:
-                k = model.regions[name].components
-                joint = model.expected(name, subject.attributes) + model.person(name, pools[name])
-                texture = (joint[:, :k] - subject.codes[name]) @ model.regions[name].to_identity
-                shifts[name] = texture + 0.25 * (joint[:, k:] - subject.fit.coefficients) @ model.shape_to_identity
-            self._shifts.append(shifts)
+    def __init__(self, model: AppearanceModel, subjects: list[Subject], pools: list[_Pool], generator: torch.Generator) -> None:
+        self._shifts = [pool.shifts for pool in pools]
+        self._originals = np.stack([s.embedding for s in subjects])
+        self._base = np.stack([model.response.base(s.embedding) for s in subjects])
+        own_way = torch.randn(self._base.shape[-1], generator=generator).double().numpy()
+        self._lean = LEAN * own_way / np.linalg.norm(own_way)
 
-    def __call__(self, choice: Choice) -> float:
-        return min(float(np.linalg.norm(self._shift(shifts, choice))) for shifts in self._shifts)
+    def climb(self, generator: torch.Generator) -> list[Choice]:
+        """Combinations of which no single region can be exchanged for a better one, best first."""
+        found: dict[Choice, float] = {}
+        for _ in range(CLIMBS):
+            choice = [int(torch.randint(shifts.shape[1], (1,), generator=generator)) for shifts in self._shifts]
+            worth = np.zeros(1)
+            for _ in range(SWEEPS):
+                for region in range(len(choice)):
+                    worth = self._worth(self._exchanged(self._base, choice, region))
+                    choice[region] = int(worth.argmax())
+            found[tuple(choice)] = float(worth.max())
+        return sorted(found, key=lambda c: -found[c])
 
-    def near(self, trial: _Trial, choice: Choice) -> float:
-        """The same for a neighbour of a rendered combination."""
-        moved = (
-            shown + self._shift(shifts, choice) - self._shift(shifts, trial.choice) - original
-            for shown, shifts, original in zip(trial.shown, self._shifts, self._originals, strict=True)
-        )
-        return min(float(np.linalg.norm(m)) for m in moved)
+    def neighbour(self, trial: _Trial, region: int, seen: set[Choice]) -> Choice:
+        """The best untried exchange of one region; what was seen of the trial corrects the forecast."""
+        shown = np.stack(trial.shown) - self._originals - sum(s[:, i] for s, i in zip(self._shifts, trial.choice, strict=True))
+        order = np.argsort(-self._worth(self._exchanged(shown, list(trial.choice), region)), kind="stable")
+        for place in order:
+            choice = (*trial.choice[:region], int(place), *trial.choice[region + 1 :])
+            if choice not in seen:
+                return choice
+        return trial.choice
 
-    @staticmethod
-    def _shift(shifts: dict[str, np.ndarray], choice: Choice) -> np.ndarray:
-        return np.sum([shifts[n][choice[n]] for n in REGIONS], axis=0)
+    def _exchanged(self, base: np.ndarray, choice: list[int], region: int) -> np.ndarray:
+        """Forecast shifts ``(photos, N, D)`` for every candidate of one region, the others as chosen."""
+        others = sum(s[:, i] for r, (s, i) in enumerate(zip(self._shifts, choice, strict=True)) if r != region)
+        return (base + others)[:, None] + self._shifts[region]
 
-
-def _random(pools: dict[str, np.ndarray], generator: torch.Generator) -> Choice:
-    return {n: _integer(generator, len(pools[n])) for n in REGIONS}
-
-
-def _integer(generator: torch.Generator, below: int) -> int:
-    return int(torch.randint(below, (1,), generator=generator))
+    def _worth(self, shifts: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(shifts, axis=2).min(0) + (shifts @ self._lean).mean(0)

@@ -9,13 +9,19 @@ import numpy as np
 from ...faces.face import BROWS, JAW, MIRROR, MOUTH, NOSE
 from ...geometry.shape_model import ShapeFit, ShapeModel
 
-REACH = {"jaw": 0.32, "brows": 0.18, "eyes": 0.14, "nose": 0.25, "mouth": 0.25}
-"""Largest move of a point in inter-ocular distances: beyond it skin visibly stretches."""
-_PARTS = {"jaw": JAW, "brows": BROWS, "eyes": slice(36, 48), "nose": NOSE, "mouth": MOUTH}
-MOST_EYES, MOST_LIPS = 0.12, 0.06
+_EYELIDS = slice(36, 48)
+PARTS = {"base": (JAW,), "eyes": (BROWS, _EYELIDS), "nose": (NOSE,), "mouth": (MOUTH,)}
+"""Which landmarks a region's shape code moves."""
+_REACH = ((JAW, 0.20), (BROWS, 0.11), (_EYELIDS, 0.055), (NOSE, 0.14), (MOUTH, 0.14))
+"""Largest move of a part's points in inter-ocular distances: about the 90th percentile between two people; beyond lies caricature."""
+MOST_EYES, MOST_LIPS = 0.06, 0.06
 """Limits of a correction of eyelid opening (ratio) and lip gap (IOD)."""
 _ALIGN = 0.4
 """Share of the overall affine change that is taken out, so that the head keeps its size and lean."""
+_TILT, _RISE = (-0.03, 0.03), (-0.05, 0.07)
+"""Limits of a brow's change in slope and height: beyond, it reads as a frown, worry or surprise."""
+_CURVE = (-0.015, 0.010)
+"""Limits of the lips' change in curvature: beyond, it reads as another mood."""
 _EYES = (np.arange(36, 42), np.arange(42, 48))
 _UPPER_LIP, _UPPER_SHARE = np.r_[61:64, 49:54], np.array([1, 1, 1, 0.5, 1, 1, 1, 0.5])
 _LOWER_LIP, _LOWER_SHARE = np.r_[65:68, 55:60], np.array([1, 1, 1, 0.5, 1, 1, 1, 0.5])
@@ -52,52 +58,65 @@ def new_shape(
     Returns:
         ``(68, 2)`` in IOD units.
     """
-    moves = {name: _move(shapes, fit, shape, code) for name, code in targets.items()}
-    result = shape.copy()
-    result[JAW] += moves["base"][JAW]
-    result[36:48] += moves["eyes"][36:48]
-    for brow in (slice(17, 22), slice(22, 27)):
-        result[brow] += _calm_brow(shape[brow], moves["eyes"][brow])
-    result[NOSE] += moves["nose"][NOSE]
-    result[MOUTH] = _same_mouth(shape[MOUTH], moves["mouth"][MOUTH])
-    for part, index in _PARTS.items():
-        move = (result[index] - shape[index]) * strength
-        longest = float(np.linalg.norm(move, axis=1).max())
-        result[index] = shape[index] + move * min(1.0, REACH[part] * max(1.0, strength) / max(longest, 1e-9))
+    moves = sum(region_moves(shapes, fit, shape, name, code[None])[0] for name, code in targets.items())
+    result = shape + strength * moves
     _keep_eye_opening(shape, result, correction.eyes)
     _keep_lip_gap(shape, result, correction.lips)
     return result
 
 
-def _move(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, code: np.ndarray) -> np.ndarray:
-    """Move of the 68 points in the picture when the face in space takes another shape under the same camera."""
-    change = np.tensordot(code - fit.coefficients, shapes.modes, 1)
+def region_moves(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, name: str, codes: np.ndarray) -> np.ndarray:
+    """Moves of one region's landmarks for shape codes ``(N, S)`` at strength 1, ``(N, 68, 2)``; zero for all other landmarks."""
+    move = _in_picture(shapes, fit, shape, codes)
+    if name == "eyes":
+        for brow in (slice(17, 22), slice(22, 27)):
+            move[:, brow] = _calm_brow(shape[brow], move[:, brow])
+    elif name == "mouth":
+        move[:, MOUTH] = _same_smile(shape[MOUTH], move[:, MOUTH])
+    result = np.zeros_like(move)
+    for part, reach in _REACH:
+        if part in PARTS[name]:
+            longest = np.linalg.norm(move[:, part], axis=2).max(1)
+            result[:, part] = move[:, part] * np.minimum(1.0, reach / np.maximum(longest, 1e-9))[:, None, None]
+    return result
+
+
+def _in_picture(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Moves of the 68 points in the picture when the face in space takes other shapes under the same camera, ``(N, 68, 2)``."""
+    change = np.tensordot(codes - fit.coefficients, shapes.modes, 1)
     # What is not mirror-symmetric is mostly a head turn that the fit mistook for shape.
-    change = (change + change[MIRROR] * np.array([-1.0, 1.0, 1.0])) / 2
+    change = (change + change[:, MIRROR] * np.array([-1.0, 1.0, 1.0])) / 2
     move = (change @ fit.camera.T) * np.array([1.0, -1.0])
     design = np.concatenate([shape, np.ones((68, 1))], 1)
-    return move - _ALIGN * design @ np.linalg.lstsq(design, move, rcond=None)[0]
+    return move - _ALIGN * (design @ (np.linalg.pinv(design) @ move))
 
 
 def _calm_brow(brow: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """Limit tilt and height of a brow's move, which read as a frown or surprise."""
+    """Limit tilt and height of a brow's moves ``(N, 5, 2)``."""
     move = move.copy()
     x = brow[:, 0] - brow[:, 0].mean()
-    slope = float((move[:, 1] * x).sum() / (x * x).sum())
-    move[:, 1] += (np.clip(slope, -0.06, 0.06) - slope) * x
-    height = float(move[:, 1].mean())
-    move[:, 1] += np.clip(height, -0.08, 0.11) - height
+    slope = (move[..., 1] @ x) / (x @ x)
+    move[..., 1] += (np.clip(slope, *_TILT) - slope)[:, None] * x
+    height = move[..., 1].mean(1)
+    move[..., 1] += (np.clip(height, *_RISE) - height)[:, None]
     return move
 
 
-def _same_mouth(mouth: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """Another mouth with the same smile: place and lip shape change, width by 8 % at most."""
-    centre, shift = mouth.mean(0), move.mean(0)
+def _same_smile(mouth: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """Moves ``(N, 20, 2)`` to another mouth with the same smile: place and lip shape change, width by 8 % at most."""
+    centre, shift = mouth.mean(0), move.mean(1, keepdims=True)
     target = mouth + move
-    stretch = np.ptp(target[:, 0]) / max(float(np.ptp(mouth[:, 0])), 1e-6)
-    width = float(np.clip(stretch, 0.93, 1.08))
-    form = (target - target.mean(0)) * np.array([1 / stretch, 1.0]) - (mouth - centre)
-    return centre + shift + (mouth - centre + 0.5 * form) * np.array([width, 1.0])
+    stretch = np.ptp(target[..., 0], axis=1)[:, None] / max(float(np.ptp(mouth[:, 0])), 1e-6)
+    form = target - target.mean(1, keepdims=True)
+    form[..., 0] /= stretch
+    form -= mouth - centre
+    bow = ((mouth[:, 0] - centre[0]) / max(float(np.ptp(mouth[:, 0])) / 2, 1e-6)) ** 2
+    bow -= bow.mean()
+    curve = (form[..., 1] @ bow) / (bow @ bow)
+    form[..., 1] -= (curve - np.clip(curve, *_CURVE))[:, None] * bow
+    new = mouth - centre + 0.5 * form
+    new[..., 0] *= np.clip(stretch, 0.93, 1.08)
+    return centre + shift + new - mouth
 
 
 def _keep_eye_opening(shape: np.ndarray, result: np.ndarray, add: float) -> None:
@@ -118,5 +137,3 @@ def _keep_lip_gap(shape: np.ndarray, result: np.ndarray, add: float) -> None:
     half = (gap(shape) + add - gap(result)) / 2
     result[_UPPER_LIP, 1] -= half * _UPPER_SHARE
     result[_LOWER_LIP, 1] += half * _LOWER_SHARE
-
-

@@ -1,7 +1,7 @@
 """Train the appearance model from a folder of portraits: ``faceveil train appearance --images DIR``.
 
 Steps: landmarks and embeddings; a 3D shape model of the landmarks; the detail layer of each face in the frame; balanced
-PCA a region; regression on attributes; a ridge from codes to a recogniser that guides the search. No picture is kept.
+PCA a region; regression on attributes; the recogniser's response to random people, which guides the search. No picture is kept.
 """
 
 from __future__ import annotations
@@ -25,17 +25,21 @@ from ...geometry.shape_model import ShapeModel, learn_shape_model
 from ...progress import Progress, silent
 from .frame import REGIONS, Frame, Pose2D, mirrored
 from .layers import Measures, Splitter, measure
-from .network import FORMAT, LABELS, PATTERN, AttributeSpace, Packer
+from .network import FORMAT, LABELS, PATTERN, AttributeSpace, Packer, model_of
+from .response import Response
+from .response_training import Answers, ask, learn_response
 
 log = logging.getLogger(__name__)
 
-COMPONENTS = {"eyes": 280, "nose": 160, "mouth": 280, "base": 220}
+COMPONENTS = {"eyes": 280, "nose": 160, "mouth": 280, "base": 214}
 SHAPE_COMPONENTS = 40
 RESIDUALS = 80
 GLASSES_LIMIT, FRINGE_LIMIT = 21.0, 0.25
 BALANCE = 0.7
 """Weight of a face = (size of its group) ** -BALANCE: 0 follows the data, 1 counts all groups alike."""
 FEWEST = 400
+ASKED, PIECES = 440, 16
+"""Faces on which random people are shown to learn the recogniser's response, and the parts they are worked on in."""
 PICTURES = (".webp", ".jpg", ".jpeg", ".png")
 _NAME = re.compile(r"_(male|female)_(white|black|asian|latino)", re.IGNORECASE)
 
@@ -78,6 +82,10 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
     found = _parallel(_portrait, [(p,) for p in paths], workers, progress, "finding faces")
     portraits = [p for p in found if p is not None]
     tensors, metadata, facts = learn(portraits, workers, progress)
+    chosen = _some(portraits, ASKED)
+    jobs = [(tensors, metadata, chosen[i::PIECES], i) for i in range(min(PIECES, len(chosen)))]
+    answers = Answers.joined(list(_parallel(_ask, jobs, workers, progress, "asking the recogniser")))
+    tensors |= learn_response(answers).tensors()
     _save(output, tensors, metadata)
     return {"pictures": len(paths), **facts}
 
@@ -179,7 +187,7 @@ class _Learner:
             part, share = _condition(both[name], self.shape_codes, design, weights)
             tensors |= {f"{name}.{k}": v for k, v in part.items()}
             facts["regressed"][name] = round(share, 4)
-        tensors |= self._identity_ridge(both)
+        tensors |= Response.silent({n: c.shape[1] for n, c in both.items()}, self.embeddings.shape[1]).tensors()
         tensors["limits"] = _combine_ranges(low_high)
         return tensors, facts
 
@@ -205,22 +213,6 @@ class _Learner:
     def _design(self, space: AttributeSpace) -> np.ndarray:
         standard = (self._raw(space) - space.mean) / space.std
         return np.concatenate([standard, np.ones((len(standard), 1))], 1)
-
-    def _identity_ridge(self, codes: dict[str, np.ndarray]) -> dict[str, Tensor]:
-        together = np.concatenate([*(codes[n] for n in REGIONS), self.shape_codes], 1)
-        std = together.std(0) + 1e-9
-        normal = (together - together.mean(0)) / std
-        embeddings = np.tile(self.embeddings, (2, 1))
-        ridge = np.linalg.solve(normal.T @ normal + 300 * np.eye(normal.shape[1]), normal.T @ (embeddings - embeddings.mean(0))) / std[:, None]
-        tensors, start = {}, 0
-        for name in REGIONS:
-            part = ridge[start : start + codes[name].shape[1]]
-            start += len(part)
-            scale = np.abs(part).max() / 127
-            tensors[f"{name}.to_identity"] = torch.from_numpy(np.round(part / scale)).to(torch.int8)
-            tensors[f"{name}.to_identity_scale"] = torch.tensor(scale).float()
-        tensors["shape.to_identity"] = torch.from_numpy(ridge[start:]).half()
-        return tensors
 
 
 def _region_pca(half: Tensor, weights: Tensor, components: int) -> tuple[dict[str, Tensor], np.ndarray, float]:
@@ -309,6 +301,18 @@ def _read(path: Path) -> Tensor:
 
     with Image.open(path) as picture:
         return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)[None].float() / 255
+
+
+def _some(portraits: list[Portrait], count: int) -> list[Portrait]:
+    """Up to ``count`` portraits, drawn so that groups are balanced."""
+    weights = _balance(np.stack([_labels(p.path) for p in portraits]))
+    size = min(count, len(portraits))
+    return [portraits[i] for i in np.random.default_rng(0).choice(len(portraits), size, replace=False, p=weights / weights.sum())]
+
+
+def _ask(tensors: dict[str, Tensor], metadata: dict[str, str], portraits: Sequence[Portrait], seed: int) -> Answers:
+    torch.set_num_threads(1)
+    return ask(model_of(tensors, metadata), [(_read(p.path), p.points, p.embedding) for p in portraits], seed)
 
 
 def _parallel(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress, what: str) -> Iterator[Any]:
