@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("-o", "--output", type=Path, help="write the plan (.json) or numbered boxes (.png) here")
     detect.add_argument("--detector", default="auto", help="auto, centerface, dlib, insightface, uniface (default: auto)")
     detect.add_argument("--detector-file", type=Path, help="model file of an insightface or uniface detector")
+    detect.add_argument("--landmarks-file", type=Path, help="1k3d68.onnx or 2d106det.onnx of insightface, instead of dlib's landmarks")
     compare = command("compare", _compare, "tell whether two pictures show the same person")
     compare.add_argument("a", type=Path)
     compare.add_argument("b", type=Path)
@@ -90,6 +91,7 @@ def _anonymize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-face", help="the same for pictures without a face (default: as --policy; redact covers the whole picture)")
     parser.add_argument("--sticker", type=Path, metavar="FILE", help="a picture with transparency for --method sticker")
     parser.add_argument("--shape", default="ellipse", help="of covers: ellipse, box, hull (default: ellipse)")
+    parser.add_argument("--parser-file", type=Path, metavar="FILE", help="a BiSeNet face parser (.onnx), so that what covers a face stays")
     parser.add_argument("--fast", action="store_true", help="take the first identity instead of searching one: quicker, less private")
     parser.add_argument("--same-person", action="store_true", help="the inputs show one person, who gets one identity in all of them")
     parser.add_argument("--identity", type=Path, metavar="FILE", help="show this saved identity")
@@ -189,6 +191,7 @@ class _Runner:
 def _settings(options: argparse.Namespace) -> Settings:
     from dataclasses import replace
 
+    from .faces.parse import FaceParser
     from .faces.redact import SHAPES
     from .faces.select import Selection
     from .images import load_picture
@@ -204,6 +207,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     settings = Settings(
         method=options.method, strength=options.strength, seed=options.seed, selection=Selection(options.faces, options.min_size),
         policy=policy, shape=options.shape, sticker=_sticker(options.sticker), trials=1 if options.fast else Settings.trials, same_person=options.same_person,
+        parser=FaceParser(options.parser_file) if options.parser_file else None,
     )
     include, exclude = (tuple(person_in(load_picture(p)) for p in paths) for paths in (options.include, options.exclude))
     return replace(settings, include=include, exclude=exclude)
@@ -233,10 +237,12 @@ def _detect(options: argparse.Namespace) -> int:
 
     from .evaluate.sheet import draw_faces
     from .faces.detect import detect_faces, open_detector
+    from .faces.external import ExternalLandmarks
     from .images import load_picture, write_whole
 
     picture = load_picture(options.input)
-    faces = detect_faces(picture.pixels, open_detector(options.detector, options.detector_file))
+    landmarker = ExternalLandmarks(options.landmarks_file) if options.landmarks_file else None
+    faces = detect_faces(picture.pixels, open_detector(options.detector, options.detector_file), landmarker=landmarker)
     for number, face in enumerate(faces):
         x1, y1, x2, y2 = (round(v) for v in face.box)
         _say(f"{number}: {x2 - x1} x {y2 - y1} px at ({x1}, {y1}), score {face.score:.2f}" + ("" if face.landmarks else ", no landmarks"))

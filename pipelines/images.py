@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import tempfile
+import zlib
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +21,7 @@ from .errors import InputError, OutputError
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF", ".bmp": "BMP"}
 MOST_PIXELS = 150_000_000
 """A larger picture is refused: a few kilobytes can unpack to all memory there is."""
-_DEEP = {"PNG": ("png", "rgb48be", "rgba64be"), "TIFF": ("tiff", "rgb48le", "rgba64le")}
+_DEEP = ("PNG", "TIFF")
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class Picture:
         alpha: ``(1, 1, H, W)`` or none.
         depth: bits a channel, 8 or 16.
         grey: whether the file held no colour.
+        profile: ICC profile of 16-bit numbers, which are kept as they are; 8-bit pictures are converted to sRGB.
     """
 
     pixels: Tensor
     alpha: Tensor | None = None
     depth: int = 8
     grey: bool = False
+    profile: bytes | None = None
 
     def with_pixels(self, pixels: Tensor) -> Picture:
         """The same kind of picture with other pixels."""
@@ -60,7 +64,8 @@ def load_picture(path: Path) -> Picture:
             if image.width * image.height > MOST_PIXELS:
                 raise InputError(f"{path.name} has {image.width} x {image.height} pixels; make it smaller than {MOST_PIXELS // 10**6} megapixels")
             if _is_deep(image):
-                return _load_deep(path, image.getexif().get(0x0112, 1))
+                deep = _load_deep(path, image.getexif().get(0x0112, 1))
+                return replace(deep, profile=image.info.get("icc_profile"))
             image.load()
             return _from_pil(ImageOps.exif_transpose(image))
     except InputError:
@@ -226,7 +231,7 @@ def _encode(picture: Picture, kind: str) -> bytes:
         deep = (values * 65535 + 0.5).astype(np.uint16)
         if picture.grey and picture.alpha is None:
             return _pillow_bytes(Image.fromarray(deep[..., 0]), kind, {})
-        return _encode_deep(deep, kind)
+        return _deep_tiff(deep, picture.profile) if kind == "TIFF" else _deep_png(deep, picture.profile)
     shallow = (values * 255 + 0.5).astype(np.uint8)
     image = Image.fromarray(shallow)
     if picture.grey:
@@ -243,17 +248,29 @@ def _pillow_bytes(image: Any, kind: str, options: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_deep(array: np.ndarray, kind: str) -> bytes:
+def _deep_tiff(array: np.ndarray, profile: bytes | None) -> bytes:
+    import tifffile
+
+    buffer = io.BytesIO()
+    extra = ["unassalpha"] if array.shape[2] == 4 else None
+    tifffile.imwrite(buffer, array, photometric="rgb", extrasamples=extra, compression="zlib", metadata=None, software=False, iccprofile=profile)
+    return buffer.getvalue()
+
+
+def _deep_png(array: np.ndarray, profile: bytes | None) -> bytes:
     import av
 
-    codec, rgb, rgba = _DEEP[kind]
-    native = "rgba64le" if array.shape[2] == 4 else "rgb48le"
-    context: Any = av.CodecContext.create(codec, "w")
-    context.width, context.height = array.shape[1], array.shape[0]
-    context.pix_fmt = rgba if array.shape[2] == 4 else rgb
+    native, packed = ("rgba64le", "rgba64be") if array.shape[2] == 4 else ("rgb48le", "rgb48be")
+    context: Any = av.CodecContext.create("png", "w")
+    context.width, context.height, context.pix_fmt = array.shape[1], array.shape[0], packed
     context.time_base = Fraction(1, 1)
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format=native).reformat(format=context.pix_fmt)
-    return b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format=native).reformat(format=packed)
+    data = b"".join(bytes(packet) for packet in [*context.encode(frame), *context.encode(None)])
+    if profile is None:
+        return data
+    chunk = b"iCCPicc\0\0" + zlib.compress(profile)
+    # The profile's place is right behind the header: 8 bytes of signature and the 25 of IHDR.
+    return data[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
 
 
 def _short(error: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from faceveil.pipelines.errors import OutputError
@@ -41,6 +43,21 @@ def test_sixteen_bits_are_kept(tmp_path, ending, channels) -> None:
     first = deep[..., 0].astype(np.float64) / 65535
     assert np.abs(again.pixels[0, 0].numpy() - first).max() < 1e-5
     assert (again.alpha is not None) == (channels == 4)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tiff"])
+def test_sixteen_bit_numbers_keep_their_profile(tmp_path, ending) -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    deep = np.random.default_rng(1).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+    picture = replace(picture_from(deep), profile=profile)
+    save_picture(picture, tmp_path / f"a{ending}")
+    again = load_picture(tmp_path / f"a{ending}")
+    assert again.profile == profile
+    assert (again.pixels - picture.pixels).abs().max() < 1e-5
+    save_picture(replace(picture, profile=None), tmp_path / f"b{ending}")
+    assert load_picture(tmp_path / f"b{ending}").profile is None
 
 
 def test_alpha_is_kept(tmp_path) -> None:

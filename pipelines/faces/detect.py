@@ -88,7 +88,7 @@ class DlibHog:
         self._detector = dlib.get_frontal_face_detector()
 
     def __call__(self, image: Tensor, threshold: float) -> list[Detection]:
-        rectangles, scores, _ = self._detector.run(_to_bytes(image), 1, 0.0)
+        rectangles, scores, _ = self._detector.run(to_bytes(image), 1, 0.0)
         # Its scores run from 0 to about 3; the map keeps their order on CenterFace's scale.
         found = [
             Detection(np.array([r.left(), r.top(), r.right() + 1, r.bottom() + 1], float), float(1 - np.exp(-3.0 * score - 0.45)))
@@ -97,26 +97,10 @@ class DlibHog:
         return [d for d in found if d.score >= threshold]
 
 
-class ExternalDetector:
-    """A detector of ``insightface`` or ``uniface`` with a model file that the user has."""
+class Landmarker(Protocol):
+    """Anything that finds the 68 iBUG points ``(68, 2)`` of the face in a box; None where it sees none."""
 
-    def __init__(self, kind: str, path: Path) -> None:
-        if not path.is_file():
-            raise WeightsError(f"detector file {path.name} is not there; download it yourself and name its place")
-        self._kind, self._model = kind, _open_external(kind, path)
-
-    def __call__(self, image: Tensor, threshold: float) -> list[Detection]:
-        bgr = np.ascontiguousarray(_to_bytes(image)[:, :, ::-1])
-        rows: list[tuple[np.ndarray, Any]]
-        if self._kind == "insightface":
-            boxes, points = self._model.detect(bgr, input_size=(640, 640))
-            rows = list(zip(boxes, points if points is not None else [None] * len(boxes), strict=True))
-        else:
-            rows = [(np.append(f.bbox, f.confidence), f.landmarks) for f in self._model.detect(bgr)]
-        return [
-            Detection(np.asarray(box[:4], float), float(box[4]), None if five is None else np.asarray(five, float).reshape(5, 2))
-            for box, five in rows if box[4] >= threshold
-        ]
+    def __call__(self, image: Tensor, box: np.ndarray) -> np.ndarray | None: ...
 
 
 def open_detector(name: str = "auto", model: Path | None = None) -> Detector:
@@ -129,6 +113,8 @@ def open_detector(name: str = "auto", model: Path | None = None) -> Detector:
     if name in ("insightface", "uniface"):
         if model is None:
             raise InputError(f"the {name} detector needs a model file; give its path")
+        from .external import ExternalDetector
+
         return ExternalDetector(name, model)
     if name not in DETECTORS:
         raise InputError(f"detector {name!r} is not one of {', '.join(DETECTORS)}")
@@ -149,7 +135,8 @@ def _open_builtin(name: str) -> Detector:
 
 
 def detect_faces(
-    image: Tensor, detector: Detector | None = None, threshold: float = THRESHOLD, turned: bool = True
+    image: Tensor, detector: Detector | None = None, threshold: float = THRESHOLD, turned: bool = True,
+    landmarker: Landmarker | None = None,
 ) -> Faces:
     """Find the faces of a batch and their landmarks.
 
@@ -158,6 +145,7 @@ def detect_faces(
         detector: from ``open_detector``; ``auto`` when omitted.
         threshold: least score of a face, 0 to 1.
         turned: also look for heads that lie on their side or upside down.
+        landmarker: from ``external.open_landmarker``; dlib's predictor when omitted.
 
     Returns:
         Faces in reading order of their picture: larger first.
@@ -168,7 +156,7 @@ def detect_faces(
         picture = image[index : index + 1].to(device="cpu", dtype=torch.float32)
         found = _search(picture, detector, threshold, turned)
         for d in sorted(found, key=lambda d: -float(np.prod(d.box[2:] - d.box[:2]))):
-            points = fit_landmarks(picture, d.box, d.five)
+            points = fit_landmarks(picture, d.box, d.five) if landmarker is None else landmarker(picture, d.box)
             box = tuple(float(v) for v in d.box)
             face = Face(box=box, score=min(d.score, 1.0), image=index)  # type: ignore[arg-type]
             faces.append(face.with_points(points) if points is not None else face)
@@ -264,7 +252,8 @@ def _touches(box: np.ndarray, picture: Tensor) -> bool:
     return bool(0 <= centre[0] <= width and 0 <= centre[1] <= height)
 
 
-def _to_bytes(image: Tensor) -> np.ndarray:
+def to_bytes(image: Tensor) -> np.ndarray:
+    """RGB bytes ``(H, W, 3)`` of ``(1, 3, H, W)`` in [0, 1]."""
     return np.ascontiguousarray((image[0].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
 
 
@@ -287,40 +276,3 @@ def _open_with_free_size(path: Path) -> Any:
     # The arena would keep the largest picture's memory for good.
     options.enable_cpu_mem_arena = False
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _open_external(kind: str, path: Path) -> Any:
-    try:
-        return _open_insightface(path) if kind == "insightface" else _open_uniface(path)
-    except ImportError:
-        raise WeightsError(f"the {kind} package is missing; install it with: pip install {kind}") from None
-
-
-def _open_insightface(path: Path) -> Any:
-    from insightface.model_zoo import get_model
-
-    try:
-        model = get_model(str(path), providers=["CPUExecutionProvider"])
-        model.prepare(ctx_id=-1, input_size=(640, 640))
-    except Exception as error:  # its loader raises whatever onnxruntime does
-        raise WeightsError(f"{path.name} is not a detector that insightface can open ({type(error).__name__}); get a fresh copy") from None
-    return model
-
-
-def _open_uniface(path: Path) -> Any:
-    """uniface finds its files by name in one folder and downloads what is missing or damaged: rule that out first."""
-    from unittest.mock import patch
-
-    from uniface import constants, model_store
-    from uniface.detection import SCRFD, RetinaFace
-
-    known: dict[str, tuple[Any, Any]] = {
-        w.value: (cls, w) for cls, names in ((SCRFD, constants.SCRFDWeights), (RetinaFace, constants.RetinaFaceWeights)) for w in names
-    }
-    if path.stem not in known:
-        raise WeightsError(f"{path.name} is not a detector of uniface; its files are called {', '.join(sorted(known))}")
-    cls, name = known[path.stem]
-    if not model_store.verify_file_hash(str(path), constants.MODEL_REGISTRY[name].sha256):
-        raise WeightsError(f"{path.name} is not the file that uniface describes (SHA-256 differs); get a fresh copy")
-    with patch.dict("os.environ", {"UNIFACE_CACHE_DIR": str(path.parent)}):
-        return cls(model_name=name, confidence_threshold=0.3)

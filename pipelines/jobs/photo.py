@@ -17,6 +17,7 @@ from ..faces.align import five_points
 from ..faces.detect import Detector, detect_faces
 from ..faces.face import Face, Faces, eye_opening, mouth_gap, yaw_proxy
 from ..faces.landmarks import fit_landmarks
+from ..faces.parse import FaceParser
 from ..faces.redact import COVERS, Cover, Shape, redact
 from ..faces.select import Selection
 from ..identity.recognise import Recogniser, default_recogniser
@@ -53,6 +54,7 @@ class Settings:
         trials: renderings of the search for one identity; 1 is a single shot.
         same_person: the selected faces of all pictures are one person and get one identity.
         sticker: ``(1, 4, h, w)`` for the sticker cover.
+        parser: finds what lies over a face, so that it stays.
     """
 
     method: str = "appearance"
@@ -67,6 +69,7 @@ class Settings:
     trials: int = 16
     same_person: bool = False
     sticker: Tensor | None = None
+    parser: FaceParser | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -285,6 +288,12 @@ class _Job:
         s = self.settings
         here = self.pixels[face.image : face.image + 1]
         prepared = self.method.prepare(View(here, face, embedding))
+        parser = s.parser
+        # With a parser what covers the face is cut out and stays; without one the model would paint over it.
+        doubt = self.method.doubt(prepared) if parser is None else None
+        if doubt is not None:
+            return self._act(s.policy.out_of_range, face, number, seed, doubt)
+        covered = None if parser is None else parser.covered(self.original[face.image : face.image + 1], face)
         # At a strength below 1 the user asks for likeness, so verification would fight the setting.
         verify = s.strength >= 1.0
         best: tuple[float, Change, np.ndarray] | None = None
@@ -292,6 +301,8 @@ class _Job:
         while tries < (1 if shared is not None else s.tries):
             identity = shared if shared is not None else self.method.identify([prepared], seed + tries)
             change = self.method.veil(prepared, identity, s.strength)
+            if covered is not None:
+                change = change.behind(here, covered)
             tries += 1
             distance, seen = self._distance(change, embedding)
             if best is None or distance > best[0]:

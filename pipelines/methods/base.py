@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..faces.face import Face
@@ -44,6 +45,20 @@ class Change:
     points: np.ndarray
 
 
+    def behind(self, picture: Tensor, covered: Tensor) -> Change:
+        """The same change without what lies over the face.
+
+        Args:
+            picture: ``(1, 3, H, W)`` before the change.
+            covered: ``(1, 1, H, W)`` in [0, 1].
+        """
+        x, y = self.origin
+        height, width = self.window.shape[-2:]
+        here = (..., slice(y, y + height), slice(x, x + width))
+        cover = covered[here]
+        return replace(self, window=torch.lerp(self.window, picture[here], cover), mask=self.mask * (cover < 1))
+
+
 class Method(Protocol):
     """Replaces faces.
 
@@ -57,6 +72,9 @@ class Method(Protocol):
 
     def prepare(self, view: View) -> Any:
         """Analyse one face; the other calls take what this returns."""
+
+    def doubt(self, prepared: Any) -> str | None:
+        """Why the analysed face is beyond the method's range, in a clause; None when it is not."""
 
     def identify(self, prepared: Sequence[Any], seed: int) -> Any:
         """A new identity for one person seen in one or more pictures; the same pictures and seed repeat it."""

@@ -17,6 +17,7 @@ from ...faces.face import Face, eye_opening, inter_ocular, mouth_gap
 from ...faces.landmarks import fit_landmarks
 from ...identity.recognise import Recogniser, default_recogniser
 from ..base import Change, View
+from .cover import is_child, is_covered
 from .frame import Pose2D
 from .network import AppearanceModel, load_model
 from .render import REACH, Subject, prepare, render
@@ -67,7 +68,10 @@ class AppearanceMethod:
         iod = inter_ocular(points)
         if iod < SMALLEST_IOD:
             return f"it is too small ({iod:.0f} px between the eyes, at least {SMALLEST_IOD:.0f} are needed)"
-        fit = self.model.shapes.fit(Pose2D.of(points).to_frame(points))
+        shape = Pose2D.of(points).to_frame(points)
+        if is_child(shape):
+            return "it has a small child's proportions, and the model was taught by adults"
+        fit = self.model.shapes.fit(shape)
         if abs(fit.yaw) > WIDEST_YAW:
             return f"it is turned too far ({abs(fit.yaw):.0f} degrees, at most {WIDEST_YAW:.0f} are handled)"
         if abs(fit.pitch) > STEEPEST_PITCH:
@@ -83,6 +87,9 @@ class AppearanceMethod:
         x1, y1 = (int(np.clip(np.ceil(v), 1, n)) for v, n in zip(centre + reach, (width, height), strict=True))
         window = view.picture[..., y0:y1, x0:x1]
         return Prepared(prepare(self.model, window, points - [x0, y0], view.embedding), (x0, y0))
+
+    def doubt(self, prepared: Prepared) -> str | None:
+        return "something covers a part of it" if is_covered(self.model, prepared.subject) else None
 
     def identify(self, prepared: Sequence[Prepared], seed: int) -> Persona:
         # Searched at full strength, so that turning strength does not change who it is.
