@@ -33,7 +33,7 @@ CLOSED = 0.02
 """Lip gap of a closed mouth, in inter-ocular distances."""
 JUDGED_IOD = 160.0
 """Inter-ocular distance in pixels at which expression is judged."""
-CORRECTIONS, SEEN = 2, 0.012
+CORRECTIONS, SEEN = 1, 0.015
 """Rounds of bringing eyelids and lips back to the original's opening, and the error that is left alone."""
 
 

@@ -55,7 +55,7 @@ def sites(unet: Any) -> list[Site]:
     return found
 
 
-class LastStateRecorded(Exception):  # noqa: N818 - a signal, not an error
+class LastStateRecorded(Exception):
     """Leaves a ReferenceNet once nobody reads what it computes further."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -40,10 +41,8 @@ class ReferenceNet:
             embedding: ``(B, 1, D)``.
         """
         self._recorded.clear()
-        try:
+        with suppress(LastStateRecorded):
             self.unet(latents, REFERENCE_TIME, embedding)
-        except LastStateRecorded:
-            pass
         states = dict(self._recorded)
         self._recorded.clear()
         return states
@@ -62,12 +61,6 @@ class ReferenceNet:
     def forget(self) -> None:
         """Drop what was computed with these weights; call it after changing them."""
         self._unconditional.clear()
-
-    def to(self, *where: Any) -> ReferenceNet:
-        """Move the network; see ``torch.nn.Module.to``."""
-        self.unet.to(*where)
-        return self
-
 
 def weaken(embedding: Tensor, degree: float) -> Tensor:
     """The source embedding at an anonymization degree (paper, Eq. 1): ``Z' = (1 - d) Z``."""

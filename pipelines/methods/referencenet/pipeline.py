@@ -93,8 +93,9 @@ class ReferenceNetPipeline:
 
     def to(self, *where: Any) -> ReferenceNetPipeline:
         """Move all networks to a device or dtype."""
-        for part in (self.unet, self.source_net, self.driving_net, self.vae, self.image_encoder):
-            part.to(*where)
+        for net in (self.unet, self.source_net.unet, self.driving_net.unet, self.vae, self.image_encoder):
+            # The libraries' own versions warn about layers that these networks do not have.
+            torch.nn.Module.to(net, *where)
         self.source_net.forget()
         self.driving_net.forget()
         return self

@@ -1,0 +1,150 @@
+"""Open the networks from the user's files: the public checkpoint's folders, any Stable Diffusion 1 or 2 VAE, CLIP's vision tower."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....weights.catalogue import card
+from ...errors import WeightsError
+from .network import LATENT_SCALE
+from .pipeline import ReferenceNetPipeline
+
+UNET, SOURCE, DRIVING = "unet", "referencenet", "conditioning_referencenet"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+_CARDS = {UNET: "face-anon-simple-unet", SOURCE: "face-anon-simple-source", DRIVING: "face-anon-simple-driving"}
+
+SD21_UNET: dict[str, Any] = {
+    "sample_size": 96, "in_channels": 4, "out_channels": 4, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024, "use_linear_projection": True,
+}
+_SD_VAE: dict[str, Any] = {
+    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2,
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4, "scaling_factor": LATENT_SCALE, "sample_size": 768,
+}
+
+
+def open_pipeline(
+    checkpoint: Path, vae: Path, image_encoder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, scheduler: Any = None,
+) -> ReferenceNetPipeline:
+    """Open a pipeline.
+
+    Args:
+        checkpoint: folder with ``unet``, ``referencenet`` and ``conditioning_referencenet``, each a config and a safetensors file.
+        vae: a diffusers folder, or one safetensors file in diffusers' or Stability's layout.
+        image_encoder: a transformers folder of a CLIP vision model.
+
+    Raises:
+        WeightsError: a file is missing, damaged, or of another kind.
+    """
+    unet, source, driving = (open_unet(checkpoint / part, _CARDS[part]) for part in (UNET, SOURCE, DRIVING))
+    pipeline = ReferenceNetPipeline(unet, source, driving, open_vae(vae), open_image_encoder(image_encoder), scheduler)
+    wanted, given = unet.config.cross_attention_dim, pipeline.image_encoder.config.hidden_size
+    if wanted != given:
+        raise WeightsError(f"the image encoder gives {given} numbers a picture, but the networks take {wanted}; use CLIP ViT-L/14's vision tower")
+    return pipeline.to(device, dtype)
+
+
+def open_unet(folder: Path, name: str) -> Any:
+    """A UNet from a folder; the ReferenceNets' configs name a class of the authors', which is the stock one."""
+    from diffusers import UNet2DConditionModel
+
+    if not (folder / WEIGHTS).is_file():
+        raise WeightsError(missing(name, folder / WEIGHTS))
+    config = _config(folder) if (folder / "config.json").is_file() else SD21_UNET
+    net = UNet2DConditionModel.from_config({k: v for k, v in config.items() if not k.startswith("_")})
+    _fill(net, _tensors(folder / WEIGHTS), folder / WEIGHTS)
+    return net.eval().requires_grad_(False)
+
+
+def open_vae(path: Path) -> Any:
+    """A Stable Diffusion autoencoder with four latent channels."""
+    from diffusers import AutoencoderKL
+
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise WeightsError(missing("sd-vae", file))
+    tensors = _tensors(file)
+    config = _config(path) if path.is_dir() and (path / "config.json").is_file() else _SD_VAE
+    net = AutoencoderKL.from_config({k: v for k, v in config.items() if not k.startswith("_")})
+    if not any(".resnets." in key for key in tensors):
+        from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+        tensors = convert_ldm_vae_checkpoint(tensors, dict(net.config))
+    _fill(net, _modern(tensors), file)
+    return net.eval().requires_grad_(False)
+
+
+def open_image_encoder(folder: Path) -> Any:
+    """The vision tower of CLIP ViT-L/14; its pooled class token, not the projection, has 1024 numbers."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise WeightsError(missing("clip-vit-large-patch14", file))
+    config = _config(folder) if (folder / "config.json").is_file() else {}
+    config = config.get("vision_config", config) or {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+                                                    "patch_size": 14, "hidden_act": "quick_gelu"}
+    net = CLIPVisionModel(CLIPVisionConfig(**{k: v for k, v in config.items() if k not in ("architectures", "torch_dtype", "dtype", "transformers_version")}))
+    # A whole CLIP holds a text tower as well; whether names start with "vision_model." depends on the version of transformers.
+    tensors = {k: v for k, v in _tensors(file).items() if not k.startswith(("text_", "visual_projection", "logit_scale")) and not k.endswith("position_ids")}
+    prefix = "vision_model." if any(key.startswith("vision_model.") for key in net.state_dict()) else ""
+    _fill(net, {prefix + key.removeprefix("vision_model."): value for key, value in tensors.items()}, file)
+    return net.eval().requires_grad_(False)
+
+
+def missing(name: str, path: Path) -> str:
+    """One sentence that says what is missing and where it comes from."""
+    c = card(name)
+    return f"{path.name} is missing from {path.parent}; get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, licence: {c.licence}) and put it there"
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (ValueError, OSError) as error:
+        raise WeightsError(f"config.json in {folder} cannot be read ({error}); get a fresh copy") from None
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(str(path)))
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path.name} in {path.parent} is not a whole safetensors file ({error}); get a fresh copy") from None
+
+
+def _fill(net: Any, tensors: dict[str, Tensor], path: Path) -> None:
+    own = net.state_dict()
+    lacking, strange = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    wrong = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
+    if lacking or strange or wrong:
+        example = (lacking or strange or wrong)[0]
+        raise WeightsError(
+            f"{path.name} in {path.parent} holds another network: {len(lacking)} tensors are missing, {len(strange)} unknown, "
+            f"{len(wrong)} of another size (such as {example}); get the file that its card names"
+        )
+    if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+        raise WeightsError(f"{path.name} in {path.parent} holds values that are not finite; get a fresh copy")
+    net.load_state_dict(tensors)
+
+
+def _modern(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Older diffusers called the VAE's attention projections query, key, value and proj_attn, as 1 x 1 convolutions."""
+    names = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+    renamed = {}
+    for key, value in tensors.items():
+        if ".attentions." in key:
+            for old, new in names.items():
+                key = key.replace(old, new)
+            if key.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")) and value.dim() == 4:
+                value = value[:, :, 0, 0]
+        renamed[key] = value
+    return renamed
