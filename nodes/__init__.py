@@ -12,10 +12,21 @@ async def comfy_entrypoint() -> ComfyExtension:
     """What ComfyUI asks a V3 pack for."""
     from comfy_api.latest import ComfyExtension, io
 
-    from . import compare, crop, detect, sample, save, veil
+    _register_models()
+    from . import compare, crop, detect, referencenet, sample, save, veil
 
     class FaceVeilExtension(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
-            return [node for module in (sample, detect, veil, crop, compare, save) for node in module.NODES]
+            return [node for module in (sample, detect, veil, crop, compare, save, referencenet) for node in module.NODES]
 
     return FaceVeilExtension()
+
+
+def _register_models() -> None:
+    """Let ``models/faceveil`` hold our weights, beside what the user's extra_model_paths.yaml says; no folder is made."""
+    from pathlib import Path
+
+    import folder_paths
+
+    folder_paths.add_model_folder_path("faceveil", str(Path(folder_paths.models_dir) / "faceveil"), is_default=True)
+    folder_paths.folder_names_and_paths["faceveil"][1].add(".safetensors")

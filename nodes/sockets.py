@@ -10,5 +10,9 @@ CropsSocket = io.Custom("FACEVEIL_CROPS")
 """A tuple of ``Place``: where cropped squares belong."""
 IdentitySocket = io.Custom("FACEVEIL_IDENTITY")
 """A new identity that Veil Faces made and can show again."""
+ReferenceNetSocket = io.Custom("FACEVEIL_REFERENCENET")
+"""The two ReferenceNets, as ``ModelPatcher``s."""
+ReferenceSocket = io.Custom("FACEVEIL_REFERENCE")
+"""A ``Reference``: pictures as the ReferenceNets see them."""
 
 ROOT = "FaceVeil"

@@ -27,9 +27,8 @@ class VeilFaces(io.ComfyNode):
                 io.Float.Input("strength", default=1.0, min=0.0, max=1.5, step=0.05, display_mode=io.NumberDisplay.slider,
                                tooltip="0 keeps the person, 1 is recommended, above 1 goes further and looks stranger. Costs no time."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Another seed, another person."),
-                io.Int.Input("search", default=20, min=1, max=64,
-
-                               tooltip="How many identities are tried against a recogniser for each face, a tenth of a second each. 20 hides better than 1."),
+                io.Int.Input("search", default=16, min=1, max=64,
+                             tooltip="How many identities are tried against a recogniser for each face, a tenth of a second each. 16 hides better than 1."),
                 io.Combo.Input("unsafe_face", options=list(ACTIONS), default="redact",
                                tooltip="A face that is too small, too turned, or still recognised afterwards: " + _POLICY_TIP),
                 io.Combo.Input("no_face", options=list(ACTIONS), default="redact",

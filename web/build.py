@@ -40,6 +40,29 @@ NOTES = {
         "The recogniser is dlib's (CC0). Below 0.60 it says *same person*; between strangers the mean is about 0.85. "
         "Wire *verdict* into **Preview Any**."
     ),
+    "FaceVeil_LoadReferenceNet": (
+        "The files are those of *hkung/face-anon-simple*: put `referencenet/diffusion_pytorch_model.safetensors` and "
+        "`conditioning_referencenet/diffusion_pytorch_model.safetensors` (3.5 GB each) into `models/faceveil/face-anon-simple`. Nothing is downloaded. "
+        "Mind the licence on their page: the authors' code is AGPL-3.0; this pack holds none of it."
+    ),
+    "FaceVeil_LoadFaceDenoiser": (
+        "`unet/diffusion_pytorch_model.safetensors` of *hkung/face-anon-simple*. Networks of another size, as `faceveil train referencenet` makes, "
+        "need their `config.json` beside them."
+    ),
+    "FaceVeil_EncodeReference": (
+        "Wire **Crop Faces** (size 512) into *image*. Core's *Load VAE* and *Load CLIP Vision* bring the other two; Stable Diffusion 2.1 was withdrawn by its "
+        "owner in November 2025, a VAE of any Stable Diffusion 1 or 2 does the same. Each picture is encoded once: try levels and seeds without waiting for it."
+    ),
+    "FaceVeil_AnonymizationLevel": (
+        "The paper's degree d: Z' = (1 - d) Z and S' = (1 - d) S + d S_unconditional. At 1 the person is ignored, beyond 1 the result "
+        "moves away from the person. 1.25 is recommended (strength 1); the paper's tables use 1.2 and 1.4. "
+        "**Check the result with Compare Identity**: nothing here does it for you."
+    ),
+    "FaceVeil_ApplyReferenceNet": (
+        "*positive* and *negative* carry the references; wire both into KSampler with cfg 4. Any sampler, scheduler, LoRA or preview works; "
+        "the unpatched model stays as it was. The paper's 200 steps are sampler *ddpm* with scheduler *ddim_uniform*. "
+        "**Paste Faces** puts the decoded squares back."
+    ),
     "FaceVeil_SaveDeidentifiedImage": (
         "ComfyUI's own *Save Image* writes the whole workflow into the file, with the name of the photo you loaded. This node writes pixels only."
     ),

@@ -37,3 +37,18 @@ def nodes(build: Any) -> dict[str, Any]:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"ComfyUI's requirements are not installed here ({package} is missing)")
     return {node.GET_SCHEMA().node_id: node for node in build.load_nodes(comfy)}
+
+
+@pytest.fixture(scope="session")
+def run(nodes: dict[str, Any]) -> Any:
+    """Run a node by its name without prefix; inputs that are not given take their defaults."""
+    import torch
+
+    def execute(name: str, **inputs: Any) -> Any:
+        node = nodes[f"FaceVeil_{name}"]
+        defaults = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
+        # As ComfyUI does it: every node runs in inference mode.
+        with torch.inference_mode():
+            return node.PREPARE_CLASS_CLONE({}).execute(**(defaults | inputs)).result
+
+    return execute

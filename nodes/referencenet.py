@@ -1,0 +1,229 @@
+"""Face Anonymization Made Simple as a graph: load, encode, choose a level, apply, then core KSampler.
+
+The pictures are aligned squares, as Crop Faces gives them; Paste Faces puts the result back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..pipelines.errors import InputError, WeightsError
+from .sockets import ROOT, ReferenceNetSocket, ReferenceSocket
+
+CATEGORY = f"{ROOT}/ReferenceNet"
+RECOMMENDED = 1.25
+"""The degree d that strength 1 stands for."""
+FOLDERS = ("faceveil", "diffusion_models")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Encoded pictures, and at which degree they are shown.
+
+    Attributes:
+        nets: source and driving ReferenceNet.
+        source_latents: ``(B, 4, h, w)`` unscaled.
+        source_embedding, driving_embedding: ``(B, 1, D)``.
+        driving, unconditional: states.
+        swap: whether the source is another picture.
+        degree, source: d, and the source states at it, once chosen.
+    """
+
+    nets: tuple[Any, Any]
+    source_latents: Tensor
+    source_embedding: Tensor
+    driving_embedding: Tensor
+    driving: tuple[Tensor, ...]
+    unconditional: tuple[Tensor, ...]
+    swap: bool
+    degree: float = 0.0
+    source: tuple[Tensor, ...] = ()
+
+    def at(self, degree: float) -> Reference:
+        """The same pictures at a degree: Eq. 1, one pass of the source net's conditional row, Eq. 2."""
+        from .native import record
+
+        if degree == 1:
+            return replace(self, degree=degree, source=self.unconditional)
+        states = record(self.nets[0], self.source_latents, (1 - degree) * self.source_embedding)
+        if degree > 0:
+            states = tuple((1 - degree) * s + degree * u for s, u in zip(states, self.unconditional, strict=True))
+        return replace(self, degree=degree, source=states)
+
+
+def _files() -> list[str]:
+    import folder_paths
+
+    return [name for folder in FOLDERS for name in folder_paths.get_filename_list(folder)]
+
+
+def _path(name: str, what: str) -> Path:
+    import folder_paths
+
+    for folder in FOLDERS:
+        found = folder_paths.get_full_path(folder, name) if name else None
+        if found:
+            return Path(found)
+    from ..weights.catalogue import card
+
+    c = card(what)
+    raise WeightsError(
+        f"{name or c.file} is not in models/faceveil; get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, licence: {c.licence}), "
+        f"put it into models/{c.folder}, and reload the page"
+    )
+
+
+class LoadReferenceNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaceVeil_LoadReferenceNet", display_name="Load ReferenceNet", category=CATEGORY,
+            description="Load the two networks of Face Anonymization Made Simple that look at the pictures. They run once a picture.",
+            inputs=[
+                io.Combo.Input("source_net", options=_files(), tooltip="referencenet of face-anon-simple: looks at the person who is shown."),
+                io.Combo.Input("driving_net", options=_files(), tooltip="conditioning_referencenet: looks at the face whose pose and expression are kept."),
+            ],
+            outputs=[ReferenceNetSocket.Output(display_name="referencenet", tooltip="For Encode Reference.")],
+        )
+
+    @classmethod
+    def execute(cls, source_net: str = "", driving_net: str = "") -> io.NodeOutput:
+        from .native import load_unet
+
+        paths = _path(source_net, "face-anon-simple-source"), _path(driving_net, "face-anon-simple-driving")
+        return io.NodeOutput(tuple(load_unet(path) for path in paths))
+
+
+class LoadFaceDenoiser(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaceVeil_LoadFaceDenoiser", display_name="Load Face Denoiser", category=CATEGORY,
+            description="Load the denoiser of Face Anonymization Made Simple as a MODEL. Core's Load Diffusion Model works as well.",
+            inputs=[io.Combo.Input("denoiser", options=_files(), tooltip="unet of face-anon-simple.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="For Apply ReferenceNet.")],
+        )
+
+    @classmethod
+    def execute(cls, denoiser: str = "") -> io.NodeOutput:
+        from .native import load_unet
+
+        return io.NodeOutput(load_unet(_path(denoiser, "face-anon-simple-unet")))
+
+
+class EncodeReference(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaceVeil_EncodeReference", display_name="Encode Reference", category=CATEGORY,
+            description="Look at a face once, for any level and any number of samplings. With a source picture: swap that person in.",
+            inputs=[
+                io.Image.Input("image", tooltip="Aligned faces, from Crop Faces at 512 px: their pose, expression and background are kept."),
+                ReferenceNetSocket.Input("referencenet", tooltip="From Load ReferenceNet."),
+                io.Vae.Input("vae", tooltip="Any VAE of Stable Diffusion 1 or 2."),
+                io.ClipVision.Input("clip_vision", tooltip="CLIP ViT-L/14 (clip-vit-large-patch14)."),
+                io.Image.Input("source", optional=True, tooltip="Another person to show instead: one picture, or one for each."),
+            ],
+            outputs=[
+                ReferenceSocket.Output(display_name="reference", tooltip="For Anonymization Level, or Apply ReferenceNet."),
+                io.Latent.Output(display_name="latent", tooltip="Empty latents of the right size for KSampler."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, referencenet: Any, vae: Any, clip_vision: Any, source: Tensor | None = None) -> io.NodeOutput:
+        from .native import record, record_nothing
+
+        driving_latents = vae.encode(image[..., :3])
+        driving_embedding = _embed(clip_vision, image)
+        if source is None:
+            source_latents, source_embedding = driving_latents, driving_embedding
+        else:
+            shown = _fitted(source, image)
+            source_latents, source_embedding = vae.encode(shown), _embed(clip_vision, shown)
+        reference = Reference(
+            referencenet, source_latents, source_embedding, driving_embedding, record(referencenet[1], driving_latents, driving_embedding),
+            record_nothing(referencenet[0], source_latents, source_embedding), swap=source is not None,
+        )
+        return io.NodeOutput(reference, {"samples": torch.zeros_like(driving_latents)})
+
+
+class AnonymizationLevel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaceVeil_AnonymizationLevel", display_name="Anonymization Level", category=CATEGORY,
+            description="Say how far from the person the result should go. Changing it re-reads one picture only; nothing is encoded again.",
+            inputs=[
+                ReferenceSocket.Input("reference", tooltip="From Encode Reference."),
+                io.Float.Input("level", default=1.0, min=0.0, max=2.0, step=0.05, display_mode=io.NumberDisplay.slider,
+                               tooltip="0 keeps (or swaps in) the person, 1 is recommended, more goes further."),
+                io.Combo.Input("unit", options=["strength", "degree d"], default="strength",
+                               tooltip="strength 1 is the recommended degree 1.25; degree d is the paper's own number, 1 ignores the person."),
+            ],
+            outputs=[ReferenceSocket.Output(display_name="reference", tooltip="The same pictures at this level.")],
+        )
+
+    @classmethod
+    def execute(cls, reference: Reference, level: float, unit: str) -> io.NodeOutput:
+        if level < 0:
+            raise InputError(f"the level must be 0 or more, got {level:g}; a negative one would bring the person out more")
+        return io.NodeOutput(reference.at(level * RECOMMENDED if unit == "strength" else level))
+
+
+class ApplyReferenceNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaceVeil_ApplyReferenceNet", display_name="Apply ReferenceNet", category=CATEGORY,
+            description="Let a denoiser read the references, then sample with KSampler: cfg 4, 25 steps dpmpp_2m, or as in the paper 200 ddpm ddim_uniform.",
+            inputs=[
+                io.Model.Input("model", tooltip="The denoiser; LoRA may be on it. The model itself stays unpatched."),
+                ReferenceSocket.Input("reference", tooltip="From Anonymization Level. Straight from Encode Reference it is shown at d 1.25, or swapped."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="For KSampler."),
+                io.Conditioning.Output(display_name="positive", tooltip="Holds the references; use it with this model only."),
+                io.Conditioning.Output(display_name="negative", tooltip="The same without the source."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, reference: Reference) -> io.NodeOutput:
+        from .native import conditioning, reader
+
+        if not reference.source:
+            reference = reference.at(0.0 if reference.swap else RECOMMENDED)
+        embedding, driving = (1 - reference.degree) * reference.source_embedding, reference.driving_embedding
+        positive = conditioning(torch.cat([embedding, driving], 1), reference.source, reference.driving)
+        negative = conditioning(torch.cat([torch.zeros_like(embedding), driving], 1), reference.unconditional, reference.driving)
+        return io.NodeOutput(reader(model), positive, negative)
+
+
+def _embed(clip_vision: Any, image: Tensor) -> Tensor:
+    """The pooled class token ``(B, 1, D)``: after the last norm and before the projection, which core's output includes."""
+    seen = clip_vision.encode_image(image[..., :3])
+    tower = clip_vision.model.vision_model
+    if not hasattr(tower, "post_layernorm") or getattr(tower, "output_layernorm", False):
+        raise WeightsError("this CLIP Vision model is not a CLIP ViT; load clip-vit-large-patch14")
+    token = seen["last_hidden_state"][:, 0].to(clip_vision.load_device)
+    with torch.inference_mode():
+        pooled = tower.post_layernorm(token)
+    return pooled[:, None].float().to(image.device)
+
+
+def _fitted(source: Tensor, image: Tensor) -> Tensor:
+    """Source pictures at the size and number of the driving ones."""
+    if source.shape[0] not in (1, image.shape[0]):
+        raise InputError(f"{source.shape[0]} source pictures do not fit {image.shape[0]} faces; give one, or one for each")
+    resized = torch.nn.functional.interpolate(source[..., :3].movedim(-1, 1), size=image.shape[1:3], mode="bicubic", antialias=True).clamp(0, 1)
+    return resized.movedim(1, -1).expand(image.shape[0], -1, -1, -1).contiguous()
+
+
+NODES = [LoadReferenceNet, LoadFaceDenoiser, EncodeReference, AnonymizationLevel, ApplyReferenceNet]
