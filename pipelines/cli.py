@@ -68,11 +68,23 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("name", nargs="?", help="a name from the list; nothing is downloaded without it")
     weights.add_argument("--to", type=Path, default=Path("models"), help="models folder (default: models)")
     weights.add_argument("--mirror", help="address to use in place of the card's")
-    train = command("train", _train, "train a method's weights")
-    train.add_argument("method", choices=["appearance"])
-    train.add_argument("--images", type=Path, required=True, help="folder of portraits, one person each")
-    train.add_argument("-o", "--output", type=Path, default=Path("appearance.safetensors"))
-    train.add_argument("--workers", type=int)
+    train = commands.add_parser("train", help="train a method's weights", description="Train a method's weights.", epilog=_EXIT_CODES)
+    methods = train.add_subparsers(required=True, metavar="METHOD")
+    appearance = methods.add_parser("appearance", help="the embedded default, from a folder of portraits", epilog=_EXIT_CODES)
+    appearance.set_defaults(run=_train_appearance)
+    appearance.add_argument("--images", type=Path, required=True, help="folder of portraits, one person each")
+    appearance.add_argument("-o", "--output", type=Path, default=Path("appearance.safetensors"))
+    appearance.add_argument("--workers", type=int)
+    reference = methods.add_parser("referencenet", help="Face Anonymization Made Simple, from triplets", epilog=_EXIT_CODES)
+    reference.set_defaults(run=_train_referencenet)
+    reference.add_argument("--config", type=Path, required=True, help="TOML file with the settings of faceveil.pipelines.methods.referencenet.training.Config")
+    reference.add_argument("--resume", action="store_true", help="go on from the latest saved state")
+    triplets = command("triplets", _triplets, "make training triplets from a folder with one sub-folder a person")
+    triplets.add_argument("people", type=Path)
+    triplets.add_argument("-o", "--output", type=Path, required=True, help="folder for the pictures and triplets.jsonl")
+    triplets.add_argument("--swapper", type=Path, required=True, help="inswapper_128.onnx, which you have")
+    triplets.add_argument("--recogniser", type=Path, required=True, help="w600k_r50.onnx, which you have")
+    triplets.add_argument("--seed", type=int, default=0)
     return parser
 
 
@@ -300,12 +312,37 @@ def _weights(options: argparse.Namespace) -> int:
     return OK
 
 
-def _train(options: argparse.Namespace) -> int:
+def _train_appearance(options: argparse.Namespace) -> int:
     from .methods.appearance.training import train
 
     with _progress() as progress:
         facts = train(options.images, options.output, options.workers, progress)
     _say(f"{options.output}: {json.dumps(facts)}")
+    return OK
+
+
+def _train_referencenet(options: argparse.Namespace) -> int:
+    try:
+        from .methods.referencenet.training import read_config, train
+
+        config = read_config(options.config)
+        with _progress() as progress:
+            facts = train(config, options.resume, progress)
+    except ModuleNotFoundError as error:
+        raise InputError(f"training needs the package {error.name}; install it with: pip install 'faceveil[train]'") from None
+    _say(f"{config.output}: {json.dumps(facts)}")
+    return OK
+
+
+def _triplets(options: argparse.Namespace) -> int:
+    from .methods.inswapper.network import PictureSwapper
+    from .methods.referencenet.triplets import build_triplets
+
+    if not options.people.is_dir():
+        raise InputError(f"{options.people.name} is not a folder; give one with a sub-folder for each person")
+    with _progress() as progress:
+        made = build_triplets(options.people, options.output, PictureSwapper(options.swapper, options.recogniser), options.seed, progress)
+    _say(f"{options.output / 'triplets.jsonl'}: {len(made)} triplets")
     return OK
 
 

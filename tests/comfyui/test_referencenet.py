@@ -86,8 +86,8 @@ def by_diffusers(folder, inputs, degree: float, kind: str, cfg: float = 4.0) -> 
     pipes = importlib.import_module("faceveil_pack.pipelines.methods.referencenet.pipeline")
     files = importlib.import_module("faceveil_pack.pipelines.methods.referencenet.files")
     scheduler = {"ddim": diffusers.DDIMScheduler, "euler": diffusers.EulerDiscreteScheduler}[kind].from_config({**network.SCHEDULER, "set_alpha_to_one": True})
-    nets = [files.open_unet(folder / part, "face-anon-simple-unet") for part in ("unet", "referencenet", "conditioning_referencenet")]
-    pipe = pipes.ReferenceNetPipeline(*nets, vae=None, image_encoder=None, scheduler=scheduler, clip_processor=object())
+    unet, *nets = (files.open_unet(folder / part, "face-anon-simple-unet") for part in ("unet", "referencenet", "conditioning_referencenet"))
+    pipe = pipes.ReferenceNetPipeline(unet, *map(network.ReferenceNet, nets), vae=None, image_encoder=None, scheduler=scheduler, clip_processor=object())
     with torch.no_grad():
         encoded = pipes.Encoded(
             inputs["source"], inputs["source_embedding"], inputs["driving_embedding"], pipe.driving_net.record(inputs["driving"], inputs["driving_embedding"]),

@@ -120,13 +120,18 @@ class ReadStates:
 
 
 class ReadStatesOnce:
-    """The same where every step has other references and gradients flow into them: training."""
+    """The same where every step has other references and gradients flow into them: training.
 
-    def __init__(self, source: Tensor, driving: Tensor) -> None:
-        self._references = (source, driving)
+    Args:
+        references: source and driving state of each key; its owner changes it before each forward pass and leaves it alone until
+            the backward pass is done, since gradient checkpointing reads it again.
+    """
+
+    def __init__(self, references: dict[Key, tuple[Tensor, Tensor]], key: Key) -> None:
+        self._references, self._key = references, key
 
     def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        seen = torch.cat([hidden_states, *self._references], 1)
+        seen = torch.cat([hidden_states, *self._references[self._key]], 1)
         return _attend(attention, _heads(attention.to_q(hidden_states), attention), *(_heads(p(seen), attention) for p in (attention.to_k, attention.to_v)))
 
 
@@ -164,18 +169,14 @@ def reading(unet: Any, source: tuple[States, ...], driving: States) -> Iterator[
         unet.set_attn_processor(before)
 
 
-@contextmanager
-def reading_once(unet: Any, source: States, driving: States) -> Iterator[None]:
-    """The same for one training step: nothing is cached, gradients reach both states."""
-    before = dict(unet.attn_processors)
-    processors = dict(before)
+def read_in_training(unet: Any) -> dict[Key, tuple[Tensor, Tensor]]:
+    """Make a UNet read the references that are put into the returned mapping."""
+    references: dict[Key, tuple[Tensor, Tensor]] = {}
+    processors = dict(unet.attn_processors)
     for site in sites(unet):
-        processors[site.name] = ReadStatesOnce(source[site.key], driving[site.key])
+        processors[site.name] = ReadStatesOnce(references, site.key)
     unet.set_attn_processor(processors)
-    try:
-        yield
-    finally:
-        unet.set_attn_processor(before)
+    return references
 
 
 def _heads(tokens: Tensor, attention: Any) -> Tensor:

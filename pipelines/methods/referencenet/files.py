@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....weights.catalogue import card
 from ...errors import WeightsError
-from .network import LATENT_SCALE
+from .network import LATENT_SCALE, ReferenceNet
 from .pipeline import ReferenceNetPipeline
 
 UNET, SOURCE, DRIVING = "unet", "referencenet", "conditioning_referencenet"
@@ -43,7 +43,7 @@ def open_pipeline(
         WeightsError: a file is missing, damaged, or of another kind.
     """
     unet, source, driving = (open_unet(checkpoint / part, _CARDS[part]) for part in (UNET, SOURCE, DRIVING))
-    pipeline = ReferenceNetPipeline(unet, source, driving, open_vae(vae), open_image_encoder(image_encoder), scheduler)
+    pipeline = ReferenceNetPipeline(unet, ReferenceNet(source), ReferenceNet(driving), open_vae(vae), open_image_encoder(image_encoder), scheduler)
     wanted, given = unet.config.cross_attention_dim, pipeline.image_encoder.config.hidden_size
     if wanted != given:
         raise WeightsError(f"the image encoder gives {given} numbers a picture, but the networks take {wanted}; use CLIP ViT-L/14's vision tower")

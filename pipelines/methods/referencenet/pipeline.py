@@ -75,10 +75,11 @@ class ReferenceNetPipeline:
     """
 
     def __init__(
-        self, unet: Any, source_net: Any, driving_net: Any, vae: Any, image_encoder: Any, scheduler: Any = None, clip_processor: Any = None,
+        self, unet: Any, source_net: ReferenceNet, driving_net: ReferenceNet, vae: Any, image_encoder: Any, scheduler: Any = None,
+        clip_processor: Any = None,
     ) -> None:
         self.unet = unet
-        self.source_net, self.driving_net = ReferenceNet(source_net), ReferenceNet(driving_net)
+        self.source_net, self.driving_net = source_net, driving_net
         self.vae, self.image_encoder = vae, image_encoder
         self.scheduler = scheduler or default_scheduler()
         self.clip_processor = clip_processor or _clip_processor()

@@ -1,0 +1,230 @@
+"""Training on four tiny triplets: it learns, resumes exactly, and trains what it should."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from faceveil.pipelines.errors import InputError
+from faceveil.pipelines.images import Picture, load_picture, save_picture
+from faceveil.pipelines.methods.referencenet.files import open_pipeline, open_unet
+from faceveil.pipelines.methods.referencenet.network import ReferenceNet
+from faceveil.pipelines.methods.referencenet.pipeline import draws_for
+from faceveil.pipelines.methods.referencenet.training import Config, Trainee, read_config, train
+from faceveil.pipelines.methods.referencenet.triplets import ResumableSampler, TripletDataset, build_triplets, read_triplets
+
+FIXTURE = Path(__file__).parent / "fixture"
+NETWORK = {
+    "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (64, 64), "layers_per_block": 1, "attention_head_dim": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "cross_attention_dim": 32,
+    "use_linear_projection": True, "norm_num_groups": 8,
+}
+SIZE = 64
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def picture(seed: int) -> torch.Tensor:
+    small = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(small, size=(SIZE, SIZE), mode="bicubic").clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Config:
+    """Four triplets of colour blobs, random networks, and a VAE without posterior noise, which no network could foresee."""
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import load_file, save_file
+
+    root = tmp_path_factory.mktemp("training")
+    lines = []
+    for i in range(4):
+        names = {"source_image": f"s{i}.png", "conditioning_image": f"d{i}.png", "ground_truth": f"t{i}.png"}
+        for k, name in enumerate(names.values()):
+            save_picture(Picture(picture(3 * i + k)), root / "images" / name)
+        lines.append(json.dumps({**names, "truth_is_real": i > 0}))
+    (root / "triplets.jsonl").write_text("\n".join(lines))
+    for seed, part in enumerate(("unet", "referencenet", "conditioning_referencenet")):
+        torch.manual_seed(seed)
+        UNet2DConditionModel(**NETWORK).save_pretrained(root / "start" / part)
+    shutil.copytree(FIXTURE / "vae", root / "vae")
+    tensors = load_file(str(root / "vae" / WEIGHTS))
+    tensors["quant_conv.weight"][4:], tensors["quant_conv.bias"][4:] = 0, -30
+    save_file(tensors, str(root / "vae" / WEIGHTS))
+    return Config(
+        str(root / "triplets.jsonl"), str(root / "images"), str(root / "start"), str(root / "vae"), str(FIXTURE / "image_encoder"), str(root / "out"),
+        size=SIZE, batch=4, accumulation=1, steps=240, phase_one=240, learning_rate=2e-3, weight_decay=0.0, precision="no", checkpoint_gradients=False,
+        workers=0, save_every=10_000, validate_every=120, validation=1,
+    )
+
+
+def losses(folder: str) -> list[float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(next(Path(folder, "logs").rglob("events.*")).parent), {"scalars": 0, "images": 0})
+    events.Reload()
+    assert events.Tags()["images"]
+    return [e.value for e in events.Scalars("loss")]
+
+
+def test_four_triplets_are_learned(config) -> None:
+    train(config)
+    seen = losses(config.output)
+    assert len(seen) == 240
+    assert sum(seen[-40:]) / 40 < sum(seen[:4]) / 4 / 10
+    before, after = (
+        open_pipeline(Path(folder), Path(config.vae), Path(config.image_encoder)) for folder in (config.start, config.output)
+    )
+    apart = []
+    for pipeline in (before, after):
+        for i in range(4):
+            source, driving, truth = (load_picture(Path(config.images) / f"{k}{i}.png").pixels for k in "sdt")
+            aim = pipeline.decode(pipeline.vae.encode(truth * 2 - 1).latent_dist.mean.mul(0.18215))
+            shown = pipeline.swap(source, driving, guidance=1.0, generators=[torch.Generator().manual_seed(i)])
+            apart.append(float((shown - aim).abs().mean()))
+    assert sum(apart[4:]) < sum(apart[:4]) / 3
+
+
+def test_a_stopped_run_ends_like_one_that_was_not(config, tmp_path) -> None:
+    # Two phases, accumulation, dropped sources and smoothed weights all cross the stop.
+    short = replace(
+        config, steps=6, phase_one=4, batch=2, accumulation=2, ema=0.5, drop=0.4, save_every=3, validate_every=100, learning_rate=1e-3, warmup=4,
+        output=str(tmp_path / "whole"),
+    )
+    train(short)
+    parts = replace(short, output=str(tmp_path / "parts"))
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(parts, progress=stop)
+    assert not (tmp_path / "parts" / "unet").exists()
+    torch.manual_seed(99)
+    train(parts, resume=True)
+    from safetensors.torch import load_file
+
+    for part in ("unet", "referencenet", "conditioning_referencenet"):
+        a, b = (load_file(str(tmp_path / run / part / WEIGHTS)) for run in ("whole", "parts"))
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    with pytest.raises(InputError, match="no saved state"):
+        train(replace(short, output=str(tmp_path / "new")), resume=True)
+
+
+def trainee(config: Config) -> Trainee:
+    return Trainee(*(open_unet(Path(config.start) / part, "") for part in ("unet", "referencenet", "conditioning_referencenet")))
+
+
+def gradients(net: Trainee) -> dict[str, torch.Tensor | None]:
+    g = torch.Generator().manual_seed(0)
+    noisy, source, driving = (torch.randn(2, 4, 8, 8, generator=g) for _ in range(3))
+    embeddings = [torch.randn(2, 1, 32, generator=g) for _ in range(2)]
+    net(noisy, torch.tensor([10, 500]), source, embeddings[0], driving, embeddings[1]).square().mean().backward()
+    return {name: p.grad for name, p in net.named_parameters()}
+
+
+def test_all_that_is_trained_gets_a_gradient_and_nothing_else_does(config) -> None:
+    net = trainee(config)
+    found = gradients(net)
+    for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            assert found[name] is None
+        else:
+            assert found[name] is not None and bool(found[name].abs().max() > 0), name
+    assert all(p.requires_grad for p in net.unet.parameters())
+    trained = {n.split(".transformer_blocks")[0] for n, p in net.source.named_parameters() if p.requires_grad}
+    assert trained == {"down_blocks.0.attentions.0", "mid_block.attentions.0", "up_blocks.1.attentions.0"}
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(config) -> None:
+    plain, saving = trainee(config).train(), trainee(config).train()
+    saving.checkpoint_gradients()
+    for (name, a), b in zip(gradients(plain).items(), gradients(saving).values(), strict=True):
+        assert (a is None) == (b is None), name
+        assert a is None or torch.allclose(a, b, atol=1e-6), name
+
+
+def test_networks_are_saved_in_the_public_layout(config, tmp_path) -> None:
+    train(replace(config, steps=1, validate_every=9, output=str(tmp_path)))
+    for part in ("unet", "referencenet", "conditioning_referencenet"):
+        assert {p.name for p in (tmp_path / part).iterdir()} == {"config.json", WEIGHTS}
+    pipeline = open_pipeline(tmp_path, Path(config.vae), Path(config.image_encoder))
+    assert isinstance(pipeline.source_net, ReferenceNet)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_flips_and_order_depend_on_seed_epoch_and_index_only(config, parity) -> None:
+    triplets = read_triplets(Path(config.triplets), Path(config.images))
+    processor = parity.open_fixture(FIXTURE).clip_processor
+    data = TripletDataset(triplets, Path(config.images), 48, 7, processor)
+    first, again = data[3, 1], data[3, 1]
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert first["truth"].shape == (3, 48, 48) and first["source_clip"].shape == (3, 224, 224)
+    assert first["truth"].min() >= -1 and first["truth"].max() <= 1
+    turned = {bool((data[epoch, 1]["truth"] - first["truth"]).abs().max() > 1e-3) for epoch in range(12)}
+    assert turned == {True, False}
+    straight = [pair for pair, _ in zip(ResumableSampler(5, 7), range(17), strict=False)]
+    assert straight[6:] == [pair for pair, _ in zip(ResumableSampler(5, 7, start=6), range(11), strict=False)]
+    assert sorted(i for _, i in straight[:5]) == list(range(5))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("steps = [", "cannot be read as TOML"), ("speed = 3", "unknown settings: speed"), ("steps = 3", "lacks triplets"),
+    ("triplets='a'\nimages='b'\nstart='c'\nvae='d'\nimage_encoder='e'\noutput='f'\nprecision='fp8'", "precision 'fp8' is not one of"),
+    ("triplets='a'\nimages='b'\nstart='c'\nvae='d'\nimage_encoder='e'\noutput='f'\nsize=100", "multiple of 8"),
+])
+def test_bad_settings_are_refused(tmp_path, text, message) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_config(tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ("{", "line 1 of t.jsonl is not a triplet"), ('{"source_image": "a"}', "is not a triplet"),
+    ('{"source_image": "../x.png", "conditioning_image": "a.png", "ground_truth": "a.png"}', "not in"), ("", "holds no triplets"),
+])
+def test_bad_triplets_are_refused(tmp_path, line, message) -> None:
+    (tmp_path / "images").mkdir()
+    save_picture(Picture(picture(0)), tmp_path / "images" / "a.png")
+    save_picture(Picture(picture(0)), tmp_path / "x.png")
+    (tmp_path / "t.jsonl").write_text(line)
+    with pytest.raises(InputError, match=message):
+        read_triplets(tmp_path / "t.jsonl", tmp_path / "images")
+
+
+def test_triplets_from_a_folder_of_people(tmp_path) -> None:
+    for person, count in (("anna", 2), ("ben", 1)):
+        for i in range(count):
+            save_picture(Picture(picture(10 * count + i)), tmp_path / "people" / person / f"{i}.png")
+    seen = []
+
+    def swap(person: torch.Tensor, scene: torch.Tensor) -> torch.Tensor | None:
+        seen.append((person, scene))
+        return None if len(seen) == 1 else (person + scene) / 2
+
+    made = build_triplets(tmp_path / "people", tmp_path / "out", swap)
+    # Two pictures of anna give two triplets of each kind; the first swap found no face.
+    assert [t.truth_is_real for t in made] == [True, False, True]
+    assert read_triplets(tmp_path / "out" / "triplets.jsonl", tmp_path / "out") == made
+    for triplet in made:
+        source, truth = ((tmp_path / "out" / name).read_bytes() for name in (triplet.source_image, triplet.ground_truth))
+        assert source != truth
+    with pytest.raises(InputError, match="at least two people"):
+        build_triplets(tmp_path / "people" / "anna", tmp_path / "o", swap)
+
+
+def test_the_command_line_trains_and_says_what_is_wrong(config, tmp_path, capsys) -> None:
+    from faceveil.pipelines.cli import main
+
+    lines = [f'{k} = "{getattr(config, k)}"' for k in ("triplets", "images", "start", "vae", "image_encoder")]
+    more = ['output = "out"', 'precision = "no"', "size = 64", "steps = 1", "phase_one = 1", "accumulation = 1", "workers = 0"]
+    (tmp_path / "c.toml").write_text("\n".join([*lines, *more]))
+    assert main(["train", "referencenet", "--config", str(tmp_path / "c.toml")]) == 0
+    assert '"steps": 1' in capsys.readouterr().out
+    assert (tmp_path / "out" / "unet" / WEIGHTS).is_file()
+    assert main(["train", "referencenet", "--config", str(tmp_path / "none.toml")]) == 1
+    assert main(["triplets", str(tmp_path), "-o", str(tmp_path / "t"), "--swapper", "x.onnx", "--recogniser", "y.onnx"]) == 1
+    assert "x.onnx is not there" in capsys.readouterr().err
