@@ -91,7 +91,11 @@ def _parser() -> argparse.ArgumentParser:
 def _anonymize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="+", help="pictures, folders or globs")
     parser.add_argument("-o", "--output", help="a file, or a folder (default: NAME_veiled beside the input)")
-    parser.add_argument("--method", default="appearance", help="appearance (a new face), solid, pixelate, blur, sticker (default: appearance)")
+    parser.add_argument("--method", default="appearance", help="appearance (a new face), referencenet, solid, pixelate, blur, sticker (default: appearance)")
+    parser.add_argument("--models", type=Path, default=Path("models"), help="models folder for referencenet (default: models)")
+    parser.add_argument("--vae", type=Path, help="folder or file of a Stable Diffusion 1 or 2 VAE (default: MODELS/vae)")
+    parser.add_argument("--image-encoder", type=Path, help="folder of CLIP ViT-L/14 (default: MODELS/clip_vision)")
+    parser.add_argument("--steps", type=int, default=25, help="denoising steps of referencenet (default: 25)")
     parser.add_argument("--strength", type=float, default=1.0, help="0 keeps the person, 1 is recommended, up to 1.5 (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed repeats a result (default: 0)")
     parser.add_argument("--faces", default="all", help="all, largest, smallest, left, right, or numbers such as 0,2 (default: all)")
@@ -145,6 +149,8 @@ class _Runner:
             self.method = AppearanceMethod(trials=settings.trials)
             if options.identity:
                 self.identity = load_persona(options.identity, self.method.model)
+        elif settings.method == "referencenet":
+            self.method = _open_referencenet(options)
 
     def run(self, tasks: list[Task]) -> int:
         from .images import write_whole
@@ -194,10 +200,25 @@ class _Runner:
             from .images import load_picture
 
             self.sheet_rows += preview_rows(load_picture(task.source).pixels, result)
-        if self.options.save_identity and result.identity is not None:
+        if self.options.save_identity and self.settings.method == "appearance" and result.identity is not None:
             from .methods.appearance.persona import save_persona
 
             save_persona(self.options.save_identity, result.identity)
+
+
+def _open_referencenet(options: argparse.Namespace) -> Any:
+    import torch
+
+    from .methods.referencenet.files import open_pipeline
+    from .methods.referencenet.method import ReferenceNetMethod
+
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    models: Path = options.models
+    pipeline = open_pipeline(
+        models / "faceveil" / "face-anon-simple", options.vae or models / "vae", options.image_encoder or models / "clip_vision",
+        device, torch.float32 if device == "cpu" else torch.float16,
+    )
+    return ReferenceNetMethod(pipeline, options.steps)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -30,7 +30,7 @@ from .report import Check, FaceReport, Outcome, Report, Utility
 
 log = logging.getLogger(__name__)
 
-METHODS = ("appearance", *COVERS)
+METHODS = ("appearance", "referencenet", *COVERS)
 MOST_STRENGTH = 1.5
 TRIES = 3
 COMFORTABLE = 1.2
@@ -42,7 +42,8 @@ class Settings:
     """How faces are treated.
 
     Attributes:
-        method: ``appearance``, or a cover: ``solid``, ``pixelate``, ``blur``, ``sticker``.
+        method: ``appearance``; ``referencenet``, whose networks are opened first and given beside the settings; or a cover:
+            ``solid``, ``pixelate``, ``blur``, ``sticker``.
         strength: 0 keeps the person, 1 is recommended, 1.5 the most.
         seed: the same seed on the same picture gives the same result.
         selection: which faces.
@@ -183,6 +184,8 @@ def face_seed(seed: int, face: Face) -> int:
 def _open_method(settings: Settings) -> Method | None:
     if settings.method in COVERS:
         return None
+    if settings.method == "referencenet":
+        raise InputError("the method referencenet needs its networks; open them and give a ReferenceNetMethod as method")
     from ..methods.appearance.method import AppearanceMethod
 
     return AppearanceMethod(trials=settings.trials)

@@ -31,6 +31,7 @@ _SD_VAE: dict[str, Any] = {
 
 def open_pipeline(
     checkpoint: Path, vae: Path, image_encoder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, scheduler: Any = None,
+    offload: bool = False,
 ) -> ReferenceNetPipeline:
     """Open a pipeline.
 
@@ -38,12 +39,14 @@ def open_pipeline(
         checkpoint: folder with ``unet``, ``referencenet`` and ``conditioning_referencenet``, each a config and a safetensors file.
         vae: a diffusers folder, or one safetensors file in diffusers' or Stability's layout.
         image_encoder: a transformers folder of a CLIP vision model.
+        offload: keep all networks but the denoiser on the CPU while they are not needed: less GPU memory, more time.
 
     Raises:
         WeightsError: a file is missing, damaged, or of another kind.
     """
     unet, source, driving = (open_unet(checkpoint / part, _CARDS[part]) for part in (UNET, SOURCE, DRIVING))
-    pipeline = ReferenceNetPipeline(unet, ReferenceNet(source), ReferenceNet(driving), open_vae(vae), open_image_encoder(image_encoder), scheduler)
+    nets = ReferenceNet(source), ReferenceNet(driving)
+    pipeline = ReferenceNetPipeline(unet, *nets, open_vae(vae), open_image_encoder(image_encoder), scheduler, offload=offload)
     wanted, given = unet.config.cross_attention_dim, pipeline.image_encoder.config.hidden_size
     if wanted != given:
         raise WeightsError(f"the image encoder gives {given} numbers a picture, but the networks take {wanted}; use CLIP ViT-L/14's vision tower")

@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,17 +73,19 @@ class ReferenceNetPipeline:
         image_encoder: a ``transformers.CLIPVisionModel`` whose hidden size is the UNets' cross-attention size.
         scheduler: any of diffusers; DPM-Solver++ with Stable Diffusion 2.1's schedule when omitted.
         clip_processor: a CLIP image processor on Pillow; the standard one when omitted.
+        offload: keep all networks but the denoiser on the CPU while they are not needed.
     """
 
     def __init__(
         self, unet: Any, source_net: ReferenceNet, driving_net: ReferenceNet, vae: Any, image_encoder: Any, scheduler: Any = None,
-        clip_processor: Any = None,
+        clip_processor: Any = None, offload: bool = False,
     ) -> None:
         self.unet = unet
         self.source_net, self.driving_net = source_net, driving_net
         self.vae, self.image_encoder = vae, image_encoder
         self.scheduler = scheduler or default_scheduler()
         self.clip_processor = clip_processor or _clip_processor()
+        self.offload = offload
 
     @property
     def device(self) -> torch.device:
@@ -152,8 +155,10 @@ class ReferenceNetPipeline:
         driving_latents = self._to_latents(driving, draws)
         driving_embedding = self._embed(driving)
         source_embedding = driving_embedding if same else self._embed(source)
-        states = self.driving_net.record(driving_latents, driving_embedding)
-        unconditional = self.source_net.unconditional(source_latents, source_embedding)
+        with self._awake(self.driving_net.unet):
+            states = self.driving_net.record(driving_latents, driving_embedding)
+        with self._awake(self.source_net.unet):
+            unconditional = self.source_net.unconditional(source_latents, source_embedding)
         return Encoded(source_latents, source_embedding, driving_embedding, states, unconditional)
 
     @torch.no_grad()
@@ -174,7 +179,8 @@ class ReferenceNetPipeline:
         nothing = torch.zeros_like(embedding)
         if degree == 1:
             return Conditions((encoded.unconditional,), encoded.driving, torch.cat([nothing, encoded.driving_embedding], 1))
-        states = self.source_net.record(encoded.source_latents, embedding)
+        with self._awake(self.source_net.unet):
+            states = self.source_net.record(encoded.source_latents, embedding)
         if degree > 0:
             states = mix(states, encoded.unconditional, degree)
         context = torch.cat([embedding, encoded.driving_embedding], 1)
@@ -214,19 +220,34 @@ class ReferenceNetPipeline:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """``(B, 3, H, W)`` in [0, 1], float32."""
-        pixels = self.vae.decode((latents / LATENT_SCALE).to(self.vae.dtype)).sample
+        with self._awake(self.vae):
+            pixels = self.vae.decode((latents / LATENT_SCALE).to(self.vae.dtype)).sample
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
     def _to_latents(self, images: Tensor, draws: _Draws) -> Tensor:
-        distribution = self.vae.encode((images * 2 - 1).to(self.vae.device, self.vae.dtype)).latent_dist
+        with self._awake(self.vae):
+            distribution = self.vae.encode((images * 2 - 1).to(self.vae.device, self.vae.dtype)).latent_dist
         # Channels-last group norms lose digits on the CPU.
         return (distribution.sample(generator=draws.encoder) * LATENT_SCALE).to(self.dtype).contiguous()
 
     def _embed(self, images: Tensor) -> Tensor:
         """CLIP's pooled class token after the last norm, ``(B, 1, D)``; preprocessed in float32, since numpy knows no bfloat16."""
         pixels = self.clip_processor(images=images.float().cpu(), do_rescale=False, return_tensors="pt").pixel_values
-        seen = self.image_encoder(pixels.to(self.image_encoder.device, self.image_encoder.dtype)).pooler_output
+        with self._awake(self.image_encoder):
+            seen = self.image_encoder(pixels.to(self.image_encoder.device, self.image_encoder.dtype)).pooler_output
         return seen[:, None].to(self.device, self.dtype)
+
+
+    @contextmanager
+    def _awake(self, net: torch.nn.Module) -> Iterator[None]:
+        """Have a network on the denoiser's device for as long as it is needed."""
+        if self.offload:
+            torch.nn.Module.to(net, self.device)
+        try:
+            yield
+        finally:
+            if self.offload:
+                torch.nn.Module.to(net, "cpu")
 
 
 @dataclass(frozen=True)

@@ -169,3 +169,16 @@ def test_bfloat16_works(pipeline) -> None:
     assert rough.dtype == torch.float32
     assert torch.isfinite(rough).all()
     assert (rough - exact).abs().mean() < 0.1
+
+
+def test_offloading_changes_nothing_but_where_networks_wait(pipeline, monkeypatch) -> None:
+    plain = pipeline.anonymize(faces(1), steps=2, generators=seeded(1))
+    moved = []
+    original = torch.nn.Module.to
+    monkeypatch.setattr(torch.nn.Module, "to", lambda net, *where: moved.append((net, str(where[0]))) or original(net, *where))
+    pipeline.offload = True
+    assert torch.equal(pipeline.anonymize(faces(1), steps=2, generators=seeded(1)), plain)
+    # Each network is fetched and sent back; the denoiser stays.
+    names = {id(n): k for k, n in (("vae", pipeline.vae), ("clip", pipeline.image_encoder), ("source", pipeline.source_net.unet),
+                                   ("driving", pipeline.driving_net.unet), ("unet", pipeline.unet))}
+    assert {names[id(net)] for net, _ in moved if id(net) in names} == {"vae", "clip", "source", "driving"}

@@ -1,0 +1,85 @@
+"""Face Anonymization Made Simple as a method: an aligned square goes through the pipeline and comes back over the face.
+
+``strength`` 1 is the recommended degree d = 1.25, 1.5 is d = 1.875; 0 is the photo. An identity is the seed of the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...faces.align import apply, crop, ffhq_transform, invert
+from ...faces.blend import paste
+from ...faces.face import Face, inter_ocular
+from ...faces.masks import hull_mask
+from ..base import Change, View
+from .pipeline import DEGREE, GUIDANCE, STEPS, ReferenceNetPipeline
+
+SIDE = 512
+"""The pipeline was trained on squares of this many pixels."""
+SMALLEST_IOD = 12.0
+GROW, FEATHER = 0.10, 0.07
+"""The pasted face reaches this far beyond the landmarks' outline, and fades over this, in inter-ocular distances."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A face's aligned square ``(1, 3, 512, 512)``, how it was cut, and the picture it belongs to."""
+
+    square: Tensor
+    transform: np.ndarray
+    view: View
+
+
+class ReferenceNetMethod:
+    """See ``Method``.
+
+    Args:
+        steps, guidance: as for ``ReferenceNetPipeline.anonymize``.
+    """
+
+    name = "referencenet"
+
+    def __init__(self, pipeline: ReferenceNetPipeline, steps: int = STEPS, guidance: float = GUIDANCE) -> None:
+        self.pipeline, self.steps, self.guidance = pipeline, steps, guidance
+
+    def refuse(self, face: Face) -> str | None:
+        if not face.landmarks:
+            return "no landmarks were found on it"
+        iod = inter_ocular(face.points)
+        return f"it is too small ({iod:.0f} px between the eyes, at least {SMALLEST_IOD:.0f} are needed)" if iod < SMALLEST_IOD else None
+
+    def prepare(self, view: View) -> Prepared:
+        transform = ffhq_transform(view.face.points, SIDE)
+        return Prepared(crop(view.picture, transform, SIDE), transform, view)
+
+    def doubt(self, prepared: Prepared) -> str | None:
+        return None
+
+    def identify(self, prepared: Sequence[Prepared], seed: int) -> int:
+        return seed
+
+    def veil(self, prepared: Prepared, identity: int, strength: float) -> Change:
+        points, picture = prepared.view.face.points, prepared.view.picture
+        corners = apply(invert(prepared.transform), np.array([[0.0, 0.0], [SIDE, 0.0], [0.0, SIDE], [SIDE, SIDE]]))
+        height, width = picture.shape[-2:]
+        x0, y0 = np.clip(np.floor(corners.min(0)), 0, [width - 1, height - 1]).astype(int)
+        x1, y1 = np.clip(np.ceil(corners.max(0)), 1, [width, height]).astype(int)
+        window = picture[..., y0:y1, x0:x1]
+        if strength == 0:
+            return Change(window, (int(x0), int(y0)), torch.zeros_like(window[:, :1]), points)
+        shown = self.pipeline.anonymize(
+            prepared.square, DEGREE * strength, self.guidance, self.steps, [torch.Generator().manual_seed(identity)]
+        ).cpu()
+        inside = apply(prepared.transform, points)
+        iod = inter_ocular(inside)
+        mask = hull_mask(inside, SIDE, SIDE, grow=GROW, feather=FEATHER * iod)
+        shift = np.array([[1.0, 0.0, x0], [0.0, 1.0, y0], [0.0, 0.0, 1.0]])
+        here = prepared.transform @ shift
+        pasted = paste(window, shown, here, mask)
+        changed = (pasted != window).any(1, keepdim=True).float()
+        return Change(pasted, (int(x0), int(y0)), changed, points)

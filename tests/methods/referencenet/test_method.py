@@ -1,0 +1,59 @@
+"""The method in a job: what the house promises holds with tiny random networks, whose pictures are noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from faceveil.pipelines.cli import main
+from faceveil.pipelines.errors import InputError
+from faceveil.pipelines.images import load_picture
+from faceveil.pipelines.jobs.photo import Settings, anonymize, anonymize_batch
+from faceveil.pipelines.methods.base import View
+from faceveil.pipelines.methods.referencenet.method import ReferenceNetMethod
+
+FIXTURE = Path(__file__).parent / "fixture"
+
+
+@pytest.fixture
+def method(pipeline) -> ReferenceNetMethod:
+    return ReferenceNetMethod(pipeline, steps=1)
+
+
+def test_only_the_face_changes(method, portrait, portrait_faces) -> None:
+    settings = Settings(method="referencenet", tries=1)
+    result = anonymize_batch(portrait, settings, faces=portrait_faces, method=method)
+    report = result.report.faces[0]
+    assert (report.method, report.outcome) == ("referencenet", "replaced")
+    outside = (result.mask == 0).expand_as(portrait)
+    assert torch.equal(result.pixels[outside], portrait[outside])
+    # The square reaches hair and shoulders; what is pasted is the face.
+    assert 0.02 < float(result.mask.mean()) < 0.25
+    again = anonymize_batch(portrait, settings, faces=portrait_faces, method=method)
+    assert torch.equal(again.pixels, result.pixels)
+
+
+def test_strength_zero_is_the_photo(method, portrait, portrait_faces) -> None:
+    prepared = method.prepare(View(portrait, portrait_faces[0], None))
+    change = method.veil(prepared, 0, 0.0)
+    assert float(change.mask.sum()) == 0
+    x, y = change.origin
+    assert torch.equal(change.window, portrait[..., y : y + change.window.shape[-2], x : x + change.window.shape[-1]])
+
+
+def test_networks_must_be_given(portrait) -> None:
+    with pytest.raises(InputError, match="needs its networks"):
+        anonymize(portrait, method="referencenet")
+
+
+def test_the_command_line_opens_the_users_files(tmp_path, capsys) -> None:
+    assert main(["sample", str(tmp_path / "a.png")]) == 0
+    arguments = ["anonymize", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--method", "referencenet", "--steps", "1"]
+    assert main([*arguments, "--models", str(tmp_path)]) == 1
+    assert "hkung/face-anon-simple" in capsys.readouterr().err
+    (tmp_path / "faceveil").mkdir()
+    (tmp_path / "faceveil" / "face-anon-simple").symlink_to(FIXTURE)
+    files = ["--models", str(tmp_path), "--vae", str(FIXTURE / "vae"), "--image-encoder", str(FIXTURE / "image_encoder")]
+    assert main([*arguments, *files]) == 0
+    assert load_picture(tmp_path / "b.png").pixels.shape == (1, 3, 512, 512)
