@@ -89,6 +89,9 @@ class _Paint:
     def prepare(self, view):
         return view
 
+    def doubt(self, prepared):
+        return None
+
     def identify(self, prepared, seed):
         return seed
 

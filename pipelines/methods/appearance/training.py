@@ -40,6 +40,8 @@ BALANCE = 0.7
 FEWEST = 400
 ASKED, PIECES = 440, 16
 """Faces on which random people are shown to learn the recogniser's response, and the parts they are worked on in."""
+WIDEST_MODE = 1.0
+"""No mode of a face moves a landmark by as much as the distance between the eyes: beyond, the estimate has run away."""
 PICTURES = (".webp", ".jpg", ".jpeg", ".png")
 _NAME = re.compile(r"_(male|female)_(white|black|asian|latino)", re.IGNORECASE)
 
@@ -100,6 +102,8 @@ def learn(portraits: list[Portrait], workers: int, progress: Progress = silent) 
     frame = Frame((mean + mirrored(mean)) / 2)
     progress(0, 1, "learning the 3D shape model")
     shapes, shape_codes = learn_shape_model(both, np.tile(weights, 2), SHAPE_COMPONENTS)
+    if not np.abs(shapes.modes).max() < WIDEST_MODE:
+        raise InputError("the portraits show too few different faces and head turns to learn a shape in space from; add more")
     jobs = [(frame.mean, portraits[i::workers]) for i in range(workers)]
     sheet = _merge(list(_parallel(_features, jobs, workers, progress, "separating light and detail")), len(portraits), workers)
     keep = np.flatnonzero([m.glasses < GLASSES_LIMIT and m.fringe < FRINGE_LIMIT for m in sheet.measures])
