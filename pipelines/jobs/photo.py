@@ -20,6 +20,7 @@ from ..faces.landmarks import fit_landmarks
 from ..faces.parse import FaceParser
 from ..faces.redact import COVERS, Cover, Shape, redact
 from ..faces.select import Selection
+from ..identity.identity import Identity
 from ..identity.recognise import Recogniser, default_recogniser
 from ..images import Picture, picture_from
 from ..methods.base import Change, Method, View
@@ -146,7 +147,7 @@ def anonymize_batch(
     Args:
         faces: a plan from an earlier detection or drawn by hand; all of its faces are worked on. Detected when omitted.
         method: replaces the one that ``settings`` names.
-        identity: shown on every selected face instead of a searched one.
+        identity: shown on every selected face instead of a searched one: from an earlier result, or an ``Identity`` of the method's space.
         progress: called after each face.
     """
     job = _Job(pixels, settings, method or _open_method(settings), identity, progress)
@@ -296,6 +297,8 @@ class _Job:
         doubt = self.method.doubt(prepared) if parser is None else None
         if doubt is not None:
             return self._act(s.policy.out_of_range, face, number, seed, doubt)
+        if isinstance(shared, Identity):
+            shared = self.method.realise([prepared], shared, seed)
         covered = None if parser is None else parser.covered(self.original[face.image : face.image + 1], face)
         # At a strength below 1 the user asks for likeness, so verification would fight the setting.
         verify = s.strength >= 1.0

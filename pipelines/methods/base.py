@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..faces.face import Face
+from ..identity.identity import Identity
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,13 @@ class Method(Protocol):
 
     def identify(self, prepared: Sequence[Any], seed: int) -> Any:
         """A new identity for one person seen in one or more pictures; the same pictures and seed repeat it."""
+
+    def realise(self, prepared: Sequence[Any], identity: Identity, seed: int) -> Any:
+        """What this method shows for a given identity of one person seen in one or more pictures.
+
+        Raises:
+            InputError: it cannot show identities, or not of this space.
+        """
 
     def veil(self, prepared: Any, identity: Any, strength: float) -> Change:
         """Show an identity."""

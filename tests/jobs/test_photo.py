@@ -95,6 +95,9 @@ class _Paint:
     def identify(self, prepared, seed):
         return seed
 
+    def realise(self, prepared, identity, seed):
+        return seed
+
     def veil(self, view, identity, strength):
         x1, y1, x2, y2 = (int(v) for v in view.face.box)
         window = view.picture[..., y1:y2, x1:x2] * 0

@@ -15,8 +15,10 @@ from torch import Tensor
 from ...faces.align import five_points
 from ...faces.face import Face, eye_opening, inter_ocular, mouth_gap
 from ...faces.landmarks import fit_landmarks
+from ...identity.identity import Identity
 from ...identity.recognise import Recogniser, default_recogniser
 from ..base import Change, View
+from .aim import aim
 from .cover import is_child, is_covered
 from .frame import Pose2D
 from .network import AppearanceModel, load_model
@@ -94,6 +96,9 @@ class AppearanceMethod:
     def identify(self, prepared: Sequence[Prepared], seed: int) -> Persona:
         # Searched at full strength, so that turning strength does not change who it is.
         return search(self.model, [p.subject for p in prepared], seed, self.recogniser, trials=self.trials).persona
+
+    def realise(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> Persona:
+        return aim(self.model, [p.subject for p in prepared], identity, self.recogniser, seed).persona
 
     def veil(self, prepared: Prepared, identity: Persona, strength: float) -> Change:
         subject, look = prepared.subject, look_of(self.model, identity, prepared.subject)

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...errors import InputError
 from ...faces.align import apply, crop, ffhq_transform, invert
 from ...faces.blend import paste
 from ...faces.face import Face, inter_ocular
 from ...faces.masks import hull_mask
+from ...identity.identity import Identity
 from ..base import Change, View
 from .pipeline import DEGREE, GUIDANCE, STEPS, ReferenceNetPipeline
 
@@ -62,6 +64,9 @@ class ReferenceNetMethod:
 
     def identify(self, prepared: Sequence[Prepared], seed: int) -> int:
         return seed
+
+    def realise(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> int:
+        raise InputError("referencenet takes no identity vector; show a source picture with swap instead")
 
     def veil(self, prepared: Prepared, identity: int, strength: float) -> Change:
         points, picture = prepared.view.face.points, prepared.view.picture

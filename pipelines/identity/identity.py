@@ -1,0 +1,118 @@
+"""An identity: where a face lies in the space of one recogniser."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..images import write_whole
+
+FORMAT = "faceveil.identity/1"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One or more unit vectors of one space.
+
+    Attributes:
+        vectors: ``(N, D)``, made unit length.
+        space: name of the recogniser's space; identities of different spaces cannot be mixed.
+    """
+
+    vectors: np.ndarray
+    space: str
+
+    def __post_init__(self) -> None:
+        vectors = np.atleast_2d(np.asarray(self.vectors, dtype=np.float64))
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True) if vectors.ndim == 2 else np.zeros(1)
+        if vectors.ndim != 2 or vectors.size == 0 or not np.isfinite(vectors).all() or not (lengths > 1e-9).all():
+            raise InputError("an identity needs finite vectors that are not zero, (N, D); embed the face again")
+        object.__setattr__(self, "vectors", vectors / lengths)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, index: int) -> Identity:
+        return Identity(self.vectors[index], self.space)
+
+    @property
+    def vector(self) -> np.ndarray:
+        """The only vector ``(D,)``.
+
+        Raises:
+            InputError: there are several; average or choose first.
+        """
+        if len(self) != 1:
+            raise InputError(f"one identity is needed, but there are {len(self)}; average them or choose one")
+        return self.vectors[0]
+
+    def average(self) -> Identity:
+        """Of several photos of one person."""
+        return Identity(self.vectors.mean(0), self.space)
+
+    def cosine(self, other: Identity) -> np.ndarray:
+        """``(N, M)``."""
+        same_space([self, other])
+        return self.vectors @ other.vectors.T
+
+
+def same_space(identities: Sequence[Identity]) -> str:
+    """The space that all share.
+
+    Raises:
+        InputError: they come from different recognisers, or there are none.
+    """
+    spaces = sorted({i.space for i in identities})
+    if len(spaces) != 1:
+        raise InputError(f"identities of different recognisers cannot be mixed ({', '.join(spaces) or 'none given'}); embed all with the same one")
+    return spaces[0]
+
+
+def save_identity(path: Path, identity: Identity, when: datetime.date | None = None) -> None:
+    """Write vectors, space and date as safetensors; no picture and no file name.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    import torch
+    from safetensors.torch import save
+
+    date = (when or datetime.datetime.now(datetime.UTC).date()).isoformat()
+    tensors = {"vectors": torch.from_numpy(identity.vectors.astype(np.float32))}
+    write_whole(path, save(tensors, {"format": FORMAT, "space": identity.space, "date": date}))
+
+
+def load_identity(path: Path, space: str | None = None) -> Identity:
+    """Read an identity.
+
+    Args:
+        space: the space that is needed; any when omitted.
+
+    Raises:
+        InputError: the file is missing, damaged, of another kind or space, or holds values that are not finite.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"identity file {path.name} does not exist; check its name and folder")
+    try:
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata() or {}
+            vectors = file.get_tensor("vectors").double().numpy() if "vectors" in file.keys() else None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"identity file {path.name} is not a whole safetensors file ({error}); save it again") from None
+    if metadata.get("format") != FORMAT or vectors is None:
+        raise InputError(f"{path.name} is not an identity of format {FORMAT}; save one with Save Identity")
+    if vectors.ndim != 2 or vectors.size == 0:
+        raise InputError(f"identity file {path.name} holds vectors of shape {vectors.shape}, not (N, D); save it again")
+    if space is not None and metadata.get("space") != space:
+        raise InputError(f"identity file {path.name} belongs to the recogniser {metadata.get('space')}, but {space} is needed; embed the face again")
+    try:
+        return Identity(vectors, metadata["space"])
+    except (InputError, KeyError):
+        raise InputError(f"identity file {path.name} holds values that are no identity; save it again") from None

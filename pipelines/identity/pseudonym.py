@@ -1,0 +1,158 @@
+"""Pseudonyms: the same person gets the same synthetic identity, in every frame, file and day, under a key that the user holds.
+
+A face is turned into quantised decisions: for each of many secret random directions, on which side it lies. Groups of decisions are
+hashed with the key and a salt of the entry; the ledger keeps these hashes and the number of the synthetic identity, nothing else. A
+face is known when enough of an entry's hashes come out again, which counts how near it lies. Without the key the directions, and so
+the hashes, are random numbers, and salts make them differ between entries even for one face.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..images import write_whole
+from .identity import Identity
+
+FORMAT = "faceveil.ledger/1"
+GROUPS, DECISIONS = 384, 6
+LEAST = 62
+"""Hashes that must agree: what a cosine of .68 around the mean gives; photos of one person reach .82 (105), strangers .46 (30)."""
+HASH_BYTES = 6
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Key:
+    """A secret of 32 bytes. Who holds it can tell whether a face is in a ledger: keep it apart from the ledger."""
+
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) != KEY_BYTES:
+            raise InputError(f"a pseudonym key has {KEY_BYTES} bytes, got {len(self.secret)}; make one with Key.new()")
+
+    @classmethod
+    def new(cls) -> Key:
+        return cls(secrets.token_bytes(KEY_BYTES))
+
+    @classmethod
+    def of_phrase(cls, phrase: str) -> Key:
+        """From words that only the user knows (scrypt)."""
+        if len(phrase) < 8:
+            raise InputError("a key phrase needs at least 8 characters")
+        return cls(hashlib.scrypt(phrase.encode(), salt=b"faceveil pseudonyms", n=2**14, r=8, p=1, dklen=KEY_BYTES))
+
+    def digest(self, *parts: bytes) -> bytes:
+        return hmac.new(self.secret, b"\0".join(parts), hashlib.sha256).digest()
+
+    def directions(self, dimensions: int) -> np.ndarray:
+        """Secret random directions ``(GROUPS * DECISIONS, D)``."""
+        seed = int.from_bytes(self.digest(b"directions", str(dimensions).encode()), "big")
+        return np.random.default_rng(seed).normal(size=(GROUPS * DECISIONS, dimensions))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One person of a ledger.
+
+    Attributes:
+        salt: random bytes.
+        hashes: ``GROUPS`` keyed hashes.
+        number: of the synthetic identity in the bank.
+    """
+
+    salt: bytes
+    hashes: tuple[bytes, ...]
+    number: int
+
+
+class Ledger:
+    """Who has which synthetic identity, without saying who.
+
+    Args:
+        key: the user's secret.
+        size: how many synthetic identities there are.
+        centre, spread: ``(D,)``, mean and standard deviation of the space; decisions are taken around the mean.
+        least: hashes that must come out again for a face to be known.
+    """
+
+    def __init__(self, key: Key, size: int, centre: np.ndarray, spread: np.ndarray, least: int = LEAST) -> None:
+        self.key, self.size, self.least = key, size, least
+        self._centre, self._spread = centre, spread
+        self._directions = key.directions(len(centre))
+        self.entries: list[Entry] = []
+
+    def number(self, identity: Identity) -> int:
+        """The synthetic identity of a person; a new person gets a free one.
+
+        Raises:
+            InputError: no synthetic identity is free any more.
+        """
+        decisions = self._decide(identity.vector)
+        counts = [self._agreement(decisions, entry) for entry in self.entries]
+        if counts and max(counts) >= self.least:
+            return self.entries[int(np.argmax(counts))].number
+        return self._enrol(decisions)
+
+    def _enrol(self, decisions: list[bytes]) -> int:
+        taken = {entry.number for entry in self.entries}
+        free = [n for n in range(self.size) if n not in taken]
+        if not free:
+            raise InputError(f"all {self.size} synthetic identities are taken; use a larger bank")
+        salt = secrets.token_bytes(16)
+        # The key, not the face, chooses: two keys give one person unrelated pseudonyms.
+        number = free[int.from_bytes(self.key.digest(b"number", salt)[:8], "big") % len(free)]
+        self.entries.append(Entry(salt, tuple(self._hash(salt, i, d) for i, d in enumerate(decisions)), number))
+        return number
+
+    def _decide(self, vector: np.ndarray) -> list[bytes]:
+        """Quantised decisions, one byte string a group."""
+        if vector.shape != self._centre.shape:
+            raise InputError(f"this ledger works on identities of {len(self._centre)} numbers, got {len(vector)}")
+        sides = self._directions @ ((vector - self._centre) / self._spread) > 0
+        return [np.packbits(group).tobytes() for group in sides.reshape(GROUPS, DECISIONS)]
+
+    def _hash(self, salt: bytes, group: int, decision: bytes) -> bytes:
+        return self.key.digest(b"group", salt, group.to_bytes(2, "big"), decision)[:HASH_BYTES]
+
+    def _agreement(self, decisions: list[bytes], entry: Entry) -> int:
+        return sum(self._hash(entry.salt, i, d) == h for i, (d, h) in enumerate(zip(decisions, entry.hashes, strict=True)))
+
+    def save(self, path: Path) -> None:
+        """Write the ledger; the key is not in it.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        rows = [{"salt": e.salt.hex(), "hashes": b"".join(e.hashes).hex(), "number": e.number} for e in self.entries]
+        check = self.key.digest(b"check", str(self.size).encode()).hex()
+        write_whole(path, json.dumps({"format": FORMAT, "check": check, "size": self.size, "entries": rows}).encode())
+
+    def load(self, path: Path) -> None:
+        """Read entries that ``save`` wrote.
+
+        Raises:
+            InputError: the file is damaged, of another kind, or belongs to another key or bank.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["format"] != FORMAT:
+                raise KeyError("format")
+            rows = [(bytes.fromhex(r["salt"]), bytes.fromhex(r["hashes"]), int(r["number"])) for r in document["entries"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path.name} is not a pseudonym ledger ({type(error).__name__}); name another file or start a new one") from None
+        if not hmac.compare_digest(str(document.get("check")), self.key.digest(b"check", str(self.size).encode()).hex()):
+            raise InputError(f"{path.name} belongs to another key or bank; use the ones it was made with")
+        if any(len(h) != GROUPS * HASH_BYTES for _, h, _ in rows):
+            raise InputError(f"{path.name} was cut off; restore a copy")
+        self.entries = [
+            Entry(salt, tuple(h[i : i + HASH_BYTES] for i in range(0, len(h), HASH_BYTES)), number) for salt, h, number in rows
+        ]
