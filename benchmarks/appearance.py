@@ -9,6 +9,7 @@ The sheet shows people: keep it out of the repository.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 import tempfile
@@ -16,6 +17,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# A second thread of numpy's linear algebra would spin and be counted as work.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import torch
@@ -140,7 +144,7 @@ def stages() -> bool:
         "embed": _cpu(lambda: embed(picture.pixels, face.points)),
         "prepare": _cpu(lambda: method.prepare(view)),
         "draw one identity": _cpu(lambda: single.identify([prepared], 0)),
-        "search 16 identities": _cpu(lambda: method.identify([prepared], 0)),
+        "search, 15 renderings": _cpu(lambda: method.identify([prepared], 0)),
         "render": _cpu(lambda: method.veil(prepared, identity, 1.0)),
     }
     for name, value in seconds.items():
@@ -148,7 +152,7 @@ def stages() -> bool:
     shared = seconds["embed"] + seconds["prepare"] + seconds["render"]
     del settings
     return all([
-        _bar("a face with search, CPU s", shared + seconds["search 16 identities"], 2.5),
+        _bar("a face with search, CPU s", shared + seconds["search, 15 renderings"], 2.5),
         _bar("a face, single shot, CPU s", shared + seconds["draw one identity"], 0.4),
     ])
 

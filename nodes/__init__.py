@@ -13,11 +13,11 @@ async def comfy_entrypoint() -> ComfyExtension:
     from comfy_api.latest import ComfyExtension, io
 
     _register_models()
-    from . import compare, crop, detect, referencenet, sample, save, veil
+    from . import compare, crop, detect, identity, referencenet, sample, save, veil
 
     class FaceVeilExtension(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
-            return [node for module in (sample, detect, veil, crop, compare, save, referencenet) for node in module.NODES]
+            return [node for module in (sample, detect, veil, crop, compare, save, referencenet, identity) for node in module.NODES]
 
     return FaceVeilExtension()
 

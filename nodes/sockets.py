@@ -9,7 +9,7 @@ FacesSocket = io.Custom("FACEVEIL_FACES")
 CropsSocket = io.Custom("FACEVEIL_CROPS")
 """A tuple of ``Place``: where cropped squares belong."""
 IdentitySocket = io.Custom("FACEVEIL_IDENTITY")
-"""A new identity that Veil Faces made and can show again."""
+"""An ``Identity`` (vectors of a recogniser's space), or a look that Veil Faces found and can show again."""
 ReferenceNetSocket = io.Custom("FACEVEIL_REFERENCENET")
 """The two ReferenceNets, as ``ModelPatcher``s."""
 ReferenceSocket = io.Custom("FACEVEIL_REFERENCE")

@@ -63,6 +63,24 @@ NOTES = {
         "the unpatched model stays as it was. The paper's 200 steps are sampler *ddpm* with scheduler *ddim_uniform*. "
         "**Paste Faces** puts the decoded squares back."
     ),
+    "FaceVeil_EmbedFaces": (
+        "dlib's recogniser, 128 numbers made unit length. The vector of a real person is personal data: who has it can search for that person. "
+        "It is not in any picture or report that this pack writes."
+    ),
+    "FaceVeil_SampleIdentity": (
+        "DiffDeID does not define its ten levels. Here level L starts the sampler from the original noised to L / 10 of its time and keeps the candidate "
+        "whose cosine is nearest to 0.60 - 0.07 (L - 1), around the mean of all people. The sampler knows 3,200 people who do not exist."
+    ),
+    "FaceVeil_BlendIdentity": "On the great circle between the two. Show the result with **Veil Faces**.",
+    "FaceVeil_PerturbIdentity": "Noise of N(0, scale^2) clamped to [-1, 1], as in IDEudemon. Check with **Identity Distance** how far it went.",
+    "FaceVeil_MapToPseudonym": (
+        "The key is 32 random bytes in ComfyUI's user folder, `faceveil/NAME.key`, with its ledger beside it. The ledger holds keyed hashes of "
+        "quantised decisions and numbers, no vectors. Keep the key away from the ledger when you share one: who has both can test whether a face is in it. Lose the key, and "
+        "the pseudonyms are gone. Photos that a recogniser would not take for one person get two."
+    ),
+    "FaceVeil_SaveIdentity": "safetensors with the space and the date. Nothing says where the vector came from.",
+    "FaceVeil_LoadIdentity": "Files that are damaged or of another kind are refused with a reason.",
+    "FaceVeil_IdentityDistance": "dlib's threshold of 0.6 on raw vectors is 0.396 on the unit vectors that identities are.",
     "FaceVeil_SaveDeidentifiedImage": (
         "ComfyUI's own *Save Image* writes the whole workflow into the file, with the name of the photo you loaded. This node writes pixels only."
     ),

@@ -78,3 +78,24 @@ def stack_rows(rows: list[Any]) -> bytes:
 def _line(report: Any) -> str:
     checks = ", ".join(f"{c.recogniser} {c.distance:.2f} (same person below {c.threshold:.2f})" for c in report.checks)
     return f"{report.number}: {report.outcome}" + (f", {report.reason}" if report.reason else "") + (f", {checks}" if checks else "")
+
+
+def distance_plot(distance: float, threshold: float, width: int = 512, height: int = 96) -> Any:
+    """A distance on a line from 0 to twice the threshold, as a Pillow image; left of the mark it is the same person."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    left, right, middle = 24, width - 24, height // 2
+
+    def place(value: float) -> float:
+        return left + (right - left) * min(value / (2 * threshold), 1.0)
+
+    draw.rectangle((left, middle - 6, place(threshold), middle + 6), fill="#e8a3a3")
+    draw.rectangle((place(threshold), middle - 6, right, middle + 6), fill="#a8d5a8")
+    draw.line((place(threshold), middle - 18, place(threshold), middle + 18), fill="black", width=2)
+    x = place(distance)
+    draw.ellipse((x - 8, middle - 8, x + 8, middle + 8), fill="black")
+    draw.text((left, height - 22), "same person", fill="black")
+    draw.text((right - 100, height - 22), "different people", fill="black")
+    return image

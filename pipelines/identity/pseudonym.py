@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import InputError
 from ..images import write_whole
 from .identity import Identity
+from .lds import IdentitySampler, builtin_sampler
 
 FORMAT = "faceveil.ledger/1"
 GROUPS, DECISIONS = 384, 6
@@ -156,3 +157,45 @@ class Ledger:
         self.entries = [
             Entry(salt, tuple(h[i : i + HASH_BYTES] for i in range(0, len(h), HASH_BYTES)), number) for salt, h, number in rows
         ]
+
+
+@dataclass
+class Pseudonyms:
+    """Synthetic identities by number, given out under a key that lies in a file beside its ledger."""
+
+    ledger: Ledger
+    path: Path
+    sampler: IdentitySampler
+
+    @classmethod
+    def open(cls, folder: Path, name: str, people: int) -> Pseudonyms:
+        """Open a key and its ledger, or make them.
+
+        Raises:
+            InputError: the key file is damaged, or the ledger belongs to another key or number of people.
+        """
+        path = folder / f"{name}.key"
+        if path.is_file():
+            key = Key(path.read_bytes())
+        else:
+            key = Key.new()
+            write_whole(path, key.secret)
+            path.chmod(0o600)
+        sampler = builtin_sampler("dlib")
+        ledger = Ledger(key, people, sampler.mean, sampler.std)
+        kept = folder / f"{name}.ledger.json"
+        if kept.is_file():
+            ledger.load(kept)
+        return cls(ledger, kept, sampler)
+
+    def of(self, identity: Identity) -> tuple[int, Identity]:
+        """Number and synthetic identity of a person; a new person is written into the ledger."""
+        if identity.space != self.sampler.space:
+            raise InputError(f"pseudonyms work in the space of {self.sampler.space}, but this identity is of {identity.space}")
+        known = len(self.ledger.entries)
+        number = self.ledger.number(identity)
+        if len(self.ledger.entries) > known:
+            self.ledger.save(self.path)
+        # The key also decides what each number looks like.
+        seed = int.from_bytes(self.ledger.key.digest(b"person", number.to_bytes(8, "big"))[:6], "big")
+        return number, Identity(self.sampler.sample(1, seed).vectors, self.sampler.space)

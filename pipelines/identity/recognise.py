@@ -95,7 +95,11 @@ def default_recogniser() -> DlibRecogniser:
 
 def judge(recogniser: Recogniser, a: np.ndarray, b: np.ndarray) -> Verdict:
     """Compare two embeddings and say it in words."""
-    distance, threshold = recogniser.distance(a, b), recogniser.threshold
+    return verdict(recogniser.distance(a, b), recogniser.threshold)
+
+
+def verdict(distance: float, threshold: float) -> Verdict:
+    """A distance in words."""
     ratio = distance / threshold
     if ratio < 0.75:
         words = "the same person, clearly"

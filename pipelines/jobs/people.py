@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..faces.detect import Detector, detect_faces
 from ..faces.face import Face, Faces
+from ..identity.identity import Identity
 from ..identity.recognise import Recogniser, default_recogniser
 from ..images import Picture
 
@@ -24,6 +25,19 @@ def person_in(picture: Picture, detector: Detector | None = None) -> np.ndarray:
     if not found:
         raise InputError("no face was found in the reference photo; use one that shows the person's face from the front")
     return default_recogniser().embed(picture.pixels, found[0].points)
+
+
+def identity_in(pixels: Tensor, faces: Faces | None = None) -> Identity:
+    """Identities of faces of a batch ``(B, 3, H, W)``; of the largest face of each picture when ``faces`` is omitted.
+
+    Raises:
+        InputError: a picture shows no face, or a face has no landmarks.
+    """
+    if faces is None:
+        return Identity(np.stack([person_in(Picture(pixels[i : i + 1])) for i in range(len(pixels))]), default_recogniser().name)
+    if not faces:
+        raise InputError("there are no faces to embed; connect pictures that show some")
+    return Identity(np.stack([default_recogniser().embed(pixels[f.image : f.image + 1], f.points) for f in faces]), default_recogniser().name)
 
 
 def is_wanted(recogniser: Recogniser, embedding: np.ndarray | None, include: Sequence[np.ndarray], exclude: Sequence[np.ndarray]) -> bool:

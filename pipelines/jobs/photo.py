@@ -68,7 +68,7 @@ class Settings:
     policy: Policy = field(default_factory=Policy)
     shape: Shape = "ellipse"
     tries: int = TRIES
-    trials: int = 16
+    trials: int = 15
     same_person: bool = False
     sticker: Tensor | None = None
     parser: FaceParser | None = None

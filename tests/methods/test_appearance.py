@@ -14,8 +14,7 @@ from faceveil.pipelines.methods.appearance.frame import REGIONS, SIZE, mirrored
 from faceveil.pipelines.methods.appearance.layers import apply_gain, from_log, to_log
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod, Prepared
 from faceveil.pipelines.methods.appearance.network import AppearanceModel, load_model
-from faceveil.pipelines.methods.appearance.persona import load_persona, save_persona
-from faceveil.pipelines.methods.appearance.search import Persona, look_of
+from faceveil.pipelines.methods.appearance.persona import Persona, load_persona, look_of, save_persona
 from faceveil.pipelines.methods.base import View
 
 

@@ -18,12 +18,12 @@ from ...faces.landmarks import fit_landmarks
 from ...identity.identity import Identity
 from ...identity.recognise import Recogniser, default_recogniser
 from ..base import Change, View
-from .aim import aim
 from .cover import is_child, is_covered
 from .frame import Pose2D
 from .network import AppearanceModel, load_model
+from .persona import Persona, look_of
 from .render import REACH, Subject, prepare, render
-from .search import TRIALS, Persona, look_of, search
+from .search import TRIALS, aim, search
 from .shape import NO_CORRECTION, Correction
 
 SMALLEST_IOD = 12.0

@@ -1,17 +1,55 @@
-"""Keep an identity of the appearance model in a file: its residual codes, no picture and no name of one."""
+"""A person of the appearance model: residual codes, what they look like in a photo, and how they are kept in a file."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ...errors import InputError
 from ...images import write_whole
+from .frame import REGIONS
 from .network import TRAITS, AppearanceModel
-from .search import Persona
+from .render import Look, Subject
 
 FORMAT = "faceveil.persona/1"
+SPREAD, LIMIT = 1.3, 1.7
+"""A random ``z`` is SPREAD times normal; none is larger than LIMIT: beyond 2 faces fall apart."""
+
+
+@dataclass(frozen=True)
+class Persona:
+    """An identity of this model: residual codes a region, storable and re-usable on another photo.
+
+    Attributes:
+        codes: region name to ``z`` ``(Z,)``.
+        traits: attributes that belong to a person and not to a photo, ``(11,)``, so that one looks alike in all photos.
+        seed: of the noise that drew it.
+    """
+
+    codes: dict[str, np.ndarray]
+    traits: np.ndarray
+    seed: int
+
+
+def look_of(model: AppearanceModel, persona: Persona, subject: Subject) -> Look:
+    """What a persona looks like with this photo's light, head turn and mouth: ``v = W a + E z``."""
+    textures, shapes = {}, {}
+    attributes = subject.attributes.copy()
+    attributes[TRAITS] = persona.traits
+    for name in REGIONS:
+        joint = model.expected(name, attributes) + model.person(name, persona.codes[name])
+        k = model.regions[name].components
+        textures[name], shapes[name] = joint[:k], joint[k:].astype(np.float64)
+    return Look(textures, shapes)
+
+
+def random_codes(model: AppearanceModel, name: str, generator: torch.Generator) -> np.ndarray:
+    """Random residual codes of one region, ``(Z,)``."""
+    size = model.regions[name].residual.shape[1]
+    return (torch.randn(size, generator=generator) * SPREAD).clamp(-LIMIT, LIMIT).numpy()
 
 
 def save_persona(path: Path, persona: Persona) -> None:
@@ -20,7 +58,6 @@ def save_persona(path: Path, persona: Persona) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    import torch
     from safetensors.torch import save
 
     values = {**persona.codes, "traits": persona.traits}

@@ -12,9 +12,10 @@ from torch import Tensor
 from ...identity.recognise import default_recogniser
 from .frame import REGIONS
 from .network import TRAITS, AppearanceModel
+from .persona import Persona, look_of, random_codes
 from .render import Subject, prepare, render
 from .response import Response
-from .search import TRIAL_IOD, Persona, draw, look_of
+from .search import TRIAL_IOD
 from .shape import region_moves
 
 LOOKS = 4
@@ -49,7 +50,7 @@ def ask(model: AppearanceModel, faces: Sequence[tuple[Tensor, np.ndarray, np.nda
     for pixels, points, embedding in faces:
         subject: Subject = prepare(model, pixels, points, embedding).scaled(TRIAL_IOD)
         for _ in range(LOOKS):
-            codes = {n: draw(model, n, 1, generator)[0] for n in REGIONS}
+            codes = {n: random_codes(model, n, generator) for n in REGIONS}
             look = look_of(model, Persona(codes, subject.attributes[TRAITS], 0), subject)
             window, _, shown = render(model, subject, look, 1.0)
             for name in REGIONS:

@@ -1,9 +1,8 @@
-"""Draw an identity and search it against a recogniser.
+"""Find residual codes that a recogniser sees where they are wanted: at a given identity, or far from the original.
 
-Drawing: per region, residual codes ``z`` of which those far from the original are kept (texture and shape count, so that no
-single recogniser is tuned to). Searching: the response model forecasts where each combination moves the embedding; a few
-promising ones are rendered small, then one region at a time is exchanged, keeping what the recogniser finds less alike in the
-worst of the given photos. Each seed leans its own way in the embedding space, so that seeds are strangers and not sisters.
+The response model makes the recogniser's answer linear in the codes, so the codes of least size follow from one ridge regression;
+what a rendering shows instead of the forecast is added to the target of the next round. A new person is sought in the direction
+of people whom the identity sampler draws, beyond them, and without what a recogniser tells of sex and group: those stay.
 """
 
 from __future__ import annotations
@@ -12,190 +11,148 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import torch
 
+from ...errors import InputError
+from ...identity.identity import Identity
+from ...identity.lds import builtin_sampler
 from ...identity.recognise import Recogniser
 from .frame import REGIONS
-from .network import TRAITS, AppearanceModel
-from .render import Look, Subject, render
+from .network import LABELS, TRAITS, AppearanceModel
+from .persona import LIMIT, Persona, look_of
+from .render import Subject, render
 from .shape import region_moves
 
-DRAWS, KEPT = 480, 160
-SPREAD, LIMIT = 1.3, 1.7
-"""``z`` is SPREAD times normal, clipped at LIMIT: beyond 2 faces fall apart."""
-CLIMBS, SWEEPS = 24, 2
-"""Random combinations that are improved by the forecast, and how often each of their regions is."""
-LEAN = 0.15
-"""How much a seed's own direction counts against the forecast distance."""
-STARTS, TRIALS = 4, 16
+STRANGERS, DRAWN = 3, 12
+"""Directions that are tried, and people drawn to choose them from."""
+TRIALS = 15
+REACH = 1.3
+"""How far from the original a new face is sought, in the recogniser's distance; about two thirds of it are reached."""
+GIVEN_RIDGE, FAR_RIDGE = 2e-4, 5e-4
+"""Cost of a code's square against a squared distance of embeddings, for a given identity and for a far one."""
 TRIAL_IOD = 44.0
 """Inter-ocular distance of trial renderings: what a recogniser's 150 px chip shows."""
 ONENESS = 0.5
 """How much the distance between the new faces of one person counts against their distance from the originals."""
-
-Choice = tuple[int, ...]
-"""A place in each region's pool, in the order of ``REGIONS``."""
-
-
-@dataclass(frozen=True)
-class Persona:
-    """An identity of this model: residual codes a region, storable and re-usable on another photo.
-
-    Attributes:
-        codes: region name to ``z`` ``(Z,)``.
-        traits: attributes that belong to a person and not to a photo, ``(11,)``, so that one looks alike in all photos.
-        seed: of the noise that drew it.
-    """
-
-    codes: dict[str, np.ndarray]
-    traits: np.ndarray
-    seed: int
+LENGTH = 1.515
+"""Mean length of dlib's vectors over 4,000 faces; identities keep their direction only."""
+CATCH_UP = 0.7
+"""Share of what a rendering missed that is added to the next target."""
+ROUNDS = 5
+_STEP = 0.5
 
 
 @dataclass(frozen=True)
 class Found:
-    """A searched persona with the recogniser's distance to the original in each photo, measured on trial renderings."""
+    """A persona with the recogniser's distance to the original in each photo, and to the target, measured on trial renderings."""
 
     persona: Persona
     distances: tuple[float, ...]
+    missed: tuple[float, ...]
     trials: int
-
-
-def look_of(model: AppearanceModel, persona: Persona, subject: Subject) -> Look:
-    """What a persona looks like with this photo's light, head turn and mouth: ``v = W a + E z``."""
-    textures, shapes = {}, {}
-    attributes = subject.attributes.copy()
-    attributes[TRAITS] = persona.traits
-    for name in REGIONS:
-        joint = model.expected(name, attributes) + model.person(name, persona.codes[name])
-        k = model.regions[name].components
-        textures[name], shapes[name] = joint[:k], joint[k:].astype(np.float64)
-    return Look(textures, shapes)
-
-
-def draw(model: AppearanceModel, name: str, count: int, generator: torch.Generator) -> np.ndarray:
-    """Random residual codes of one region, ``(count, Z)``."""
-    size = model.regions[name].residual.shape[1]
-    return (torch.randn(count, size, generator=generator) * SPREAD).clamp(-LIMIT, LIMIT).numpy()
+    worth: float
 
 
 def search(model: AppearanceModel, subjects: list[Subject], seed: int, recogniser: Recogniser, trials: int = TRIALS) -> Found:
-    """Find a persona for one person seen in one or more photos.
+    """Find a new persona for one person seen in one or more photos.
 
     Args:
         subjects: photos of the same person.
         seed: fixes the persona; the same photos and seed repeat it.
-        trials: renderings of each photo; 1 takes the best forecast and renders nothing.
+        trials: renderings of each photo; 1 takes the forecast and renders nothing.
     """
-    generator = torch.Generator().manual_seed(seed)
-    traits = np.mean([s.attributes[TRAITS] for s in subjects], axis=0)
-    pools = [_pool(model, subjects, name, traits, generator) for name in REGIONS]
-    forecast = _Forecast(model, subjects, pools, generator)
-    starts = forecast.climb(generator)
-
-    def persona(choice: Choice) -> Persona:
-        return Persona({n: pool.codes[i] for n, pool, i in zip(REGIONS, pools, choice, strict=True)}, traits, seed)
-
+    solver = _Solver(model, subjects, recogniser, seed, FAR_RIDGE)
+    here = np.mean([s.embedding for s in subjects], axis=0)
+    directions = _strangers(model, here, seed)
     if trials == 1:
-        return Found(persona(starts[0]), (), 0)
-    small = [subject.scaled(TRIAL_IOD) for subject in subjects]
-
-    def judge(choice: Choice) -> _Trial:
-        shown = []
-        for subject in small:
-            window, _, points = render(model, subject, look_of(model, persona(choice), subject), 1.0)
-            shown.append(recogniser.embed(window, points))
-        distances = tuple(recogniser.distance(e, s.embedding) for e, s in zip(shown, subjects, strict=True))
-        apart = [recogniser.distance(a, b) for a, b in combinations(shown, 2)]
-        return _Trial(choice, shown, distances, float(np.mean(apart)) if apart else 0.0)
-
-    tried = [judge(choice) for choice in starts[: min(STARTS, trials)]]
-    best = max(tried, key=lambda t: t.worth)
-    for number in range(len(tried), trials):
-        choice = forecast.neighbour(best, number % len(REGIONS), {t.choice for t in tried})
-        tried.append(judge(choice))
-        best = max(best, tried[-1], key=lambda t: t.worth)
-    return Found(persona(best.choice), best.distances, len(tried))
+        return Found(solver.persona(here + REACH * directions[0]), (), (), 0, 0.0)
+    count = min(STRANGERS, trials)
+    found = [solver.approach(here + REACH * d, max(1, trials // count)) for d in directions[:count]]
+    return max((f for tried in found for f in tried), key=lambda f: f.worth)
 
 
-@dataclass(frozen=True)
-class _Trial:
-    choice: Choice
-    shown: list[np.ndarray]
-    distances: tuple[float, ...]
-    apart: float
+def aim(model: AppearanceModel, subjects: list[Subject], wanted: Identity, recogniser: Recogniser, seed: int = 0) -> Found:
+    """A persona for one person seen in one or more photos that looks like ``wanted`` to the recogniser.
 
-    @property
-    def worth(self) -> float:
-        """Far from the original in the worst photo, and one person in all of them."""
-        return min(self.distances) - ONENESS * self.apart
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """Candidates of one region: residual codes ``(N, Z)``, and the forecast shift of each in each photo, ``(photos, N, D)``."""
-
-    codes: np.ndarray
-    shifts: np.ndarray
+    Raises:
+        InputError: the identity belongs to another recogniser's space.
+    """
+    if wanted.space != recogniser.name:
+        raise InputError(f"the appearance method shows identities of {recogniser.name}, but this one is of {wanted.space}; embed it with {recogniser.name}")
+    tried = _Solver(model, subjects, recogniser, seed, GIVEN_RIDGE).approach(wanted.vector * LENGTH, ROUNDS)
+    return min(tried, key=lambda f: max(f.missed))
 
 
-def _pool(model: AppearanceModel, subjects: list[Subject], name: str, traits: np.ndarray, generator: torch.Generator) -> _Pool:
-    """The draws of one region that lie farthest from the original."""
-    z = draw(model, name, DRAWS, generator)
-    k = model.regions[name].components
-    person = model.person(name, z)
-    far, shifts = np.zeros(DRAWS), []
-    for subject in subjects:
-        attributes = subject.attributes.copy()
-        attributes[TRAITS] = traits
-        joint = model.expected(name, attributes) + person
-        texture = joint[:, :k] - subject.codes[name]
+def _strangers(model: AppearanceModel, here: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Unit directions ``(D,)`` from an embedding towards drawn people who are least alike, without sex look and group."""
+    people = builtin_sampler("dlib").sample(DRAWN, seed % 2**63).vectors * LENGTH
+    # What the labels are read from: moving across it leaves them as they are.
+    across, _ = np.linalg.qr(model.attributes.labels[: len(here), : len(LABELS)])
+    ways = people - here
+    ways = ways - ways @ across @ across.T
+    lengths = np.linalg.norm(ways, axis=1)
+    return [ways[i] / lengths[i] for i in np.argsort(-lengths)[:STRANGERS]]
+
+
+class _Solver:
+    """Codes for targets, for one person in one or more photos."""
+
+    def __init__(self, model: AppearanceModel, subjects: list[Subject], recogniser: Recogniser, seed: int, ridge: float) -> None:
+        self._model, self._recogniser, self._seed = model, recogniser, seed
+        self._originals = [s.embedding for s in subjects]
+        self._traits = np.mean([s.attributes[TRAITS] for s in subjects], axis=0)
+        systems = [_linearise(model, subject, self._traits) for subject in subjects]
+        self._jacobian = np.concatenate([jacobian for jacobian, _ in systems])
+        self._starts = np.stack([start for _, start in systems])
+        from scipy.linalg import cho_factor
+
+        self._factor = cho_factor(self._jacobian.T @ self._jacobian + ridge * len(subjects) * np.eye(self._jacobian.shape[1]))
+        self._small = [subject.scaled(TRIAL_IOD) for subject in subjects]
+        self._places = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
+
+    def persona(self, targets: np.ndarray) -> Persona:
+        """The smallest codes whose forecast comes near ``targets``, ``(D,)`` or ``(photos, D)``."""
+        from scipy.linalg import cho_solve
+
+        rest = (targets - self._starts).reshape(-1)
+        z = np.clip(cho_solve(self._factor, self._jacobian.T @ rest), -LIMIT, LIMIT).astype(np.float32)
+        return Persona(dict(zip(REGIONS, np.split(z, self._places), strict=True)), self._traits, self._seed)
+
+    def approach(self, target: np.ndarray, rounds: int) -> list[Found]:
+        """Render, see what was missed, and aim beyond."""
+        targets = np.stack([target] * len(self._small))
+        found = []
+        for number in range(rounds):
+            persona = self.persona(targets)
+            shown = np.stack([self._show(persona, subject) for subject in self._small])
+            targets = targets + CATCH_UP * (target - shown)
+            found.append(self._judge(persona, shown, target, number + 1))
+        return found
+
+    def _show(self, persona: Persona, subject: Subject) -> np.ndarray:
+        window, _, points = render(self._model, subject, look_of(self._model, persona, subject), 1.0)
+        return self._recogniser.embed(window, points)
+
+    def _judge(self, persona: Persona, shown: np.ndarray, target: np.ndarray, trials: int) -> Found:
+        """Worth: far from the original in the worst photo, and one person in all of them."""
+        distance = self._recogniser.distance
+        own = tuple(distance(s, o) for s, o in zip(shown, self._originals, strict=True))
+        apart = [distance(a, b) for a, b in combinations(shown, 2)]
+        worth = min(own) - ONENESS * (float(np.mean(apart)) if apart else 0.0)
+        return Found(persona, own, tuple(distance(s, target) for s in shown), trials, worth)
+
+
+def _linearise(model: AppearanceModel, subject: Subject, traits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Embedding as ``jacobian z + start``, ``(D, Z)`` and ``(D,)``, for the codes of all regions in a row."""
+    attributes = subject.attributes.copy()
+    attributes[TRAITS] = traits
+    start = subject.embedding + model.response.base(subject.embedding)
+    columns = []
+    for name in REGIONS:
+        k, size = model.regions[name].components, model.regions[name].residual.shape[1]
+        steps = model.person(name, np.concatenate([np.zeros((1, size)), _STEP * np.eye(size)]))
+        joint = model.expected(name, attributes) + steps
         moves = region_moves(model.shapes, subject.fit, subject.shape, name, joint[:, k:])
-        shifts.append(model.response.region(name, texture, moves))
-        for part in (texture, moves.reshape(DRAWS, -1)):
-            length = np.linalg.norm(part, axis=1)
-            far += length / (length.std() + 1e-9)
-    kept = np.argsort(-far, kind="stable")[:KEPT]
-    return _Pool(z[kept], np.stack(shifts)[:, kept])
-
-
-class _Forecast:
-    """Ranks combinations without rendering."""
-
-    def __init__(self, model: AppearanceModel, subjects: list[Subject], pools: list[_Pool], generator: torch.Generator) -> None:
-        self._shifts = [pool.shifts for pool in pools]
-        self._originals = np.stack([s.embedding for s in subjects])
-        self._base = np.stack([model.response.base(s.embedding) for s in subjects])
-        own_way = torch.randn(self._base.shape[-1], generator=generator).double().numpy()
-        self._lean = LEAN * own_way / np.linalg.norm(own_way)
-
-    def climb(self, generator: torch.Generator) -> list[Choice]:
-        """Combinations of which no single region can be exchanged for a better one, best first."""
-        found: dict[Choice, float] = {}
-        for _ in range(CLIMBS):
-            choice = [int(torch.randint(shifts.shape[1], (1,), generator=generator)) for shifts in self._shifts]
-            worth = np.zeros(1)
-            for _ in range(SWEEPS):
-                for region in range(len(choice)):
-                    worth = self._worth(self._exchanged(self._base, choice, region))
-                    choice[region] = int(worth.argmax())
-            found[tuple(choice)] = float(worth.max())
-        return sorted(found, key=lambda c: -found[c])
-
-    def neighbour(self, trial: _Trial, region: int, seen: set[Choice]) -> Choice:
-        """The best untried exchange of one region; what was seen of the trial corrects the forecast."""
-        shown = np.stack(trial.shown) - self._originals - sum(s[:, i] for s, i in zip(self._shifts, trial.choice, strict=True))
-        order = np.argsort(-self._worth(self._exchanged(shown, list(trial.choice), region)), kind="stable")
-        for place in order:
-            choice = (*trial.choice[:region], int(place), *trial.choice[region + 1 :])
-            if choice not in seen:
-                return choice
-        return trial.choice
-
-    def _exchanged(self, base: np.ndarray, choice: list[int], region: int) -> np.ndarray:
-        """Forecast shifts ``(photos, N, D)`` for every candidate of one region, the others as chosen."""
-        others = sum(s[:, i] for r, (s, i) in enumerate(zip(self._shifts, choice, strict=True)) if r != region)
-        return (base + others)[:, None] + self._shifts[region]
-
-    def _worth(self, shifts: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(shifts, axis=2).min(0) + (shifts @ self._lean).mean(0)
+        answers = model.response.region(name, joint[:, :k] - subject.codes[name], moves)
+        start = start + answers[0]
+        columns.append((answers[1:] - answers[0]).T / _STEP)
+    return np.concatenate(columns, 1), start

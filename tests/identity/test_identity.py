@@ -1,0 +1,99 @@
+"""Identities: files, arithmetic, spaces."""
+
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+import pytest
+import torch
+from faceveil.pipelines.errors import InputError
+from faceveil.pipelines.identity.blend import average, away_from, perturb, slerp
+from faceveil.pipelines.identity.calibration import judge_identities
+from faceveil.pipelines.identity.identity import Identity, load_identity, save_identity
+from faceveil.pipelines.images import load_picture
+from faceveil.pipelines.jobs.people import identity_in
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+def some(seed: int = 0, count: int = 1, space: str = "dlib") -> Identity:
+    return Identity(np.random.default_rng(seed).normal(size=(count, 128)), space)
+
+
+def test_a_file_keeps_vectors_space_and_date_and_no_more(tmp_path) -> None:
+    identity = some(count=3)
+    save_identity(tmp_path / "anna_smith.safetensors", identity, datetime.date(2026, 1, 2))
+    again = load_identity(tmp_path / "anna_smith.safetensors", "dlib")
+    assert again.space == "dlib" and np.abs(again.vectors - identity.vectors).max() < 1e-6
+    with safe_open(str(tmp_path / "anna_smith.safetensors"), "pt") as file:
+        assert file.metadata() == {"format": "faceveil.identity/1", "space": "dlib", "date": "2026-01-02"}
+    assert b"anna" not in (tmp_path / "anna_smith.safetensors").read_bytes()
+
+
+def bad_files(path):
+    save_identity(path / "good", some())
+    data = (path / "good").read_bytes()
+    (path / "cut").write_bytes(data[:60])
+    (path / "empty").write_bytes(b"")
+    torch.save({"vectors": torch.ones(1, 4)}, path / "pickle")
+    meta = {"format": "faceveil.identity/1", "space": "dlib"}
+    save_file({"vectors": torch.full((1, 4), float("nan"))}, str(path / "nan"), meta)
+    save_file({"vectors": torch.zeros(1, 4)}, str(path / "zero"), meta)
+    save_file({"vectors": torch.ones(4)}, str(path / "flat"), meta)
+    save_file({"other": torch.ones(1, 4)}, str(path / "lacking"), meta)
+    save_file({"vectors": torch.ones(1, 4)}, str(path / "foreign"), {"format": "x"})
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("cut", "not a whole safetensors"), ("empty", "not a whole safetensors"), ("pickle", "not a whole safetensors"), ("nan", "no identity"),
+    ("zero", "no identity"), ("flat", r"shape \(4,\)"), ("lacking", "not an identity of format"), ("foreign", "not an identity of format"),
+    ("gone", "does not exist"),
+])
+def test_bad_files_are_refused_with_one_sentence(tmp_path, name, message) -> None:
+    bad_files(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_identity(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_spaces_do_not_mix(tmp_path) -> None:
+    other = some(1, space="arcface-w600k")
+    for work in (lambda: slerp(some(), other, 0.5), lambda: average([some(), other]), lambda: some().cosine(other), lambda: judge_identities(some(), other)):
+        with pytest.raises(InputError, match="cannot be mixed"):
+            work()
+    save_identity(tmp_path / "a", other)
+    with pytest.raises(InputError, match="belongs to the recogniser arcface-w600k, but dlib is needed"):
+        load_identity(tmp_path / "a", "dlib")
+
+
+def test_blending() -> None:
+    a, b = some(0), some(1)
+    assert np.allclose(slerp(a, b, 0).vector, a.vector) and np.allclose(slerp(a, b, 1).vector, b.vector)
+    half = slerp(a, b, 0.5)
+    assert abs(float(half.cosine(a)) - float(half.cosine(b))) < 1e-9
+    assert float(slerp(a, b, 1.3).cosine(a)) < float(a.cosine(b))
+    assert float(away_from(a, b, 0.5).cosine(b)) < float(a.cosine(b))
+    assert np.allclose(average([a, b]).vector, half.vector)
+    assert np.allclose(average([a, b], [1, 0]).vector, a.vector)
+    assert np.allclose(slerp(a, a, 0.7).vector, a.vector)
+    with pytest.raises(InputError, match="weights must be"):
+        average([a, b], [0, 0])
+
+
+def test_perturbation_grows_with_its_scale_and_repeats() -> None:
+    identity = some()
+    cosines = [float(perturb(identity, scale, 3).cosine(identity)) for scale in (0.05, 0.15, 0.40)]
+    assert cosines[0] > cosines[1] > cosines[2]
+    assert np.array_equal(perturb(identity, 0.2, 1).vectors, perturb(identity, 0.2, 1).vectors)
+    assert not np.allclose(perturb(identity, 0.2, 1).vectors, perturb(identity, 0.2, 2).vectors)
+    with pytest.raises(InputError, match=r"between 0\.05 and 0\.4"):
+        perturb(identity, 0.9, 0)
+
+
+def test_people_of_the_photos_are_told_apart(photos) -> None:
+    people = {p.stem: identity_in(load_picture(p).pixels) for p in photos if p.stem.startswith("person_")}
+    for a in people:
+        for b in people:
+            if a < b:
+                assert judge_identities(people[a], people[b]).same == (a[:8] == b[:8]), (a, b)
