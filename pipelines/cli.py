@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     reference.set_defaults(run=_train_referencenet)
     reference.add_argument("--config", type=Path, required=True, help="TOML file with the settings of faceveil.pipelines.methods.referencenet.training.Config")
     reference.add_argument("--resume", action="store_true", help="go on from the latest saved state")
+    lds = methods.add_parser("lds", help="the identity sampler of DiffDeID, from a folder of portraits", epilog=_EXIT_CODES)
+    lds.set_defaults(run=_train_lds)
+    lds.add_argument("--images", type=Path, required=True, help="folder of portraits, one person each")
+    lds.add_argument("--space", default="dlib", help="dlib, or appearance-shape for the built-in 3D shape model (default: dlib)")
+    lds.add_argument("-o", "--output", type=Path, help="default: lds_SPACE.safetensors")
+    lds.add_argument("--steps", type=int, default=3000)
+    lds.add_argument("--seed", type=int, default=0)
+    lds.add_argument("--workers", type=int)
     triplets = command("triplets", _triplets, "make training triplets from a folder with one sub-folder a person")
     triplets.add_argument("people", type=Path)
     triplets.add_argument("-o", "--output", type=Path, required=True, help="folder for the pictures and triplets.jsonl")
@@ -339,6 +347,22 @@ def _train_appearance(options: argparse.Namespace) -> int:
     with _progress() as progress:
         facts = train(options.images, options.output, options.workers, progress)
     _say(f"{options.output}: {json.dumps(facts)}")
+    return OK
+
+
+def _train_lds(options: argparse.Namespace) -> int:
+    from .identity.lds_training import Recipe, save_sampler, train_sampler
+    from .jobs.vectors import folder_vectors
+
+    shape = options.space == "appearance-shape"
+    output = options.output or Path(f"lds_{options.space}.safetensors")
+    recipe = Recipe(steps=options.steps, seed=options.seed, norm="l1" if shape else "l2", width=192 if shape else 384)
+    with _progress() as progress:
+        learned, held = folder_vectors(options.images, options.space, options.workers, progress)
+        # A stopped training goes on from here.
+        sampler = train_sampler(learned, options.space, not shape, recipe, output.with_suffix(".state"), progress=progress)
+        save_sampler(output, sampler)
+    _say(f"{output}: learned from {len(learned)} faces, {len(held)} held out")
     return OK
 
 

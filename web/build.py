@@ -75,7 +75,8 @@ NOTES = {
     "FaceVeil_PerturbIdentity": "Noise of N(0, scale^2) clamped to [-1, 1], as in IDEudemon. Check with **Identity Distance** how far it went.",
     "FaceVeil_MapToPseudonym": (
         "The key is 32 random bytes in ComfyUI's user folder, `faceveil/NAME.key`, with its ledger beside it. The ledger holds keyed hashes of "
-        "quantised decisions and numbers, no vectors. Keep the key away from the ledger when you share one: who has both can test whether a face is in it. Lose the key, and "
+        "quantised decisions and numbers, no vectors. Keep the key away from the ledger when you share one: who has both can test whether a "
+        "face is in it. Lose the key, and "
         "the pseudonyms are gone. Photos that a recogniser would not take for one person get two."
     ),
     "FaceVeil_SaveIdentity": "safetensors with the space and the date. Nothing says where the vector came from.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def train_sampler(
         apart = net(a.sqrt() * clean + (1 - a).sqrt() * noise, time) - noise
         loss = apart.square().mean() if recipe.norm == "l2" else apart.abs().mean()
         for group in optimiser.param_groups:
-            group["lr"] = recipe.rate * 0.5 * (1 + np.cos(np.pi * step / recipe.steps))
+            group["lr"] = recipe.rate * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -71,9 +71,9 @@ def test_blending() -> None:
     a, b = some(0), some(1)
     assert np.allclose(slerp(a, b, 0).vector, a.vector) and np.allclose(slerp(a, b, 1).vector, b.vector)
     half = slerp(a, b, 0.5)
-    assert abs(float(half.cosine(a)) - float(half.cosine(b))) < 1e-9
-    assert float(slerp(a, b, 1.3).cosine(a)) < float(a.cosine(b))
-    assert float(away_from(a, b, 0.5).cosine(b)) < float(a.cosine(b))
+    assert abs(half.cosine(a).item() - half.cosine(b).item()) < 1e-9
+    assert slerp(a, b, 1.3).cosine(a).item() < a.cosine(b).item()
+    assert away_from(a, b, 0.5).cosine(b).item() < a.cosine(b).item()
     assert np.allclose(average([a, b]).vector, half.vector)
     assert np.allclose(average([a, b], [1, 0]).vector, a.vector)
     assert np.allclose(slerp(a, a, 0.7).vector, a.vector)
@@ -83,7 +83,7 @@ def test_blending() -> None:
 
 def test_perturbation_grows_with_its_scale_and_repeats() -> None:
     identity = some()
-    cosines = [float(perturb(identity, scale, 3).cosine(identity)) for scale in (0.05, 0.15, 0.40)]
+    cosines = [perturb(identity, scale, 3).cosine(identity).item() for scale in (0.05, 0.15, 0.40)]
     assert cosines[0] > cosines[1] > cosines[2]
     assert np.array_equal(perturb(identity, 0.2, 1).vectors, perturb(identity, 0.2, 1).vectors)
     assert not np.allclose(perturb(identity, 0.2, 1).vectors, perturb(identity, 0.2, 2).vectors)

@@ -81,12 +81,12 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
     if len(paths) < FEWEST:
         raise InputError(f"{images} holds {len(paths)} pictures; an appearance model needs at least {FEWEST} different faces")
     workers = workers or os.cpu_count() or 1
-    found = _parallel(_portrait, [(p,) for p in paths], workers, progress, "finding faces")
+    found = parallel(read_portrait, [(p,) for p in paths], workers, progress, "finding faces")
     portraits = [p for p in found if p is not None]
     tensors, metadata, facts = learn(portraits, workers, progress)
     chosen = _some(portraits, ASKED)
     jobs = [(tensors, metadata, chosen[i::PIECES], i) for i in range(min(PIECES, len(chosen)))]
-    answers = Answers.joined(list(_parallel(_ask, jobs, workers, progress, "asking the recogniser")))
+    answers = Answers.joined(list(parallel(_ask, jobs, workers, progress, "asking the recogniser")))
     tensors |= learn_response(answers).tensors()
     _save(output, tensors, metadata)
     return {"pictures": len(paths), **facts}
@@ -105,7 +105,7 @@ def learn(portraits: list[Portrait], workers: int, progress: Progress = silent) 
     if not np.abs(shapes.modes).max() < WIDEST_MODE:
         raise InputError("the portraits show too few different faces and head turns to learn a shape in space from; add more")
     jobs = [(frame.mean, portraits[i::workers]) for i in range(workers)]
-    sheet = _merge(list(_parallel(_features, jobs, workers, progress, "separating light and detail")), len(portraits), workers)
+    sheet = _merge(list(parallel(_features, jobs, workers, progress, "separating light and detail")), len(portraits), workers)
     keep = np.flatnonzero([m.glasses < GLASSES_LIMIT and m.fringe < FRINGE_LIMIT for m in sheet.measures])
     if len(keep) < FEWEST:
         raise InputError(f"only {len(keep)} of {len(portraits)} faces are bare; an appearance model needs at least {FEWEST}")
@@ -117,7 +117,8 @@ def learn(portraits: list[Portrait], workers: int, progress: Progress = silent) 
     return tensors, {"format": FORMAT, "shape_noise": json.dumps(shapes.noise)}, {"faces": len(portraits), "used": len(keep), **facts}
 
 
-def _portrait(path: Path) -> Portrait | None:
+def read_portrait(path: Path) -> Portrait | None:
+    """Landmarks and embedding of the face of one picture; None where there is none."""
     from ...faces.detect import THRESHOLD, open_detector
     from ...faces.landmarks import fit_landmarks
     from ...identity.recognise import default_recogniser
@@ -319,7 +320,7 @@ def _ask(tensors: dict[str, Tensor], metadata: dict[str, str], portraits: Sequen
     return ask(model_of(tensors, metadata), [(_read(p.path), p.points, p.embedding) for p in portraits], seed)
 
 
-def _parallel(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress, what: str) -> Iterator[Any]:
+def parallel(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress, what: str) -> Iterator[Any]:
     import multiprocessing
 
     # Forking a process that runs torch threads can hang.
