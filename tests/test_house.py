@@ -83,9 +83,11 @@ def test_built_in_weights_are_what_their_card_says() -> None:
     import hashlib
 
     from faceveil.weights.builtin import FOLDER
-    from faceveil.weights.catalogue import card
+    from faceveil.weights.catalogue import cards
 
-    c = card("appearance")
-    data = (FOLDER / c.file).read_bytes()
-    assert (len(data), hashlib.sha256(data).hexdigest()) == (c.bytes, c.sha256)
-    assert len(data) <= 6_000_000
+    built_in = {c.file: c for c in cards() if c.folder == "built-in"}
+    assert set(built_in) == {p.name for p in FOLDER.iterdir()}
+    for c in built_in.values():
+        data = (FOLDER / c.file).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (c.bytes, c.sha256)
+        assert len(data) <= 6_000_000

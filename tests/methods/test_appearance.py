@@ -185,3 +185,26 @@ def test_a_damaged_model_is_refused(tmp_path) -> None:
         load_model(path)
     with pytest.raises(WeightsError, match="is not there"):
         load_model(tmp_path / "none.safetensors")
+
+
+def test_a_given_identity_is_approached(method, prepared, view) -> None:
+    from faceveil.pipelines.identity.identity import Identity
+    from faceveil.pipelines.identity.lds import builtin_sampler
+
+    recogniser = default_recogniser()
+    wanted = Identity(builtin_sampler("dlib").sample(1, 4).vectors, "dlib")
+    change = method.veil(prepared, method.realise([prepared], wanted, 0), 1.0)
+    shown = recogniser.embed(change.window, change.points - np.asarray(change.origin))
+    cosines = [builtin_sampler("dlib").cosine(v / np.linalg.norm(v), wanted.vector).item() for v in (view.embedding, shown)]
+    assert cosines[1] > cosines[0] + 0.2
+    with pytest.raises(InputError, match="shows identities of dlib"):
+        method.realise([prepared], Identity(np.ones(512), "arcface-w600k"), 0)
+
+
+def test_seeds_give_different_people(method, prepared) -> None:
+    shown = []
+    for seed in range(3):
+        change = method.veil(prepared, method.identify([prepared], seed), 1.0)
+        shown.append(default_recogniser().embed(change.window, change.points - np.asarray(change.origin)))
+    apart = [float(np.linalg.norm(shown[a] - shown[b])) for a, b in ((0, 1), (0, 2), (1, 2))]
+    assert min(apart) > 0.15
