@@ -1,7 +1,8 @@
 """Find residual codes that a recogniser sees where they are wanted: at a given identity, or far from the original.
 
-The response model makes the recogniser's answer linear in the codes, so the codes of least size follow from one ridge regression;
-what a rendering shows instead of the forecast is added to the target of the next round. A new person is sought in the direction
+The response model makes the recogniser's answer linear in the codes, so the nearest codes that reach a target follow from one ridge
+regression; what a rendering shows instead of the forecast is added to the target of the next round. A new person starts from a random
+stranger, whose texture and shape lie far from the original whatever a recogniser makes of them, and is then sought in the direction
 of people whom the identity sampler draws, beyond them, and without what a recogniser tells of sex and group: those stay.
 """
 
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+import torch
 
 from ...errors import InputError
 from ...identity.identity import Identity
@@ -24,6 +26,8 @@ from .shape import region_moves
 
 STRANGERS, DRAWN = 3, 12
 """Directions that are tried, and people drawn to choose them from."""
+DRAWS, SPREAD = 48, 0.9
+"""Random codes of a region of which those farthest from the original are taken, and their standard deviation."""
 TRIALS = 15
 REACH = 1.3
 """How far from the original a new face is sought, in the recogniser's distance; about two thirds of it are reached."""
@@ -63,10 +67,12 @@ def search(model: AppearanceModel, subjects: list[Subject], seed: int, recognise
     solver = _Solver(model, subjects, recogniser, seed, FAR_RIDGE)
     here = np.mean([s.embedding for s in subjects], axis=0)
     directions = _strangers(model, here, seed)
+    generator = torch.Generator().manual_seed(seed)
+    starts = [solver.stranger(generator) for _ in directions]
     if trials == 1:
-        return Found(solver.persona(here + REACH * directions[0]), (), (), 0, 0.0)
+        return Found(solver.persona(here + REACH * directions[0], starts[0]), (), (), 0, 0.0)
     count = min(STRANGERS, trials)
-    found = [solver.approach(here + REACH * d, max(1, trials // count)) for d in directions[:count]]
+    found = [solver.approach(here + REACH * d, max(1, trials // count), z) for d, z in zip(directions[:count], starts, strict=False)]
     return max((f for tried in found for f in tried), key=lambda f: f.worth)
 
 
@@ -78,7 +84,8 @@ def aim(model: AppearanceModel, subjects: list[Subject], wanted: Identity, recog
     """
     if wanted.space != recogniser.name:
         raise InputError(f"the appearance method shows identities of {recogniser.name}, but this one is of {wanted.space}; embed it with {recogniser.name}")
-    tried = _Solver(model, subjects, recogniser, seed, GIVEN_RIDGE).approach(wanted.vector * LENGTH, ROUNDS)
+    solver = _Solver(model, subjects, recogniser, seed, GIVEN_RIDGE)
+    tried = solver.approach(wanted.vector * LENGTH, ROUNDS, np.zeros(solver.size))
     return min(tried, key=lambda f: max(f.missed))
 
 
@@ -98,6 +105,7 @@ class _Solver:
 
     def __init__(self, model: AppearanceModel, subjects: list[Subject], recogniser: Recogniser, seed: int, ridge: float) -> None:
         self._model, self._recogniser, self._seed = model, recogniser, seed
+        self._subjects = subjects
         self._originals = [s.embedding for s in subjects]
         self._traits = np.mean([s.attributes[TRAITS] for s in subjects], axis=0)
         systems = [_linearise(model, subject, self._traits) for subject in subjects]
@@ -109,20 +117,42 @@ class _Solver:
         self._small = [subject.scaled(TRIAL_IOD) for subject in subjects]
         self._places = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
 
-    def persona(self, targets: np.ndarray) -> Persona:
-        """The smallest codes whose forecast comes near ``targets``, ``(D,)`` or ``(photos, D)``."""
+    @property
+    def size(self) -> int:
+        """Codes of all regions together."""
+        return self._jacobian.shape[1]
+
+    def stranger(self, generator: torch.Generator) -> np.ndarray:
+        """Random codes ``(Z,)`` whose texture and shape lie far from the original in all photos."""
+        chosen = []
+        for name in REGIONS:
+            region = self._model.regions[name]
+            z = (torch.randn(DRAWS, region.residual.shape[1], generator=generator) * SPREAD).clamp(-LIMIT, LIMIT).numpy()
+            far = np.zeros(DRAWS)
+            for subject in self._subjects:
+                attributes = subject.attributes.copy()
+                attributes[TRAITS] = self._traits
+                joint = self._model.expected(name, attributes) + self._model.person(name, z)
+                for part in (joint[:, : region.components] - subject.codes[name], joint[:, region.components :] - subject.fit.coefficients):
+                    length = np.linalg.norm(part, axis=1)
+                    far += length / (length.std() + 1e-9)
+            chosen.append(z[int(far.argmax())])
+        return np.concatenate(chosen)
+
+    def persona(self, targets: np.ndarray, start: np.ndarray) -> Persona:
+        """The codes nearest to ``start`` whose forecast comes near ``targets``, ``(D,)`` or ``(photos, D)``."""
         from scipy.linalg import cho_solve
 
-        rest = (targets - self._starts).reshape(-1)
-        z = np.clip(cho_solve(self._factor, self._jacobian.T @ rest), -LIMIT, LIMIT).astype(np.float32)
+        rest = (targets - self._starts).reshape(-1) - self._jacobian @ start
+        z = np.clip(start + cho_solve(self._factor, self._jacobian.T @ rest), -LIMIT, LIMIT).astype(np.float32)
         return Persona(dict(zip(REGIONS, np.split(z, self._places), strict=True)), self._traits, self._seed)
 
-    def approach(self, target: np.ndarray, rounds: int) -> list[Found]:
+    def approach(self, target: np.ndarray, rounds: int, start: np.ndarray) -> list[Found]:
         """Render, see what was missed, and aim beyond."""
         targets = np.stack([target] * len(self._small))
         found = []
         for number in range(rounds):
-            persona = self.persona(targets)
+            persona = self.persona(targets, start)
             shown = np.stack([self._show(persona, subject) for subject in self._small])
             targets = targets + CATCH_UP * (target - shown)
             found.append(self._judge(persona, shown, target, number + 1))
