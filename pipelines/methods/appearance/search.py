@@ -68,11 +68,11 @@ def search(model: AppearanceModel, subjects: list[Subject], seed: int, recognise
     here = np.mean([s.embedding for s in subjects], axis=0)
     directions = _strangers(model, here, seed)
     generator = torch.Generator().manual_seed(seed)
-    starts = [solver.stranger(generator) for _ in directions]
+    count = min(STRANGERS, trials)
+    starts = [solver.stranger(generator) for _ in range(count)]
     if trials == 1:
         return Found(solver.persona(here + REACH * directions[0], starts[0]), (), (), 0, 0.0)
-    count = min(STRANGERS, trials)
-    found = [solver.approach(here + REACH * d, max(1, trials // count), z) for d, z in zip(directions[:count], starts, strict=False)]
+    found = [solver.approach(here + REACH * d, max(1, trials // count), z) for d, z in zip(directions, starts, strict=False)]
     return max((f for tried in found for f in tried), key=lambda f: f.worth)
 
 
