@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .align import apply, invert
+from .align import footprint, invert
 from .sampling import blur, pixel_grid, resize, sample
 
 
@@ -24,10 +24,8 @@ def paste(canvas: Tensor, face: Tensor, transform: np.ndarray, mask: Tensor) -> 
     """
     size = face.shape[-1]
     back = invert(transform)
-    corners = apply(back, np.array([[0.0, 0.0], [size, 0.0], [0.0, size], [size, size]]))
     height, width = canvas.shape[-2:]
-    x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [width, height])
-    x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int), 0, [width, height])
+    x0, y0, x1, y1 = footprint(transform, size, height, width)
     if x1 <= x0 or y1 <= y0:
         return canvas.clone()
     shrink = 1 / float(np.sqrt(abs(np.linalg.det(back[:, :2]))))
@@ -38,7 +36,7 @@ def paste(canvas: Tensor, face: Tensor, transform: np.ndarray, mask: Tensor) -> 
     else:
         both, factor = blur(both, 0.35 * shrink) if shrink > 1.0 else both, 1.0
     matrix = torch.from_numpy(transform).to(torch.float32)
-    grid = pixel_grid(int(y1 - y0), int(x1 - x0)) + torch.tensor([float(x0), float(y0)])
+    grid = pixel_grid(y1 - y0, x1 - x0) + torch.tensor([float(x0), float(y0)])
     seen = sample(both, ((grid @ matrix[:, :2].T + matrix[:, 2]) * factor).to(face.device), padding="zeros")
     pixels, alpha = seen[:, :-1], seen[:, -1:]
     # Past the crop's border the lookup fades to black: undo that with a mask that fades alike.

@@ -145,7 +145,7 @@ def detect_faces(
         detector: from ``open_detector``; ``auto`` when omitted.
         threshold: least score of a face, 0 to 1.
         turned: also look for heads that lie on their side or upside down.
-        landmarker: from ``external.open_landmarker``; dlib's predictor when omitted.
+        landmarker: such as ``external.ExternalLandmarks``; dlib's predictor when omitted.
 
     Returns:
         Faces in reading order of their picture: larger first.

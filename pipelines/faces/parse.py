@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import WeightsError
-from .align import apply, crop, five_points, invert, similarity
+from ..stored import open_onnx
+from .align import crop, five_points, footprint, similarity
 from .face import Face
 from .sampling import pixel_grid, sample
 
@@ -27,7 +27,10 @@ class FaceParser:
     """A parser with input ``(1, 3, 512, 512)``, ImageNet normalised, and output ``(1, 19, 512, 512)``."""
 
     def __init__(self, path: Path) -> None:
-        self._session = _open(path)
+        self._session = open_onnx(path, "face parser")
+        given, answer = self._session.get_inputs()[0].shape, self._session.get_outputs()[0].shape
+        if len(given) != 4 or len(answer) != 4 or given[2:] != [SIDE, SIDE] or answer[1] != CLASSES:
+            raise WeightsError(f"{path.name} is not a face parser with {CLASSES} classes at {SIDE} px (input {given}, output {answer})")
 
     def covered(self, image: Tensor, face: Face) -> Tensor:
         """Where something lies over the face, ``(1, 1, H, W)`` in [0, 1]; 0 outside the view of the parser.
@@ -47,27 +50,10 @@ class FaceParser:
 
 def _back(view: Tensor, transform: np.ndarray, height: int, width: int) -> Tensor:
     """A map of the view in the picture, 0 where the view does not reach."""
-    corners = apply(invert(transform), np.array([[0.0, 0.0], [SIDE, 0.0], [0.0, SIDE], [SIDE, SIDE]]))
-    x0, y0 = np.clip(np.floor(corners.min(0)), 0, [width, height]).astype(int)
-    x1, y1 = np.clip(np.ceil(corners.max(0)), 0, [width, height]).astype(int)
+    x0, y0, x1, y1 = footprint(transform, SIDE, height, width)
     result = torch.zeros(1, 1, height, width)
     if x1 > x0 and y1 > y0:
         matrix = torch.from_numpy(transform).float()
-        grid = pixel_grid(int(y1 - y0), int(x1 - x0)) + torch.tensor([float(x0), float(y0)])
+        grid = pixel_grid(y1 - y0, x1 - x0) + torch.tensor([float(x0), float(y0)])
         result[..., y0:y1, x0:x1] = sample(view, grid @ matrix[:, :2].T + matrix[:, 2], padding="zeros")
     return result
-
-
-def _open(path: Path) -> Any:
-    import onnxruntime
-
-    if not path.is_file():
-        raise WeightsError(f"parser file {path.name} is not there; download it yourself and name its place")
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, without a common base
-        raise WeightsError(f"{path.name} is not a whole ONNX file ({type(error).__name__}); get a fresh copy") from None
-    given, answer = session.get_inputs()[0].shape, session.get_outputs()[0].shape
-    if len(given) != 4 or len(answer) != 4 or given[2:] != [SIDE, SIDE] or answer[1] != CLASSES:
-        raise WeightsError(f"{path.name} is not a face parser with {CLASSES} classes at {SIDE} px (input {given}, output {answer})")
-    return session

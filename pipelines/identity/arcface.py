@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ..errors import WeightsError
 from ..faces.align import ARCFACE_SIZE, arcface_transform, crop
+from ..stored import open_onnx
 
 DIMENSIONS = 512
 
@@ -18,7 +18,7 @@ class ArcFace:
     """Unit vectors of 512 numbers from faces aligned to 112 px (Deng et al. 2019)."""
 
     def __init__(self, path: Path) -> None:
-        self._session = open_onnx(path)
+        self._session = open_onnx(path, "recogniser")
         given, answer = self._session.get_inputs()[0].shape, self._session.get_outputs()[0].shape
         if list(given[1:]) != [3, ARCFACE_SIZE, ARCFACE_SIZE] or answer[-1] != DIMENSIONS:
             raise WeightsError(f"{path.name} is not an ArcFace recogniser (input {given}, output {answer}); use w600k_r50.onnx")
@@ -28,19 +28,3 @@ class ArcFace:
         view = crop(picture, arcface_transform(points), ARCFACE_SIZE) * 2 - 1
         vector = self._session.run(None, {self._session.get_inputs()[0].name: view.numpy()})[0][0].astype(np.float64)
         return vector / np.linalg.norm(vector)
-
-
-def open_onnx(path: Path) -> Any:
-    """An onnxruntime session on the CPU.
-
-    Raises:
-        WeightsError: the file is missing or damaged.
-    """
-    import onnxruntime
-
-    if not path.is_file():
-        raise WeightsError(f"{path.name} is not there; download it yourself and name its place")
-    try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, without a common base
-        raise WeightsError(f"{path.name} is not a whole ONNX file ({type(error).__name__}); get a fresh copy") from None

@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..faces.face import Face
+from ..faces.face import Face, inter_ocular
 from ..identity.identity import Identity
+
+SMALLEST_IOD = 12.0
+"""Below this many pixels between the eyes landmarks are guesses."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,11 @@ class Method(Protocol):
 
     def veil(self, prepared: Any, identity: Any, strength: float) -> Change:
         """Show an identity."""
+
+
+def too_small(face: Face) -> str | None:
+    """Why no method could replace this face, in a clause: no landmarks, or too few pixels."""
+    if not face.landmarks:
+        return "no landmarks were found on it"
+    iod = inter_ocular(face.points)
+    return f"it is too small ({iod:.0f} px between the eyes, at least {SMALLEST_IOD:.0f} are needed)" if iod < SMALLEST_IOD else None

@@ -16,8 +16,8 @@ from ...faces.align import five_points
 from ...faces.face import Face, eye_opening, inter_ocular, mouth_gap
 from ...faces.landmarks import fit_landmarks
 from ...identity.identity import Identity
-from ...identity.recognise import Recogniser, default_recogniser
-from ..base import Change, View
+from ...identity.recognise import default_recogniser
+from ..base import Change, View, too_small
 from .cover import is_child, is_covered
 from .frame import Pose2D
 from .network import AppearanceModel, load_model
@@ -26,8 +26,6 @@ from .render import REACH, Subject, prepare, render
 from .search import TRIALS, aim, search
 from .shape import NO_CORRECTION, Correction
 
-SMALLEST_IOD = 12.0
-"""Below this many pixels between the eyes landmarks are guesses."""
 WIDEST_YAW = 38.0
 """Beyond this many degrees of head turn the far half of the face is not seen well enough."""
 STEEPEST_PITCH = 35.0
@@ -53,23 +51,21 @@ class AppearanceMethod:
     Args:
         trials: renderings that the search may spend on one face; 1 is a single shot.
         model: a trained model; the built-in one when omitted.
-        recogniser: guides the search; dlib when omitted.
     """
 
     name = "appearance"
 
-    def __init__(self, trials: int = TRIALS, model: AppearanceModel | None = None, recogniser: Recogniser | None = None) -> None:
+    def __init__(self, trials: int = TRIALS, model: AppearanceModel | None = None) -> None:
         self.trials = trials
         self.model = model or _builtin_model()
-        self.recogniser = recogniser or default_recogniser()
+        # The model's response was learned from this one.
+        self.recogniser = default_recogniser()
 
     def refuse(self, face: Face) -> str | None:
-        if not face.landmarks:
-            return "no landmarks were found on it"
+        reason = too_small(face)
+        if reason is not None:
+            return reason
         points = face.points
-        iod = inter_ocular(points)
-        if iod < SMALLEST_IOD:
-            return f"it is too small ({iod:.0f} px between the eyes, at least {SMALLEST_IOD:.0f} are needed)"
         shape = Pose2D.of(points).to_frame(points)
         if is_child(shape):
             return "it has a small child's proportions, and the model was taught by adults"

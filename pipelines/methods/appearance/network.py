@@ -19,12 +19,14 @@ from ....weights.builtin import open_builtin
 from ...errors import WeightsError
 from ...faces.sampling import resize
 from ...geometry.shape_model import ShapeModel
+from ...stored import read_safetensors
 from .frame import REGIONS, SIZE, Frame, Guides
 from .layers import MEASURES, Measures, Splitter
 from .response import Response
 
 FORMAT = "faceveil.appearance/2"
 FILE = "appearance.safetensors"
+REMEDY = "train one with: faceveil train appearance --images DIR"
 LUMA_SIZE = {"eyes": 256, "nose": 256, "mouth": 256, "base": 192}
 CHROMA_SIZE = 64
 LABELS = ("male", "white", "black", "asian", "latino")
@@ -242,7 +244,7 @@ def load_model(path: Path | None = None) -> AppearanceModel:
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
     """
-    tensors, metadata = open_builtin(FILE) if path is None else _read(path)
+    tensors, metadata = open_builtin(FILE) if path is None else read_safetensors(path, "appearance model", REMEDY)
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path or FILE} is not an appearance model of format {FORMAT}; train one with: faceveil train appearance")
     try:
@@ -270,15 +272,3 @@ def _region(name: str, tensors: dict[str, Tensor]) -> RegionBasis:
         mean=part["mean"], even=basis[:, sign > 0].contiguous(), odd=basis[:, sign < 0].contiguous(), sign=sign.numpy(),
         regress=part["regress"].numpy(), residual=(part["residual"] * part["residual_scale"][:, None]).numpy(),
     )
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise WeightsError(f"appearance model {path.name} is not there; train one with: faceveil train appearance --images DIR")
-    try:
-        with safe_open(str(path), "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path.name} is not a whole safetensors file ({error}); train or fetch it again") from None

@@ -10,13 +10,14 @@ import torch
 
 from ...errors import InputError
 from ...images import write_whole
+from ...stored import read_safetensors
 from .frame import REGIONS
 from .network import TRAITS, AppearanceModel
 from .render import Look, Subject
 
 FORMAT = "faceveil.persona/1"
-SPREAD, LIMIT = 1.3, 1.7
-"""A random ``z`` is SPREAD times normal; none is larger than LIMIT: beyond 2 faces fall apart."""
+LIMIT = 1.7
+"""No ``z`` is larger: beyond 2 faces fall apart."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,17 @@ class Persona:
     seed: int
 
 
+def attributes_of(subject: Subject, traits: np.ndarray) -> np.ndarray:
+    """A photo's attributes ``(A + 1,)`` with the traits ``(11,)`` of a person."""
+    attributes = subject.attributes.copy()
+    attributes[TRAITS] = traits
+    return attributes
+
+
 def look_of(model: AppearanceModel, persona: Persona, subject: Subject) -> Look:
     """What a persona looks like with this photo's light, head turn and mouth: ``v = W a + E z``."""
     textures, shapes = {}, {}
-    attributes = subject.attributes.copy()
-    attributes[TRAITS] = persona.traits
+    attributes = attributes_of(subject, persona.traits)
     for name in REGIONS:
         joint = model.expected(name, attributes) + model.person(name, persona.codes[name])
         k = model.regions[name].components
@@ -46,10 +53,10 @@ def look_of(model: AppearanceModel, persona: Persona, subject: Subject) -> Look:
     return Look(textures, shapes)
 
 
-def random_codes(model: AppearanceModel, name: str, generator: torch.Generator) -> np.ndarray:
-    """Random residual codes of one region, ``(Z,)``."""
+def random_codes(model: AppearanceModel, name: str, count: int, spread: float, generator: torch.Generator) -> np.ndarray:
+    """Random residual codes of one region, ``(count, Z)``, normal with a standard deviation of ``spread``."""
     size = model.regions[name].residual.shape[1]
-    return (torch.randn(size, generator=generator) * SPREAD).clamp(-LIMIT, LIMIT).numpy()
+    return (torch.randn(count, size, generator=generator) * spread).clamp(-LIMIT, LIMIT).numpy()
 
 
 def save_persona(path: Path, persona: Persona) -> None:
@@ -71,16 +78,8 @@ def load_persona(path: Path, model: AppearanceModel) -> Persona:
     Raises:
         InputError: the file is missing, damaged, of another kind, or does not fit the model.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"identity file {path.name} does not exist; check its name and folder")
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key).float().numpy() for key in file.keys()}  # not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"identity file {path.name} is not a whole safetensors file ({error}); save it again") from None
+    stored, metadata = read_safetensors(path, "identity file", "check its name and folder, or save it again", InputError)
+    tensors = {key: value.float().numpy() for key, value in stored.items()}
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path.name} is not an identity of format {FORMAT}; save one with --save-identity")
     expected = {n: (r.residual.shape[1],) for n, r in model.regions.items()} | {"traits": TRAITS.shape}

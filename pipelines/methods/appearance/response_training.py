@@ -18,8 +18,8 @@ from .response import Response
 from .search import TRIAL_IOD
 from .shape import region_moves
 
-LOOKS = 4
-"""Random people shown on each face."""
+LOOKS, SPREAD = 4, 1.3
+"""Random people shown on each face, and how far their codes spread: wider than those of a search, so that it stays inside."""
 RIDGE = 1000.0
 
 
@@ -50,7 +50,7 @@ def ask(model: AppearanceModel, faces: Sequence[tuple[Tensor, np.ndarray, np.nda
     for pixels, points, embedding in faces:
         subject: Subject = prepare(model, pixels, points, embedding).scaled(TRIAL_IOD)
         for _ in range(LOOKS):
-            codes = {n: random_codes(model, n, generator) for n in REGIONS}
+            codes = {n: random_codes(model, n, 1, SPREAD, generator)[0] for n in REGIONS}
             look = look_of(model, Persona(codes, subject.attributes[TRAITS], 0), subject)
             window, _, shown = render(model, subject, look, 1.0)
             for name in REGIONS:

@@ -20,7 +20,7 @@ from ...identity.lds import builtin_sampler
 from ...identity.recognise import Recogniser
 from .frame import REGIONS
 from .network import LABELS, TRAITS, AppearanceModel
-from .persona import LIMIT, Persona, look_of
+from .persona import LIMIT, Persona, attributes_of, look_of, random_codes
 from .render import Subject, render
 from .shape import region_moves
 
@@ -47,13 +47,16 @@ _STEP = 0.5
 
 @dataclass(frozen=True)
 class Found:
-    """A persona with the recogniser's distance to the original in each photo, and to the target, measured on trial renderings."""
+    """A persona, and what the recogniser makes of it.
+
+    Attributes:
+        missed: distance to the target in each photo, on trial renderings; empty where nothing was rendered.
+        worth: far from the original in the worst photo, and one person in all of them.
+    """
 
     persona: Persona
-    distances: tuple[float, ...]
-    missed: tuple[float, ...]
-    trials: int
-    worth: float
+    missed: tuple[float, ...] = ()
+    worth: float = 0.0
 
 
 def search(model: AppearanceModel, subjects: list[Subject], seed: int, recogniser: Recogniser, trials: int = TRIALS) -> Found:
@@ -71,7 +74,7 @@ def search(model: AppearanceModel, subjects: list[Subject], seed: int, recognise
     count = min(STRANGERS, trials)
     starts = [solver.stranger(generator) for _ in range(count)]
     if trials == 1:
-        return Found(solver.persona(here + REACH * directions[0], starts[0]), (), (), 0, 0.0)
+        return Found(solver.persona(here + REACH * directions[0], starts[0]))
     found = [solver.approach(here + REACH * d, max(1, trials // count), z) for d, z in zip(directions, starts, strict=False)]
     return max((f for tried in found for f in tried), key=lambda f: f.worth)
 
@@ -91,7 +94,7 @@ def aim(model: AppearanceModel, subjects: list[Subject], wanted: Identity, recog
 
 def _strangers(model: AppearanceModel, here: np.ndarray, seed: int) -> list[np.ndarray]:
     """Unit directions ``(D,)`` from an embedding towards drawn people who are least alike, without sex look and group."""
-    people = builtin_sampler("dlib").sample(DRAWN, seed % 2**63).vectors * LENGTH
+    people = builtin_sampler("dlib").sample(DRAWN, seed).vectors * LENGTH
     # What the labels are read from: moving across it leaves them as they are.
     across, _ = np.linalg.qr(model.attributes.labels[: len(here), : len(LABELS)])
     ways = people - here
@@ -104,6 +107,8 @@ class _Solver:
     """Codes for targets, for one person in one or more photos."""
 
     def __init__(self, model: AppearanceModel, subjects: list[Subject], recogniser: Recogniser, seed: int, ridge: float) -> None:
+        from scipy.linalg import cho_factor
+
         self._model, self._recogniser, self._seed = model, recogniser, seed
         self._subjects = subjects
         self._originals = [s.embedding for s in subjects]
@@ -111,8 +116,6 @@ class _Solver:
         systems = [_linearise(model, subject, self._traits) for subject in subjects]
         self._jacobian = np.concatenate([jacobian for jacobian, _ in systems])
         self._starts = np.stack([start for _, start in systems])
-        from scipy.linalg import cho_factor
-
         self._factor = cho_factor(self._jacobian.T @ self._jacobian + ridge * len(subjects) * np.eye(self._jacobian.shape[1]))
         self._small = [subject.scaled(TRIAL_IOD) for subject in subjects]
         self._places = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
@@ -126,14 +129,11 @@ class _Solver:
         """Random codes ``(Z,)`` whose texture and shape lie far from the original in all photos."""
         chosen = []
         for name in REGIONS:
-            region = self._model.regions[name]
-            z = (torch.randn(DRAWS, region.residual.shape[1], generator=generator) * SPREAD).clamp(-LIMIT, LIMIT).numpy()
+            k, z = self._model.regions[name].components, random_codes(self._model, name, DRAWS, SPREAD, generator)
             far = np.zeros(DRAWS)
             for subject in self._subjects:
-                attributes = subject.attributes.copy()
-                attributes[TRAITS] = self._traits
-                joint = self._model.expected(name, attributes) + self._model.person(name, z)
-                for part in (joint[:, : region.components] - subject.codes[name], joint[:, region.components :] - subject.fit.coefficients):
+                joint = self._model.expected(name, attributes_of(subject, self._traits)) + self._model.person(name, z)
+                for part in (joint[:, :k] - subject.codes[name], joint[:, k:] - subject.fit.coefficients):
                     length = np.linalg.norm(part, axis=1)
                     far += length / (length.std() + 1e-9)
             chosen.append(z[int(far.argmax())])
@@ -151,30 +151,28 @@ class _Solver:
         """Render, see what was missed, and aim beyond."""
         targets = np.stack([target] * len(self._small))
         found = []
-        for number in range(rounds):
+        for _ in range(rounds):
             persona = self.persona(targets, start)
             shown = np.stack([self._show(persona, subject) for subject in self._small])
             targets = targets + CATCH_UP * (target - shown)
-            found.append(self._judge(persona, shown, target, number + 1))
+            found.append(self._judge(persona, shown, target))
         return found
 
     def _show(self, persona: Persona, subject: Subject) -> np.ndarray:
         window, _, points = render(self._model, subject, look_of(self._model, persona, subject), 1.0)
         return self._recogniser.embed(window, points)
 
-    def _judge(self, persona: Persona, shown: np.ndarray, target: np.ndarray, trials: int) -> Found:
-        """Worth: far from the original in the worst photo, and one person in all of them."""
+    def _judge(self, persona: Persona, shown: np.ndarray, target: np.ndarray) -> Found:
         distance = self._recogniser.distance
-        own = tuple(distance(s, o) for s, o in zip(shown, self._originals, strict=True))
+        own = [distance(s, o) for s, o in zip(shown, self._originals, strict=True)]
         apart = [distance(a, b) for a, b in combinations(shown, 2)]
         worth = min(own) - ONENESS * (float(np.mean(apart)) if apart else 0.0)
-        return Found(persona, own, tuple(distance(s, target) for s in shown), trials, worth)
+        return Found(persona, tuple(distance(s, target) for s in shown), worth)
 
 
 def _linearise(model: AppearanceModel, subject: Subject, traits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Embedding as ``jacobian z + start``, ``(D, Z)`` and ``(D,)``, for the codes of all regions in a row."""
-    attributes = subject.attributes.copy()
-    attributes[TRAITS] = traits
+    attributes = attributes_of(subject, traits)
     start = subject.embedding + model.response.base(subject.embedding)
     columns = []
     for name in REGIONS:

@@ -13,7 +13,8 @@ from ...faces.align import ARCFACE_TEMPLATE, crop, five_points, similarity
 from ...faces.blend import paste
 from ...faces.detect import detect_faces
 from ...faces.masks import ellipse_mask
-from ...identity.arcface import DIMENSIONS, ArcFace, open_onnx
+from ...identity.arcface import DIMENSIONS, ArcFace
+from ...stored import open_onnx
 
 SIDE = 128
 _TEMPLATE = ARCFACE_TEMPLATE + [8.0, 0.0]
@@ -24,7 +25,7 @@ class InSwapper:
     """The swapper: inputs ``target (1, 3, 128, 128)`` in [0, 1] and ``source (1, 512)``, output ``(1, 3, 128, 128)``."""
 
     def __init__(self, path: Path) -> None:
-        self._session = open_onnx(path)
+        self._session = open_onnx(path, "face swapper")
         shapes = [list(i.shape) for i in self._session.get_inputs()]
         if shapes != [[1, 3, SIDE, SIDE], [1, DIMENSIONS]]:
             raise WeightsError(f"{path.name} is not inswapper_128 (inputs {shapes})")

@@ -13,17 +13,16 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...faces.align import apply, crop, ffhq_transform, invert
+from ...faces.align import apply, crop, ffhq_transform, footprint
 from ...faces.blend import paste
 from ...faces.face import Face, inter_ocular
 from ...faces.masks import hull_mask
 from ...identity.identity import Identity
-from ..base import Change, View
+from ..base import Change, View, too_small
 from .pipeline import DEGREE, GUIDANCE, STEPS, ReferenceNetPipeline
 
 SIDE = 512
 """The pipeline was trained on squares of this many pixels."""
-SMALLEST_IOD = 12.0
 GROW, FEATHER = 0.10, 0.07
 """The pasted face reaches this far beyond the landmarks' outline, and fades over this, in inter-ocular distances."""
 
@@ -50,10 +49,7 @@ class ReferenceNetMethod:
         self.pipeline, self.steps, self.guidance = pipeline, steps, guidance
 
     def refuse(self, face: Face) -> str | None:
-        if not face.landmarks:
-            return "no landmarks were found on it"
-        iod = inter_ocular(face.points)
-        return f"it is too small ({iod:.0f} px between the eyes, at least {SMALLEST_IOD:.0f} are needed)" if iod < SMALLEST_IOD else None
+        return too_small(face)
 
     def prepare(self, view: View) -> Prepared:
         transform = ffhq_transform(view.face.points, SIDE)
@@ -70,13 +66,10 @@ class ReferenceNetMethod:
 
     def veil(self, prepared: Prepared, identity: int, strength: float) -> Change:
         points, picture = prepared.view.face.points, prepared.view.picture
-        corners = apply(invert(prepared.transform), np.array([[0.0, 0.0], [SIDE, 0.0], [0.0, SIDE], [SIDE, SIDE]]))
-        height, width = picture.shape[-2:]
-        x0, y0 = np.clip(np.floor(corners.min(0)), 0, [width - 1, height - 1]).astype(int)
-        x1, y1 = np.clip(np.ceil(corners.max(0)), 1, [width, height]).astype(int)
+        x0, y0, x1, y1 = footprint(prepared.transform, SIDE, picture.shape[-2], picture.shape[-1])
         window = picture[..., y0:y1, x0:x1]
         if strength == 0:
-            return Change(window, (int(x0), int(y0)), torch.zeros_like(window[:, :1]), points)
+            return Change(window, (x0, y0), torch.zeros_like(window[:, :1]), points)
         shown = self.pipeline.anonymize(
             prepared.square, DEGREE * strength, self.guidance, self.steps, [torch.Generator().manual_seed(identity)]
         ).cpu()
@@ -87,4 +80,4 @@ class ReferenceNetMethod:
         here = prepared.transform @ shift
         pasted = paste(window, shown, here, mask)
         changed = (pasted != window).any(1, keepdim=True).float()
-        return Change(pasted, (int(x0), int(y0)), changed, points)
+        return Change(pasted, (x0, y0), changed, points)
