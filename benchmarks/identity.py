@@ -20,7 +20,7 @@ import numpy as np
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import LEVELS, IdentitySampler, builtin_sampler
 from faceveil.pipelines.identity.pseudonym import Key, Ledger
-from faceveil.pipelines.jobs.vectors import folder_vectors
+from faceveil.pipelines.jobs.samplers import folder_vectors
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 EDGES = np.arange(0.0, 0.85, 0.05)

@@ -12,7 +12,10 @@ from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.select import Selection
 from faceveil.pipelines.geometry.morphable import render_model
 from faceveil.pipelines.geometry.shape_model import ShapeFit
+from faceveil.pipelines.identity.identity import Identity
+from faceveil.pipelines.identity.lds import builtin_sampler
 from faceveil.pipelines.images import picture_from, write_whole
+from faceveil.pipelines.jobs.people import identity_in
 from faceveil.pipelines.jobs.photo import Settings, anonymize_batch
 from faceveil.pipelines.methods.appearance.network import load_model
 from faceveil.pipelines.methods.appearance.surface import built_in_morphable_model
@@ -41,6 +44,17 @@ def main() -> None:
     stacked.paste(_image(kept).resize((560, 256)), (0, 256))
     _write(stacked, ROOT / "workflows" / "veil-a-group-keep-one-person.jpg")
     _write(_strip([("", _tile(portrait, head)), ("", _tile(solid, head))]), ROOT / "workflows" / "redact-faces.jpg")
+    sampler, own = builtin_sampler("dlib"), identity_in(portrait)
+    drawn = Identity(sampler.away_from(own.vector, 7).vectors, "dlib")
+    _write(_strip([("", _tile(portrait, head)), ("", _tile(_shown(portrait, drawn), head))]), ROOT / "workflows" / "sample-a-new-identity.jpg")
+    pseudonym = Identity(sampler.sample(1, 11).vectors, "dlib")
+    second = portrait[..., :400, 30:430]
+    tiles = [("", _tile(_shown(portrait, pseudonym), head)), ("", _image(_shown(second, pseudonym)).resize((SIDE, SIDE)))]
+    _write(_strip(tiles), ROOT / "workflows" / "same-pseudonym-in-two-photos.jpg")
+
+
+def _shown(pixels: torch.Tensor, identity: Identity) -> torch.Tensor:
+    return anonymize_batch(pixels, Settings(), identity=identity).pixels
 
 
 def _image(pixels: torch.Tensor) -> Image.Image:

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from faceveil.pipelines.methods.referencenet.attention import States, _attend, _heads, reading, sites
+from faceveil.pipelines.methods.referencenet.attention import States, attend, reading, sites, split_heads
 from faceveil.pipelines.methods.referencenet.files import SD21_UNET
 from torch import Tensor
 
@@ -34,8 +34,8 @@ class Naive:
 
     def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         tokens = torch.cat([hidden_states, self._references], 1)
-        query, key, value = (_heads(p(tokens), attention) for p in (attention.to_q, attention.to_k, attention.to_v))
-        return _attend(attention, query, key, value).chunk(3, 1)[0]
+        query, key, value = (split_heads(p(tokens), attention) for p in (attention.to_q, attention.to_k, attention.to_v))
+        return attend(attention, query, key, value).chunk(3, 1)[0]
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from faceveil.pipelines.methods.referencenet.files import open_pipeline
 from faceveil.pipelines.methods.referencenet.network import SCHEDULER
-from faceveil.pipelines.methods.referencenet.pipeline import Encoded, ReferenceNetPipeline, draws_for
+from faceveil.pipelines.methods.referencenet.pipeline import Draws, Encoded, ReferenceNetPipeline
 from torch import Tensor
 
 FIXTURE = Path(__file__).resolve().parents[1] / "tests" / "methods" / "referencenet" / "fixture"
@@ -105,7 +105,7 @@ def from_recorded(pipeline: ReferenceNetPipeline, case: dict[str, Any], recorded
         )
     conditions = pipeline.condition(encoded, max(case["degree"], 0.0), case["guidance"])
     with _step_noise(recorded.get("variance_noise")):
-        return pipeline.denoise(conditions, encoded, case["guidance"], case["steps"], draws_for(batch, [], False), recorded["init_latents"])
+        return pipeline.denoise(conditions, encoded, case["guidance"], case["steps"], Draws.of(batch, [], False), recorded["init_latents"])
 
 
 def from_pictures(folder: Path, pipeline: ReferenceNetPipeline, case: dict[str, Any]) -> Tensor:
@@ -113,7 +113,7 @@ def from_pictures(folder: Path, pipeline: ReferenceNetPipeline, case: dict[str, 
     generator = torch.manual_seed(case["global_seed"])
     if case.get("rng", "split") == "split":
         generator = torch.Generator().manual_seed(case["generator_seed"])
-    draws = draws_for(1, [generator], reference_rng=True)
+    draws = Draws.of(1, [generator], reference_rng=True)
     size = (case["height"], case["width"])
     driving = load(folder / case["driving"], size)
     source = driving if case["degree"] > 0 else load(folder / case["source"], size)

@@ -73,11 +73,11 @@ class SampleIdentity(io.ComfyNode):
 
         sampler = builtin_sampler("dlib")
         if original is None:
-            drawn = sampler.sample(1, seed % 2**60)
+            drawn = sampler.sample(1, seed)
         elif level == LEVELS:
-            drawn = sampler.away_from(_vector(original).vector, seed % 2**48, most_alike)
+            drawn = sampler.away_from(_vector(original).vector, seed, most_alike)
         else:
-            drawn = sampler.level(_vector(original).vector, level, seed % 2**60, candidates)
+            drawn = sampler.level(_vector(original).vector, level, seed, candidates)
         return io.NodeOutput(Identity(drawn.vectors[:1], sampler.space), float(drawn.cosines[0]) if original is not None else 0.0)
 
 

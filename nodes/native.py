@@ -26,8 +26,8 @@ from torch import Tensor
 
 from ..pipelines.errors import WeightsError
 
-States = tuple[Tensor, ...]
-"""One tensor ``(B, N, C)`` a block that has attention, in the order of execution."""
+States = dict[int, Tensor]
+"""One tensor ``(B, N, C)`` a block that has attention, numbered in the order of execution."""
 COND = "faceveil_states"
 _unconditional: WeakKeyDictionary[Any, dict[tuple[Any, ...], States]] = WeakKeyDictionary()
 
@@ -119,7 +119,8 @@ def record(model: Any, latents: Tensor, embedding: Tensor) -> States:
     network, device = model.model.diffusion_model, model.load_device
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
     block_of = blocks(model.model.model_config.unet_config)
-    last, states = max(block_of.values()), {}
+    last = max(block_of.values())
+    states: States = {}
 
     def note(tokens: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         block = block_of[tuple(options["block"])]
@@ -133,7 +134,7 @@ def record(model: Any, latents: Tensor, embedding: Tensor) -> States:
     with torch.inference_mode(), suppress(_Recorded):
         network(scaled, timesteps=torch.zeros(len(latents), device=device), context=embedding.to(device, dtype),
                 transformer_options={"patches": {"attn1_patch": [note]}})
-    return tuple(states[i] for i in range(last + 1))
+    return states
 
 
 def record_nothing(model: Any, latents: Tensor, embedding: Tensor) -> States:
@@ -147,7 +148,7 @@ def record_nothing(model: Any, latents: Tensor, embedding: Tensor) -> States:
 
 def conditioning(context: Tensor, source: States, driving: States) -> list[Any]:
     """CONDITIONING of a batch: cross-attention tokens ``(B, 2, D)`` and the states of both references."""
-    states = [torch.cat([s.expand(len(d), -1, -1), d], 1) for s, d in zip(source, driving, strict=True)]
+    states = [torch.cat([source[i].expand(len(driving[i]), -1, -1), driving[i]], 1) for i in sorted(driving)]
     return [[context, {"model_conds": {COND: comfy.conds.CONDList(states)}}]]
 
 

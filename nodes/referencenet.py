@@ -14,11 +14,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..pipelines.errors import InputError, WeightsError
+from ..pipelines.methods.referencenet.pipeline import DEGREE
 from .sockets import ROOT, ReferenceNetSocket, ReferenceSocket
 
 CATEGORY = f"{ROOT}/ReferenceNet"
-RECOMMENDED = 1.25
-"""The degree d that strength 1 stands for."""
 FOLDERS = ("faceveil", "diffusion_models")
 
 
@@ -39,21 +38,22 @@ class Reference:
     source_latents: Tensor
     source_embedding: Tensor
     driving_embedding: Tensor
-    driving: tuple[Tensor, ...]
-    unconditional: tuple[Tensor, ...]
+    driving: dict[int, Tensor]
+    unconditional: dict[int, Tensor]
     swap: bool
     degree: float = 0.0
-    source: tuple[Tensor, ...] = ()
+    source: dict[int, Tensor] | None = None
 
     def at(self, degree: float) -> Reference:
         """The same pictures at a degree: Eq. 1, one pass of the source net's conditional row, Eq. 2."""
+        from ..pipelines.methods.referencenet.network import mix, weaken
         from .native import record
 
         if degree == 1:
             return replace(self, degree=degree, source=self.unconditional)
-        states = record(self.nets[0], self.source_latents, (1 - degree) * self.source_embedding)
+        states = record(self.nets[0], self.source_latents, weaken(self.source_embedding, degree))
         if degree > 0:
-            states = tuple((1 - degree) * s + degree * u for s, u in zip(states, self.unconditional, strict=True))
+            states = mix(states, self.unconditional, degree)
         return replace(self, degree=degree, source=states)
 
 
@@ -174,7 +174,7 @@ class AnonymizationLevel(io.ComfyNode):
     def execute(cls, reference: Reference, level: float, unit: str) -> io.NodeOutput:
         if level < 0:
             raise InputError(f"the level must be 0 or more, got {level:g}; a negative one would bring the person out more")
-        return io.NodeOutput(reference.at(level * RECOMMENDED if unit == "strength" else level))
+        return io.NodeOutput(reference.at(level * DEGREE if unit == "strength" else level))
 
 
 class ApplyReferenceNet(io.ComfyNode):
@@ -196,11 +196,12 @@ class ApplyReferenceNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, reference: Reference) -> io.NodeOutput:
+        from ..pipelines.methods.referencenet.network import weaken
         from .native import conditioning, reader
 
-        if not reference.source:
-            reference = reference.at(0.0 if reference.swap else RECOMMENDED)
-        embedding, driving = (1 - reference.degree) * reference.source_embedding, reference.driving_embedding
+        if reference.source is None:
+            reference = reference.at(0.0 if reference.swap else DEGREE)
+        embedding, driving = weaken(reference.source_embedding, reference.degree), reference.driving_embedding
         positive = conditioning(torch.cat([embedding, driving], 1), reference.source, reference.driving)
         negative = conditioning(torch.cat([torch.zeros_like(embedding), driving], 1), reference.unconditional, reference.driving)
         return io.NodeOutput(reader(model), positive, negative)

@@ -134,6 +134,8 @@ def _anonymize(options: argparse.Namespace) -> int:
         raise InputError(f"the preview {options.preview.name} must end in .png")
     if options.plan and len(tasks) > 1:
         raise InputError(f"a plan belongs to one picture, but {len(tasks)} are given")
+    if options.identity and settings.method != "appearance":
+        raise InputError(f"--identity belongs to the method appearance; {settings.method} shows none")
     runner = _Runner(options, settings)
     return runner.run(tasks)
 
@@ -351,18 +353,12 @@ def _train_appearance(options: argparse.Namespace) -> int:
 
 
 def _train_lds(options: argparse.Namespace) -> int:
-    from .identity.lds_training import Recipe, save_sampler, train_sampler
-    from .jobs.vectors import folder_vectors
+    from .jobs.samplers import train_on_folder
 
-    shape = options.space == "appearance-shape"
     output = options.output or Path(f"lds_{options.space}.safetensors")
-    recipe = Recipe(steps=options.steps, seed=options.seed, norm="l1" if shape else "l2", width=192 if shape else 384)
     with _progress() as progress:
-        learned, held = folder_vectors(options.images, options.space, options.workers, progress)
-        # A stopped training goes on from here.
-        sampler = train_sampler(learned, options.space, not shape, recipe, output.with_suffix(".state"), progress=progress)
-        save_sampler(output, sampler)
-    _say(f"{output}: learned from {len(learned)} faces, {len(held)} held out")
+        _, count = train_on_folder(options.images, options.space, output, options.steps, options.seed, options.workers, progress)
+    _say(f"{output}: learned from {count} faces")
     return OK
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..images import write_whole
+from ..stored import read_safetensors
 
 FORMAT = "faceveil.identity/1"
 
@@ -96,18 +97,10 @@ def load_identity(path: Path, space: str | None = None) -> Identity:
     Raises:
         InputError: the file is missing, damaged, of another kind or space, or holds values that are not finite.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"identity file {path.name} does not exist; check its name and folder")
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            vectors = file.get_tensor("vectors").double().numpy() if "vectors" in file.keys() else None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"identity file {path.name} is not a whole safetensors file ({error}); save it again") from None
-    if metadata.get("format") != FORMAT or vectors is None:
+    tensors, metadata = read_safetensors(path, "identity file", "check its name and folder, or save it again", InputError)
+    if metadata.get("format") != FORMAT or "vectors" not in tensors:
         raise InputError(f"{path.name} is not an identity of format {FORMAT}; save one with Save Identity")
+    vectors = tensors["vectors"].double().numpy()
     if vectors.ndim != 2 or vectors.size == 0:
         raise InputError(f"identity file {path.name} holds vectors of shape {vectors.shape}, not (N, D); save it again")
     if space is not None and metadata.get("space") != space:

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from ...weights.builtin import open_builtin
 from ..errors import InputError, WeightsError
+from ..stored import read_safetensors
 
 FORMAT = "faceveil.lds/1"
-TIMES, STEPS, ETA = 1000, 50, 0.0
+REMEDY = "train one with: faceveil train lds --images DIR"
+TIMES, STEPS = 1000, 50
 BETAS = (1e-4, 0.02)
 LEVELS, CANDIDATES = 10, 64
 SLACK = 0.05
@@ -99,8 +101,7 @@ class IdentitySampler:
 
     def sample(self, count: int, seed: int) -> Sampled:
         """Draw ``count`` people."""
-        noise = torch.randn(count, len(self.mean), generator=torch.Generator().manual_seed(seed))
-        return Sampled(self._restore(self._denoise(noise, TIMES - 1)), np.full(count, np.nan), count, 0)
+        return Sampled(self._draw(count, torch.Generator().manual_seed(seed)), np.full(count, np.nan), count, 0)
 
     def away_from(self, original: np.ndarray, seed: int, most: float = 0.28, count: int = 1, tries: int = 20) -> Sampled:
         """Draw people whose cosine to ``original`` ``(D,)`` is at most ``most`` (the paper's posterior filter).
@@ -109,8 +110,9 @@ class IdentitySampler:
             InputError: after ``tries`` rounds of 64 there are too few.
         """
         kept, cosines, drawn, rejected = [], [], 0, 0
-        for turn in range(tries):
-            found = self.sample(CANDIDATES, seed * tries + turn).vectors
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(tries):
+            found = self._draw(CANDIDATES, generator)
             near = self.cosine(found, original)[:, 0]
             drawn, rejected = drawn + len(found), rejected + int((near > most).sum())
             kept += [v for v, c in zip(found, near, strict=True) if c <= most]
@@ -140,6 +142,10 @@ class IdentitySampler:
         allowed = near <= wanted + SLACK
         best = int(np.where(allowed, np.abs(near - wanted), np.inf).argmin()) if allowed.any() else int(near.argmin())
         return Sampled(found[best : best + 1], near[best : best + 1], candidates, int((~allowed).sum()))
+
+    def _draw(self, count: int, generator: torch.Generator) -> np.ndarray:
+        """People ``(count, D)`` from pure noise."""
+        return self._restore(self._denoise(torch.randn(count, len(self.mean), generator=generator), TIMES - 1))
 
     def _denoise(self, x: Tensor, start: int) -> Tensor:
         """Deterministic DDIM (eta 0) from time ``start`` to 0."""
@@ -183,15 +189,8 @@ def load_sampler(path: Path) -> IdentitySampler:
     Raises:
         WeightsError: the file is missing, damaged, of another kind, or holds values that are not finite.
     """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise WeightsError(f"identity sampler {path.name} is not there; train one with: faceveil train lds --images DIR")
-    try:
-        with safe_open(str(path), "pt") as file:
-            return _build({key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}, path.name)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path.name} is not a whole safetensors file ({error}); train or fetch it again") from None
+    tensors, metadata = read_safetensors(path, "identity sampler", REMEDY)
+    return _build(tensors, metadata, path.name)
 
 
 @lru_cache(maxsize=4)
@@ -205,13 +204,13 @@ def builtin_sampler(space: str) -> IdentitySampler:
     try:
         tensors, metadata = open_builtin(name)
     except FileNotFoundError:
-        raise WeightsError(f"no identity sampler for {space} comes with the package; train one with: faceveil train lds --images DIR") from None
+        raise WeightsError(f"no identity sampler for {space} comes with the package; {REMEDY}") from None
     return _build(tensors, metadata, name)
 
 
 def _build(tensors: dict[str, Tensor], metadata: dict[str, Any], name: str) -> IdentitySampler:
     if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{name} is not an identity sampler of format {FORMAT}; train one with: faceveil train lds --images DIR")
+        raise WeightsError(f"{name} is not an identity sampler of format {FORMAT}; {REMEDY}")
     if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
         raise WeightsError(f"{name} holds values that are not finite; train or fetch it again")
     try:

@@ -36,6 +36,10 @@ class Recipe:
     decay: float = 1e-2
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"at least 1 training step is needed, got {self.steps}")
+
 
 def train_sampler(
     vectors: np.ndarray, space: str, unit: bool, recipe: Recipe, state: Path | None = None, stop_after: int | None = None, progress: Progress = silent

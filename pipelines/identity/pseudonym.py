@@ -44,13 +44,6 @@ class Key:
     def new(cls) -> Key:
         return cls(secrets.token_bytes(KEY_BYTES))
 
-    @classmethod
-    def of_phrase(cls, phrase: str) -> Key:
-        """From words that only the user knows (scrypt)."""
-        if len(phrase) < 8:
-            raise InputError("a key phrase needs at least 8 characters")
-        return cls(hashlib.scrypt(phrase.encode(), salt=b"faceveil pseudonyms", n=2**14, r=8, p=1, dklen=KEY_BYTES))
-
     def digest(self, *parts: bytes) -> bytes:
         return hmac.new(self.secret, b"\0".join(parts), hashlib.sha256).digest()
 

@@ -20,11 +20,10 @@ def own(run, image):
 def test_a_sampled_identity_is_shown(run, image, own) -> None:
     drawn, cosine = run("SampleIdentity", original=own, seed=3)
     assert cosine <= 0.28
-    out, _, _, _, report = run("VeilFaces", image=image, identity=drawn, unsafe_face="pass")
+    out, *_ = run("VeilFaces", image=image, identity=drawn, unsafe_face="pass")
     shown = run("EmbedFaces", image=out)[0]
     before, after = (float(np.linalg.norm(i.vector - drawn.vector)) for i in (own, shown))
     assert after < before
-    assert '"replaced"' in report or '"passed"' in report
 
 
 def test_levels_blends_and_noise(run, own) -> None:

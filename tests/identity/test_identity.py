@@ -48,7 +48,7 @@ def bad_files(path):
 @pytest.mark.parametrize(("name", "message"), [
     ("cut", "not a whole safetensors"), ("empty", "not a whole safetensors"), ("pickle", "not a whole safetensors"), ("nan", "no identity"),
     ("zero", "no identity"), ("flat", r"shape \(4,\)"), ("lacking", "not an identity of format"), ("foreign", "not an identity of format"),
-    ("gone", "does not exist"),
+    ("gone", "is not there"),
 ])
 def test_bad_files_are_refused_with_one_sentence(tmp_path, name, message) -> None:
     bad_files(tmp_path)

@@ -141,7 +141,7 @@ def test_identity_file_round_trips(tmp_path, model, identity, prepared) -> None:
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
-    (lambda p: p.unlink(), "does not exist"),
+    (lambda p: p.unlink(), "is not there"),
     (lambda p: p.write_bytes(p.read_bytes()[:100]), "not a whole safetensors file"),
     (lambda p: p.write_bytes(b"\x80\x04K\x01."), "not a whole safetensors file"),
     (lambda p: _rewrite(p, lambda t, m: (t, {})), "not an identity of format"),

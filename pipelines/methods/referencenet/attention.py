@@ -76,8 +76,8 @@ class WriteState:
             self._states[self._key] = hidden_states
         if self._last:
             raise LastStateRecorded
-        query, key, value = (_heads(p(hidden_states), attention) for p in (attention.to_q, attention.to_k, attention.to_v))
-        return _attend(attention, query, key, value)
+        query, key, value = (split_heads(p(hidden_states), attention) for p in (attention.to_q, attention.to_k, attention.to_v))
+        return attend(attention, query, key, value)
 
 
 @dataclass
@@ -115,8 +115,8 @@ class ReadStates:
         self._keys, self._values = keys, values
 
     def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        query, key, value = (_heads(p(hidden_states), attention) for p in (attention.to_q, attention.to_k, attention.to_v))
-        return _attend(attention, query, self._keys.behind(key), self._values.behind(value))
+        query, key, value = (split_heads(p(hidden_states), attention) for p in (attention.to_q, attention.to_k, attention.to_v))
+        return attend(attention, query, self._keys.behind(key), self._values.behind(value))
 
 
 class ReadStatesOnce:
@@ -132,7 +132,9 @@ class ReadStatesOnce:
 
     def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         seen = torch.cat([hidden_states, *self._references[self._key]], 1)
-        return _attend(attention, _heads(attention.to_q(hidden_states), attention), *(_heads(p(seen), attention) for p in (attention.to_k, attention.to_v)))
+        query = split_heads(attention.to_q(hidden_states), attention)
+        key, value = (split_heads(p(seen), attention) for p in (attention.to_k, attention.to_v))
+        return attend(attention, query, key, value)
 
 
 def write_states(unet: Any, states: States, stop: bool = True) -> None:
@@ -158,7 +160,7 @@ def reading(unet: Any, source: tuple[States, ...], driving: States) -> Iterator[
     for site in sites(unet):
         attention = unet.get_submodule(site.module)
         keys, values = (
-            Streams(tuple(_heads(p(rows[site.key]), attention) for rows in source), _heads(p(driving[site.key]), attention))
+            Streams(tuple(split_heads(p(rows[site.key]), attention) for rows in source), split_heads(p(driving[site.key]), attention))
             for p in (attention.to_k, attention.to_v)
         )
         processors[site.name] = ReadStates(keys, values)
@@ -179,10 +181,12 @@ def read_in_training(unet: Any) -> dict[Key, tuple[Tensor, Tensor]]:
     return references
 
 
-def _heads(tokens: Tensor, attention: Any) -> Tensor:
+def split_heads(tokens: Tensor, attention: Any) -> Tensor:
+    """``(B, N, C)`` to ``(B, heads, N, C / heads)``."""
     return tokens.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
 
 
-def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention over split heads, and the output projection: ``(B, N, C)``."""
     shown = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     return attention.to_out[1](attention.to_out[0](shown.transpose(1, 2).flatten(2)))

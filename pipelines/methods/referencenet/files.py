@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ....weights.catalogue import card
 from ...errors import WeightsError
+from ...stored import read_safetensors
 from .network import LATENT_SCALE, ReferenceNet
 from .pipeline import ReferenceNetPipeline
 
@@ -115,13 +116,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(str(path)))
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path.name} in {path.parent} is not a whole safetensors file ({error}); get a fresh copy") from None
+    return read_safetensors(path, f"{path.parent.name}'s", "get a fresh copy")[0]
 
 
 def _fill(net: Any, tensors: dict[str, Tensor], path: Path) -> None:

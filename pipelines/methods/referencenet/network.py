@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ SCHEDULER: dict[str, Any] = {
 }
 """Stable Diffusion 2.1's noise schedule, under diffusers' names."""
 LATENT_SCALE = 0.18215
+K = TypeVar("K")
 REFERENCE_TIME = 0
 """Both ReferenceNets see clean latents at this time step."""
 
@@ -67,6 +68,6 @@ def weaken(embedding: Tensor, degree: float) -> Tensor:
     return (1 - degree) * embedding
 
 
-def mix(conditional: States, unconditional: States, degree: float) -> States:
+def mix(conditional: dict[K, Tensor], unconditional: dict[K, Tensor], degree: float) -> dict[K, Tensor]:
     """The source states at an anonymization degree (paper, Eq. 2): ``S' = (1 - d) S + d S_unconditional``."""
     return {key: (1 - degree) * state + degree * unconditional[key] for key, state in conditional.items()}

@@ -131,7 +131,7 @@ class ReferenceNetPipeline:
         """
         if not 0 < degree <= MOST_DEGREE:
             raise InputError(f"the anonymization degree must be above 0 and at most {MOST_DEGREE:g}, got {degree:g}; swap() shows another person")
-        draws = _Draws.of(images.shape[0], generators, reference_rng)
+        draws = Draws.of(images.shape[0], generators, reference_rng)
         return self.generate(self.encode(images, images, draws), degree, guidance, steps, draws, latents, progress)
 
     @torch.no_grad()
@@ -142,11 +142,11 @@ class ReferenceNetPipeline:
         """Show the person of ``source`` with pose, expression and background of ``driving``; see ``anonymize``."""
         if source.shape[0] != driving.shape[0]:
             raise InputError(f"{source.shape[0]} source and {driving.shape[0]} driving pictures do not pair up")
-        draws = _Draws.of(driving.shape[0], generators, reference_rng)
+        draws = Draws.of(driving.shape[0], generators, reference_rng)
         return self.generate(self.encode(source, driving, draws), 0.0, guidance, steps, draws, latents, progress)
 
     @torch.no_grad()
-    def encode(self, source: Tensor, driving: Tensor, draws: _Draws) -> Encoded:
+    def encode(self, source: Tensor, driving: Tensor, draws: Draws) -> Encoded:
         """Everything that no degree changes. For anonymization both pictures are the same one, encoded twice by the VAE."""
         same = source is driving
         driving = fit(driving)
@@ -163,7 +163,7 @@ class ReferenceNetPipeline:
 
     @torch.no_grad()
     def generate(
-        self, encoded: Encoded, degree: float, guidance: float, steps: int, draws: _Draws, latents: Tensor | None = None, progress: Progress = silent,
+        self, encoded: Encoded, degree: float, guidance: float, steps: int, draws: Draws, latents: Tensor | None = None, progress: Progress = silent,
     ) -> Tensor:
         """Pictures ``(B, 3, H, W)`` of encoded faces at a degree; 0 swaps."""
         return self.decode(self.denoise(self.condition(encoded, degree, guidance), encoded, guidance, steps, draws, latents, progress))
@@ -191,10 +191,12 @@ class ReferenceNetPipeline:
 
     @torch.no_grad()
     def denoise(
-        self, conditions: Conditions, encoded: Encoded, guidance: float, steps: int, draws: _Draws, latents: Tensor | None = None,
+        self, conditions: Conditions, encoded: Encoded, guidance: float, steps: int, draws: Draws, latents: Tensor | None = None,
         progress: Progress = silent,
     ) -> Tensor:
         """Scaled latents ``(B, 4, h, w)``."""
+        if steps < 1:
+            raise InputError(f"at least 1 denoising step is needed, got {steps}")
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.set_timesteps(steps, device=self.device)
         shape = encoded.source_latents.shape
@@ -224,7 +226,7 @@ class ReferenceNetPipeline:
             pixels = self.vae.decode((latents / LATENT_SCALE).to(self.vae.dtype)).sample
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
-    def _to_latents(self, images: Tensor, draws: _Draws) -> Tensor:
+    def _to_latents(self, images: Tensor, draws: Draws) -> Tensor:
         with self._awake(self.vae):
             distribution = self.vae.encode((images * 2 - 1).to(self.vae.device, self.vae.dtype)).latent_dist
         # Channels-last group norms lose digits on the CPU.
@@ -251,7 +253,7 @@ class ReferenceNetPipeline:
 
 
 @dataclass(frozen=True)
-class _Draws:
+class Draws:
     """Where random numbers come from: the VAE's posterior, the initial noise, the noise of each step.
 
     None stands for torch's global state.
@@ -262,7 +264,7 @@ class _Draws:
     step: list[torch.Generator] | None
 
     @classmethod
-    def of(cls, faces: int, generators: Sequence[torch.Generator], reference_rng: bool) -> _Draws:
+    def of(cls, faces: int, generators: Sequence[torch.Generator], reference_rng: bool) -> Draws:
         if reference_rng:
             if len(generators) != 1:
                 raise InputError(f"reference_rng draws all initial noise from one generator, got {len(generators)}")
@@ -277,9 +279,6 @@ class _Draws:
 
         generator: Any = self.noise if len(self.noise) > 1 else self.noise[0]
         return randn_tensor(shape, generator=generator, device=like.device, dtype=like.dtype)
-
-
-draws_for = _Draws.of
 
 
 def fit(images: Tensor, size: tuple[int, int] | torch.Size | None = None) -> Tensor:

@@ -9,7 +9,6 @@ All random numbers depend on the seed and the step, none on a global state, so a
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import tomllib
 from dataclasses import asdict, dataclass, fields
@@ -24,10 +23,8 @@ from ...progress import Progress, silent
 from .attention import read_in_training, sites
 from .files import DRIVING, SOURCE, UNET, open_image_encoder, open_unet, open_vae
 from .network import LATENT_SCALE, SCHEDULER, ReferenceNet
-from .pipeline import ReferenceNetPipeline, draws_for
+from .pipeline import Draws, ReferenceNetPipeline
 from .triplets import ResumableSampler, TripletDataset, draws, read_triplets
-
-log = logging.getLogger(__name__)
 
 PRECISIONS = ("no", "fp16", "bf16")
 STATES = "states"
@@ -222,7 +219,7 @@ class _Run:
         before = config.phase_one if second else 0
         each = config.batch * config.accumulation * world
         sampler = ResumableSampler(len(data), config.seed + second, (step - before) * each)
-        # Whole steps are drawn and dealt out, so that the number of processes does not change which triplets a step sees.
+        # All processes draw the same order and take turns, so that none sees what another one does.
         loader = iter(torch.utils.data.DataLoader(data, batch_size=config.batch, sampler=sampler, num_workers=config.workers))
         for _ in range(step, end):
             micro = [next(loader) for _ in range(config.accumulation * world)]
@@ -330,7 +327,7 @@ class _Run:
         self.pipeline.source_net.forget()
         try:
             with self.accelerator.autocast():
-                encoder_draws = draws_for(1, [torch.Generator().manual_seed(seed)], False)
+                encoder_draws = Draws.of(1, [torch.Generator().manual_seed(seed)], False)
                 return self.pipeline.generate(self.pipeline.encode(source, driving, encoder_draws), 0.0, 4.0, 25, encoder_draws).cpu()
         finally:
             unet.set_attn_processor(before)

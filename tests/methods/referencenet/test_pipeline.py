@@ -10,7 +10,7 @@ import torch
 from faceveil.pipelines.errors import InputError
 from faceveil.pipelines.methods.referencenet.attention import sites
 from faceveil.pipelines.methods.referencenet.network import mix, weaken
-from faceveil.pipelines.methods.referencenet.pipeline import draws_for, paper_scheduler
+from faceveil.pipelines.methods.referencenet.pipeline import Draws, paper_scheduler
 
 FIXTURE = Path(__file__).parent / "fixture"
 
@@ -97,12 +97,12 @@ def test_a_sweep_of_degrees_encodes_once(pipeline, monkeypatch) -> None:
     vae, clip = count(monkeypatch, pipeline.vae, "encode"), count(monkeypatch, pipeline.image_encoder, "forward")
     driving, source = count(monkeypatch, pipeline.driving_net.unet, "forward"), count(monkeypatch, pipeline.source_net.unet, "forward")
     images = faces(1)
-    encoded = pipeline.encode(images, images, draws_for(1, seeded(1), False))
+    encoded = pipeline.encode(images, images, Draws.of(1, seeded(1), False))
     for degree in (0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5):
-        pipeline.generate(encoded, degree, 4.0, 1, draws_for(1, seeded(1), False))
+        pipeline.generate(encoded, degree, 4.0, 1, Draws.of(1, seeded(1), False))
     # The VAE draws twice of its posterior, as the authors do; the source net's other calls are its conditional row, one a degree but 1.
     assert (len(vae), len(clip), len(driving), len(source)) == (2, 1, 1, 1 + 6)
-    again = pipeline.encode(images, images, draws_for(1, seeded(2), False))
+    again = pipeline.encode(images, images, Draws.of(1, seeded(2), False))
     assert len(source) == 7
     assert again.unconditional is encoded.unconditional
 

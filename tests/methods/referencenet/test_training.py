@@ -13,7 +13,7 @@ from faceveil.pipelines.errors import InputError
 from faceveil.pipelines.images import Picture, load_picture, save_picture
 from faceveil.pipelines.methods.referencenet.files import open_pipeline, open_unet
 from faceveil.pipelines.methods.referencenet.network import ReferenceNet
-from faceveil.pipelines.methods.referencenet.pipeline import draws_for
+from faceveil.pipelines.methods.referencenet.pipeline import Draws
 from faceveil.pipelines.methods.referencenet.training import Config, Trainee, read_config, train
 from faceveil.pipelines.methods.referencenet.triplets import ResumableSampler, TripletDataset, build_triplets, read_triplets
 
@@ -82,7 +82,7 @@ def test_four_triplets_are_learned(config) -> None:
         for i in range(4):
             source, driving, truth = (load_picture(Path(config.images) / f"{k}{i}.png").pixels for k in "sdt")
             # In latents: the random VAE shows everything as much the same grey.
-            draws = draws_for(1, [torch.Generator().manual_seed(i)], False)
+            draws = Draws.of(1, [torch.Generator().manual_seed(i)], False)
             encoded = pipeline.encode(source, driving, draws)
             shown = pipeline.denoise(pipeline.condition(encoded, 0.0, 1.0), encoded, 1.0, 25, draws)
             aim = pipeline.encode(truth, truth, draws).source_latents
