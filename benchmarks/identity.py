@@ -20,7 +20,7 @@ import numpy as np
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import LEVELS, IdentitySampler, builtin_sampler
 from faceveil.pipelines.identity.pseudonym import Key, Ledger
-from faceveil.pipelines.jobs.samplers import folder_vectors
+from faceveil.pipelines.jobs.portraits import folder_vectors
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 EDGES = np.arange(0.0, 0.85, 0.05)
@@ -31,7 +31,8 @@ def main() -> int:
     parser.add_argument("faces", type=Path, nargs="?", default=DATA / "synthetic_faces")
     parser.add_argument("--levels", type=int, default=200, help="identities that the ten levels are averaged over")
     options = parser.parse_args()
-    learned, held = folder_vectors(options.faces, "dlib")
+    vectors = folder_vectors(options.faces, "dlib")
+    learned, held = vectors.learned, vectors.held
     sampler = builtin_sampler("dlib")
     passed = [likeness(sampler, learned, held), levels(sampler, held[: options.levels]), linking(sampler, held)]
     return 0 if all(passed) else 1

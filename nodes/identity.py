@@ -13,13 +13,20 @@ from ..pipelines.errors import InputError
 from ..pipelines.faces.face import Faces
 from ..pipelines.identity.identity import Identity
 from .convert import image_to_pixels, pixels_to_image
-from .sockets import ROOT, FacesSocket, IdentitySocket
+from .files import OWN, names, path_of
+from .sockets import ROOT, BankSocket, FacesSocket, IdentitySocket, RecogniserSocket
 
 CATEGORY = f"{ROOT}/Identity"
+BUILTIN = "built-in"
 _SEED_MAX = 0xFFFFFFFFFFFFFFFF
 
 
-def _vector(identity: Any) -> Identity:
+def one_identity(identity: Any) -> Identity:
+    """What an identity socket brings, as vectors.
+
+    Raises:
+        InputError: it is a look of the embedded default.
+    """
     if not isinstance(identity, Identity):
         raise InputError("this identity is a look that Veil Faces found for one photo, not a vector; take one from Embed Faces or Sample Identity")
     return identity
@@ -35,15 +42,16 @@ class EmbedFaces(io.ComfyNode):
                 io.Image.Input("image", tooltip="One or more pictures."),
                 io.Boolean.Input("average", default=True, tooltip="All faces are one person: give one identity. Off: one for each face."),
                 FacesSocket.Input("faces", optional=True, tooltip="Only these faces; without it the largest of each picture."),
+                RecogniserSocket.Input("recogniser", optional=True, tooltip="From Load Recogniser; dlib's without one."),
             ],
-            outputs=[IdentitySocket.Output(display_name="identity", tooltip="Unit vectors in the space of dlib's recogniser.")],
+            outputs=[IdentitySocket.Output(display_name="identity", tooltip="Unit vectors in the recogniser's space.")],
         )
 
     @classmethod
-    def execute(cls, image: torch.Tensor, average: bool, faces: Faces | None = None) -> io.NodeOutput:
+    def execute(cls, image: torch.Tensor, average: bool, faces: Faces | None = None, recogniser: Any = None) -> io.NodeOutput:
         from ..pipelines.jobs.people import identity_in
 
-        identity = identity_in(image_to_pixels(image), faces)
+        identity = identity_in(image_to_pixels(image), faces, recogniser)
         return io.NodeOutput(identity.average() if average else identity)
 
 
@@ -59,7 +67,9 @@ class SampleIdentity(io.ComfyNode):
                 io.Int.Input("candidates", default=64, min=1, max=1024, tooltip="How many are drawn for a level; the one nearest to the level is kept."),
                 io.Float.Input("most_alike", default=0.28, min=-1.0, max=1.0, step=0.01,
                                tooltip="At level 10: people whose cosine to the original is higher are drawn again."),
-                IdentitySocket.Input("original", optional=True, tooltip="From Embed Faces."),
+                io.Combo.Input("sampler", options=[BUILTIN, *names(OWN, (".safetensors",), "lds_")],
+                               tooltip="The built-in one draws in dlib's space; others come from faceveil train lds, in models/faceveil."),
+                IdentitySocket.Input("original", optional=True, tooltip="From Embed Faces, with the sampler's recogniser."),
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="For Veil Faces, Save Identity and the like."),
@@ -68,17 +78,21 @@ class SampleIdentity(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, seed: int, level: int, candidates: int, most_alike: float, original: Any = None) -> io.NodeOutput:
-        from ..pipelines.identity.lds import LEVELS, builtin_sampler
+    def execute(cls, seed: int, level: int, candidates: int, most_alike: float, sampler: str = BUILTIN, original: Any = None) -> io.NodeOutput:
+        from ..pipelines.identity.lds import LEVELS, builtin_sampler, load_sampler
 
-        sampler = builtin_sampler("dlib")
+        people = builtin_sampler("dlib") if sampler == BUILTIN else load_sampler(path_of(OWN, sampler, "train one with faceveil train lds"))
+        if not people.unit or people.unit < len(people.mean):
+            raise InputError(f"{sampler} draws {people.space}, not identities; choose a sampler of a recogniser's space")
+        if original is not None and (space := one_identity(original).space) != people.space:
+            raise InputError(f"this sampler draws identities of {people.space}, but the original is of {space}; embed it with the same recogniser")
         if original is None:
-            drawn = sampler.sample(1, seed)
+            drawn = people.sample(1, seed)
         elif level == LEVELS:
-            drawn = sampler.away_from(_vector(original).vector, seed, most_alike)
+            drawn = people.away_from(one_identity(original).vector, seed, most_alike)
         else:
-            drawn = sampler.level(_vector(original).vector, level, seed, candidates)
-        return io.NodeOutput(Identity(drawn.vectors[:1], sampler.space), float(drawn.cosines[0]) if original is not None else 0.0)
+            drawn = people.level(one_identity(original).vector, level, seed, candidates)
+        return io.NodeOutput(Identity(drawn.vectors[:1], people.space), float(drawn.cosines[0]) if original is not None else 0.0)
 
 
 class BlendIdentity(io.ComfyNode):
@@ -100,7 +114,7 @@ class BlendIdentity(io.ComfyNode):
     def execute(cls, identity: Any, other: Any, share: float) -> io.NodeOutput:
         from ..pipelines.identity.blend import away_from, slerp
 
-        a, b = _vector(identity), _vector(other)
+        a, b = one_identity(identity), one_identity(other)
         return io.NodeOutput(slerp(a, b, share) if share >= 0 else away_from(a, b, -share))
 
 
@@ -122,7 +136,7 @@ class PerturbIdentity(io.ComfyNode):
     def execute(cls, identity: Any, scale: float, seed: int) -> io.NodeOutput:
         from ..pipelines.identity.blend import perturb
 
-        return io.NodeOutput(perturb(_vector(identity), scale, seed))
+        return io.NodeOutput(perturb(one_identity(identity), scale, seed))
 
 
 class MapToPseudonym(io.ComfyNode):
@@ -132,27 +146,29 @@ class MapToPseudonym(io.ComfyNode):
             node_id="FaceVeil_MapToPseudonym", display_name="Map to Pseudonym", category=CATEGORY, not_idempotent=True,
             description="Give a person the same new identity in every picture, file and day, under a key that only you hold.",
             inputs=[
-                IdentitySocket.Input("identity", tooltip="From Embed Faces, averaged."),
+                IdentitySocket.Input("identity", tooltip="From Embed Faces: averaged for one person, or one for each face of a group."),
                 io.String.Input("key", default="default", tooltip="Name of a key in ComfyUI's user folder; made when missing, never part of a workflow."),
                 io.Int.Input("people", default=1000, min=2, max=100_000, tooltip="How many synthetic identities there are; keep it for a key."),
+                BankSocket.Input("bank", optional=True, tooltip="Give these people out instead of drawn ones; keep it for a key."),
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="The person's synthetic identity, for Veil Faces."),
-                io.Int.Output(display_name="number", tooltip="Of the synthetic identity; different people have different ones."),
+                io.Int.Output(display_name="number", is_output_list=True, tooltip="Of the synthetic identity; different people have different ones."),
             ],
         )
 
     @classmethod
-    def execute(cls, identity: Any, key: str, people: int) -> io.NodeOutput:
+    def execute(cls, identity: Any, key: str, people: int, bank: Any = None) -> io.NodeOutput:
         import folder_paths
 
         from ..pipelines.identity.pseudonym import Pseudonyms
 
         if not key.replace("-", "").replace("_", "").isalnum():
             raise InputError(f"the key name {key!r} may hold letters, digits, - and _ only")
-        names = Pseudonyms.open(Path(folder_paths.get_user_directory()) / "faceveil", key, people)
-        number, shown = names.of(_vector(identity))
-        return io.NodeOutput(shown, number)
+        pseudonyms = Pseudonyms.open(Path(folder_paths.get_user_directory()) / "faceveil", key, people, bank)
+        given = one_identity(identity)
+        found = [pseudonyms.of(given[i]) for i in range(len(given))]
+        return io.NodeOutput(Identity(np.concatenate([shown.vectors for _, shown in found]), found[0][1].space), [number for number, _ in found])
 
 
 class SaveIdentity(io.ComfyNode):
@@ -179,7 +195,7 @@ class SaveIdentity(io.ComfyNode):
         while path.exists():
             counter += 1
             path = path.with_name(f"{name}_{counter:05}_.safetensors")
-        save_identity(path, _vector(identity))
+        save_identity(path, one_identity(identity))
         return io.NodeOutput(ui=ui.PreviewText(path.name))
 
 
@@ -226,7 +242,7 @@ class IdentityDistance(io.ComfyNode):
         from ..pipelines.evaluate.sheet import distance_plot
         from ..pipelines.identity.calibration import judge_identities
 
-        verdict = judge_identities(_vector(identity_a), _vector(identity_b))
+        verdict = judge_identities(one_identity(identity_a), one_identity(identity_b))
         text = f"{verdict.words}: distance {verdict.distance:.2f}, same person below {verdict.threshold:.2f}"
         drawn = np.asarray(distance_plot(verdict.distance, verdict.threshold), dtype=np.float32) / 255
         plot = pixels_to_image(torch.from_numpy(drawn.copy()).movedim(-1, 0)[None])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..pipelines.errors import InputError, WeightsError
 from ..pipelines.methods.referencenet.pipeline import DEGREE
+from .files import names, path_of
 from .sockets import ROOT, ReferenceNetSocket, ReferenceSocket
 
 CATEGORY = f"{ROOT}/ReferenceNet"
@@ -57,26 +58,12 @@ class Reference:
         return replace(self, degree=degree, source=states)
 
 
-def _files() -> list[str]:
-    import folder_paths
-
-    return [name for folder in FOLDERS for name in folder_paths.get_filename_list(folder)]
-
-
 def _path(name: str, what: str) -> Path:
-    import folder_paths
-
-    for folder in FOLDERS:
-        found = folder_paths.get_full_path(folder, name) if name else None
-        if found:
-            return Path(found)
     from ..weights.catalogue import card
 
     c = card(what)
-    raise WeightsError(
-        f"{name or c.file} is not in models/faceveil; get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, licence: {c.licence}), "
-        f"put it into models/{c.folder}, and reload the page"
-    )
+    remedy = f"get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, licence: {c.licence}), put it into models/{c.folder}, and reload the page"
+    return path_of(FOLDERS, name, remedy)
 
 
 class LoadReferenceNet(io.ComfyNode):
@@ -86,8 +73,10 @@ class LoadReferenceNet(io.ComfyNode):
             node_id="FaceVeil_LoadReferenceNet", display_name="Load ReferenceNet", category=CATEGORY,
             description="Load the two networks of Face Anonymization Made Simple that look at the pictures. They run once a picture.",
             inputs=[
-                io.Combo.Input("source_net", options=_files(), tooltip="referencenet of face-anon-simple: looks at the person who is shown."),
-                io.Combo.Input("driving_net", options=_files(), tooltip="conditioning_referencenet: looks at the face whose pose and expression are kept."),
+                io.Combo.Input("source_net", options=names(FOLDERS, (".safetensors",)),
+                               tooltip="referencenet of face-anon-simple: looks at the person who is shown."),
+                io.Combo.Input("driving_net", options=names(FOLDERS, (".safetensors",)),
+                               tooltip="conditioning_referencenet: looks at the face whose pose and expression are kept."),
             ],
             outputs=[ReferenceNetSocket.Output(display_name="referencenet", tooltip="For Encode Reference.")],
         )
@@ -106,7 +95,7 @@ class LoadFaceDenoiser(io.ComfyNode):
         return io.Schema(
             node_id="FaceVeil_LoadFaceDenoiser", display_name="Load Face Denoiser", category=CATEGORY,
             description="Load the denoiser of Face Anonymization Made Simple as a MODEL. Core's Load Diffusion Model works as well.",
-            inputs=[io.Combo.Input("denoiser", options=_files(), tooltip="unet of face-anon-simple.")],
+            inputs=[io.Combo.Input("denoiser", options=names(FOLDERS, (".safetensors",)), tooltip="unet of face-anon-simple.")],
             outputs=[io.Model.Output(display_name="model", tooltip="For Apply ReferenceNet.")],
         )
 

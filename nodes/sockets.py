@@ -10,6 +10,10 @@ CropsSocket = io.Custom("FACEVEIL_CROPS")
 """A tuple of ``Place``: where cropped squares belong."""
 IdentitySocket = io.Custom("FACEVEIL_IDENTITY")
 """An ``Identity`` (vectors of a recogniser's space), or a look that Veil Faces found and can show again."""
+RecogniserSocket = io.Custom("FACEVEIL_RECOGNISER")
+"""An ``Embedder``: turns faces into identities."""
+BankSocket = io.Custom("FACEVEIL_BANK")
+"""A ``Bank`` of synthetic people."""
 ReferenceNetSocket = io.Custom("FACEVEIL_REFERENCENET")
 """The two ReferenceNets, as ``ModelPatcher``s."""
 ReferenceSocket = io.Custom("FACEVEIL_REFERENCE")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.face import Faces
-from faceveil.pipelines.images import picture_from
+from faceveil.pipelines.images import picture_from, save_picture
 from faceveil.pipelines.sample import astronaut, group
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,3 +52,48 @@ def photos() -> list[Path]:
 @pytest.fixture(autouse=True)
 def two_threads() -> None:
     torch.set_num_threads(2)
+
+
+@pytest.fixture
+def portrait_file(tmp_path: Path) -> Path:
+    """The portrait as a file."""
+    save_picture(picture_from(astronaut()), tmp_path / "portrait.png")
+    return tmp_path / "portrait.png"
+
+
+def onnx_network(path, nodes, inputs, outputs, weights) -> None:
+    """Write a small network with made-up weights."""
+
+    def info(name, shape):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        nodes, "g", [info(*i) for i in inputs], [info(*o) for o in outputs], [numpy_helper.from_array(v, k) for k, v in weights.items()]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+
+
+@pytest.fixture
+def inswapper_file(tmp_path):
+    """Adds the first number of the mapped identity to the whole face."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Gather", ["source", "zero"], ["first"], axis=1), helper.make_node("Reshape", ["first", "shape"], ["value"]),
+        helper.make_node("Add", ["target", "value"], ["output"]),
+    ]
+    weights = {"zero": np.array([0]), "shape": np.array([1, 1, 1, 1]), "emap": rng.normal(size=(512, 512)).astype(np.float32)}
+    onnx_network(tmp_path / "inswapper_128.onnx", nodes, [("target", (1, 3, 128, 128)), ("source", (1, 512))], [("output", (1, 3, 128, 128))], weights)
+    return tmp_path / "inswapper_128.onnx", weights["emap"]
+
+
+@pytest.fixture
+def w600k(tmp_path):
+    """A random projection of the mean-pooled face."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        helper.make_node("AveragePool", ["input"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]), helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["embedding"]),
+    ]
+    weights = {"w": rng.normal(size=(3 * 14 * 14, 512)).astype(np.float32)}
+    onnx_network(tmp_path / "w600k_r50.onnx", nodes, [("input", (1, 3, 112, 112))], [("embedding", (1, 512))], weights)
+    return tmp_path / "w600k_r50.onnx"

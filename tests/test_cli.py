@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from faceveil.pipelines.cli import OK, main
+from faceveil.pipelines.cli import main
+from faceveil.pipelines.cli.terminal import OK
 from faceveil.pipelines.faces.face import Faces
 from PIL import Image
 

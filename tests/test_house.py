@@ -16,7 +16,7 @@ SOURCES = sorted(p for folder in ("nodes", "pipelines", "weights") for p in (ROO
 # Lower rooms may not look into higher ones.
 RANK = {
     "pipelines.errors": 0, "pipelines.progress": 0, "weights": 0, "pipelines.images": 1, "pipelines.sample": 1, "pipelines.faces": 1,
-    "pipelines.identity": 2, "pipelines.geometry": 2, "pipelines.methods": 3, "pipelines.jobs": 4, "pipelines.evaluate": 5,
+    "pipelines.stored": 1, "pipelines.identity": 2, "pipelines.geometry": 2, "pipelines.methods": 3, "pipelines.jobs": 4, "pipelines.evaluate": 5,
     "pipelines.doctor": 6, "pipelines.cli": 6, "nodes": 6,
 }
 

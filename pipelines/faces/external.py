@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +94,36 @@ def _open_insightface(path: Path) -> Any:
 
 
 def _open_uniface(path: Path) -> Any:
-    """uniface finds its files by name in one folder and downloads what is missing or damaged: rule that out first."""
+    from uniface import constants
+    from uniface.detection import SCRFD, RetinaFace
+
+    known = {w.value: (cls, w) for cls, names in ((SCRFD, constants.SCRFDWeights), (RetinaFace, constants.RetinaFaceWeights)) for w in names}
+    return open_uniface(path, "detector", known, confidence_threshold=0.3)
+
+
+def open_uniface(path: Path, what: str, known: Mapping[str, tuple[Any, Any]], **options: Any) -> Any:
+    """A network of uniface from a file that the user has.
+
+    uniface finds its files by name in one folder and downloads what is missing or damaged: both are ruled out first.
+
+    Args:
+        what: the kind of network, for sentences.
+        known: class and weights' name by the file's name without its ending.
+        options: for the class.
+
+    Raises:
+        WeightsError: the file is missing, or not one of those that uniface describes.
+    """
     from unittest.mock import patch
 
     from uniface import constants, model_store
-    from uniface.detection import SCRFD, RetinaFace
 
-    known: dict[str, tuple[Any, Any]] = {
-        w.value: (cls, w) for cls, names in ((SCRFD, constants.SCRFDWeights), (RetinaFace, constants.RetinaFaceWeights)) for w in names
-    }
-    if path.stem not in known:
-        raise WeightsError(f"{path.name} is not a detector of uniface; its files are called {', '.join(sorted(known))}")
+    if not path.is_file():
+        raise WeightsError(f"{what} {path.name} is not there; download it yourself and name its place")
+    if path.stem not in known or path.suffix != ".onnx":
+        raise WeightsError(f"{path.name} is not a {what} of uniface; its files are called {', '.join(f'{n}.onnx' for n in sorted(known))}")
     cls, name = known[path.stem]
     if not model_store.verify_file_hash(str(path), constants.MODEL_REGISTRY[name].sha256):
         raise WeightsError(f"{path.name} is not the file that uniface describes (SHA-256 differs); get a fresh copy")
     with patch.dict("os.environ", {"UNIFACE_CACHE_DIR": str(path.parent)}):
-        return cls(model_name=name, confidence_threshold=0.3)
+        return cls(model_name=name, **options)

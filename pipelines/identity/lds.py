@@ -1,6 +1,7 @@
 """The latent-diffusion identity sampler (LDS) of DiffDeID (Eq. 2 and 3): draws people who do not exist.
 
-An unconditional diffusion over standardised vectors, of any recogniser's space or of a morphable model's identity coefficients:
+An unconditional diffusion over standardised vectors, of any recogniser's space, of a morphable model's identity coefficients, or of
+both side by side. The paper draws the two apart, so that they may contradict each other; drawn jointly they belong together.
 T = 1000 linear steps, a residual MLP that predicts the noise, deterministic DDIM in 50 steps. The paper does not define its ten
 levels; here level L noises the original to t_L = L/10 (T - 1), denoises 64 candidates and keeps the one whose cosine to the original,
 in the standardised space, is nearest to 0.60 - 0.07 (L - 1). Level 10 starts from pure noise.
@@ -23,7 +24,7 @@ from ...weights.builtin import open_builtin
 from ..errors import InputError, WeightsError
 from ..stored import read_safetensors
 
-FORMAT = "faceveil.lds/1"
+FORMAT = "faceveil.lds/2"
 REMEDY = "train one with: faceveil train lds --images DIR"
 TIMES, STEPS = 1000, 50
 BETAS = (1e-4, 0.02)
@@ -82,11 +83,11 @@ class IdentitySampler:
 
     Args:
         mean, std: ``(D,)``, of the training vectors.
-        space: name of the recogniser's space or of the morphable model.
-        unit: whether vectors of the space have unit length.
+        space: name of the recogniser's space or of the morphable model, or both joined by ``+``.
+        unit: how many of the leading numbers are a unit vector: all of a recogniser's, none of a morphable model's.
     """
 
-    def __init__(self, denoiser: Denoiser, mean: np.ndarray, std: np.ndarray, space: str, unit: bool) -> None:
+    def __init__(self, denoiser: Denoiser, mean: np.ndarray, std: np.ndarray, space: str, unit: int) -> None:
         self.denoiser = denoiser.eval().requires_grad_(False)
         self.mean, self.std, self.space, self.unit = mean, std, space, unit
         self._kept = alphas()
@@ -160,7 +161,8 @@ class IdentitySampler:
 
     def _restore(self, standard: Tensor) -> np.ndarray:
         vectors = standard.double().numpy() * self.std + self.mean
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if self.unit else vectors
+        vectors[:, : self.unit] /= np.linalg.norm(vectors[:, : self.unit], axis=1, keepdims=True) if self.unit else 1.0
+        return vectors
 
 
 def alphas() -> Tensor:
@@ -180,7 +182,7 @@ def tensors_of(sampler: IdentitySampler) -> tuple[dict[str, Tensor], dict[str, s
     tensors = {f"denoiser.{k}": v.half() for k, v in net.state_dict().items()}
     tensors |= {"mean": torch.from_numpy(sampler.mean).float(), "std": torch.from_numpy(sampler.std).float()}
     shape = {"dimensions": net.dimensions, "width": net.width, "blocks": net.blocks}
-    return tensors, {"format": FORMAT, "space": sampler.space, "unit": str(int(sampler.unit)), "denoiser": json.dumps(shape)}
+    return tensors, {"format": FORMAT, "space": sampler.space, "unit": str(sampler.unit), "denoiser": json.dumps(shape)}
 
 
 def load_sampler(path: Path) -> IdentitySampler:
@@ -217,6 +219,6 @@ def _build(tensors: dict[str, Tensor], metadata: dict[str, Any], name: str) -> I
         denoiser = Denoiser(**json.loads(metadata["denoiser"]))
         denoiser.load_state_dict({k.removeprefix("denoiser."): v.float() for k, v in tensors.items() if k.startswith("denoiser.")})
         mean, std = (tensors[k].double().numpy() for k in ("mean", "std"))
+        return IdentitySampler(denoiser, mean, std, metadata["space"], int(metadata["unit"]))
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(f"{name} was cut off or made by another version ({type(error).__name__}); train or fetch it again") from None
-    return IdentitySampler(denoiser, mean, std, metadata["space"], metadata["unit"] == "1")

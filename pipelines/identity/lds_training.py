@@ -42,12 +42,12 @@ class Recipe:
 
 
 def train_sampler(
-    vectors: np.ndarray, space: str, unit: bool, recipe: Recipe, state: Path | None = None, stop_after: int | None = None, progress: Progress = silent
+    vectors: np.ndarray, space: str, unit: int, recipe: Recipe, state: Path | None = None, stop_after: int | None = None, progress: Progress = silent
 ) -> IdentitySampler:
     """Learn the distribution of ``vectors`` ``(N, D)``.
 
     Args:
-        unit: whether vectors of the space have unit length.
+        unit: how many of the leading numbers are a unit vector.
         state: file that a stopped training goes on from, exactly; it is written when the training stops early and removed at the end.
         stop_after: stop after this many steps and return what is there.
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..images import write_whole
+from .bank import Bank
 from .identity import Identity
 from .lds import IdentitySampler, builtin_sampler
 
@@ -154,15 +155,25 @@ class Ledger:
 
 @dataclass
 class Pseudonyms:
-    """Synthetic identities by number, given out under a key that lies in a file beside its ledger."""
+    """Synthetic identities by number, given out under a key that lies in a file beside its ledger.
+
+    Attributes:
+        path: of the ledger.
+        sampler: of the space in which people are known again; it also draws the synthetic ones.
+        bank: the synthetic people, instead of drawn ones.
+    """
 
     ledger: Ledger
     path: Path
     sampler: IdentitySampler
+    bank: Bank | None = None
 
     @classmethod
-    def open(cls, folder: Path, name: str, people: int) -> Pseudonyms:
+    def open(cls, folder: Path, name: str, people: int = 1000, bank: Bank | None = None) -> Pseudonyms:
         """Open a key and its ledger, or make them.
+
+        Args:
+            people: how many synthetic ones there are; as many as the bank holds where there is one.
 
         Raises:
             InputError: the key file is damaged, or the ledger belongs to another key or number of people.
@@ -175,11 +186,11 @@ class Pseudonyms:
             write_whole(path, key.secret)
             path.chmod(0o600)
         sampler = builtin_sampler("dlib")
-        ledger = Ledger(key, people, sampler.mean, sampler.std)
+        ledger = Ledger(key, people if bank is None else len(bank), sampler.mean, sampler.std)
         kept = folder / f"{name}.ledger.json"
         if kept.is_file():
             ledger.load(kept)
-        return cls(ledger, kept, sampler)
+        return cls(ledger, kept, sampler, bank)
 
     def of(self, identity: Identity) -> tuple[int, Identity]:
         """Number and synthetic identity of a person; a new person is written into the ledger."""
@@ -189,6 +200,8 @@ class Pseudonyms:
         number = self.ledger.number(identity)
         if len(self.ledger.entries) > known:
             self.ledger.save(self.path)
+        if self.bank is not None:
+            return number, self.bank.identities[number]
         # The key also decides what each number looks like.
         seed = int.from_bytes(self.ledger.key.digest(b"person", number.to_bytes(8, "big"))[:6], "big")
         return number, Identity(self.sampler.sample(1, seed).vectors, self.sampler.space)

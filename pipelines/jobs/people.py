@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import Tensor
@@ -10,34 +11,45 @@ from torch import Tensor
 from ..errors import InputError
 from ..faces.detect import Detector, detect_faces
 from ..faces.face import Face, Faces
+from ..identity.embedder import Embedder
+from ..identity.embedders import open_embedder
 from ..identity.identity import Identity
 from ..identity.recognise import Recogniser, default_recogniser
 from ..images import Picture
 
 
 def person_in(picture: Picture, detector: Detector | None = None) -> np.ndarray:
-    """Embedding of the largest face of a reference photo.
+    """The default recogniser's embedding of the largest face of a reference photo.
 
     Raises:
         InputError: no face is found in it.
     """
-    found = [f for f in detect_faces(picture.pixels, detector) if f.landmarks]
-    if not found:
-        raise InputError("no face was found in the reference photo; use one that shows the person's face from the front")
-    return default_recogniser().embed(picture.pixels, found[0].points)
+    return default_recogniser().embed(picture.pixels, _largest(picture.pixels, detector).points)
 
 
-def identity_in(pixels: Tensor, faces: Faces | None = None) -> Identity:
-    """Identities of faces of a batch ``(B, 3, H, W)``; of the largest face of each picture when ``faces`` is omitted.
+def identity_in(pixels: Tensor, faces: Faces | None = None, embedder: Embedder | None = None) -> Identity:
+    """Identities of faces of a batch ``(B, 3, H, W)``.
+
+    Args:
+        faces: which; the largest of each picture when omitted.
+        embedder: dlib's when omitted.
 
     Raises:
         InputError: a picture shows no face, or a face has no landmarks.
     """
+    embedder = embedder or open_embedder()
     if faces is None:
-        return Identity(np.stack([person_in(Picture(pixels[i : i + 1])) for i in range(len(pixels))]), default_recogniser().name)
+        faces = Faces(replace(_largest(pixels[i : i + 1]), image=i) for i in range(len(pixels)))
     if not faces:
         raise InputError("there are no faces to embed; connect pictures that show some")
-    return Identity(np.stack([default_recogniser().embed(pixels[f.image : f.image + 1], f.points) for f in faces]), default_recogniser().name)
+    return Identity(np.stack([embedder.embed(pixels[f.image : f.image + 1], f.points) for f in faces]), embedder.space)
+
+
+def _largest(pixels: Tensor, detector: Detector | None = None) -> Face:
+    found = [f for f in detect_faces(pixels, detector) if f.landmarks]
+    if not found:
+        raise InputError("no face was found in the reference photo; use one that shows the person's face from the front")
+    return found[0]
 
 
 def is_wanted(recogniser: Recogniser, embedding: np.ndarray | None, include: Sequence[np.ndarray], exclude: Sequence[np.ndarray]) -> bool:

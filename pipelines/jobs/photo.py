@@ -21,6 +21,7 @@ from ..faces.parse import FaceParser
 from ..faces.redact import COVERS, Cover, Shape, redact
 from ..faces.select import Selection
 from ..identity.identity import Identity
+from ..identity.pseudonym import Pseudonyms
 from ..identity.recognise import Recogniser, default_recogniser
 from ..images import Picture, picture_from
 from ..methods.base import Change, Method, View
@@ -31,7 +32,7 @@ from .report import Check, FaceReport, Outcome, Report, Utility
 
 log = logging.getLogger(__name__)
 
-METHODS = ("appearance", "referencenet", *COVERS)
+METHODS = ("appearance", "referencenet", "inswapper", *COVERS)
 MOST_STRENGTH = 1.5
 TRIES = 3
 COMFORTABLE = 1.2
@@ -43,7 +44,7 @@ class Settings:
     """How faces are treated.
 
     Attributes:
-        method: ``appearance``; ``referencenet``, whose networks are opened first and given beside the settings; or a cover:
+        method: ``appearance``; ``referencenet`` or ``inswapper``, whose networks are opened first and given beside the settings; or a cover:
             ``solid``, ``pixelate``, ``blur``, ``sticker``.
         strength: 0 keeps the person, 1 is recommended, 1.5 the most.
         seed: the same seed on the same picture gives the same result.
@@ -147,7 +148,8 @@ def anonymize_batch(
     Args:
         faces: a plan from an earlier detection or drawn by hand; all of its faces are worked on. Detected when omitted.
         method: replaces the one that ``settings`` names.
-        identity: shown on every selected face instead of a searched one: from an earlier result, or an ``Identity`` of the method's space.
+        identity: shown instead of a searched one: from an earlier result or an ``Identity`` of the method's space, for all selected faces
+            or one for each; or ``Pseudonyms``, which know people again.
         progress: called after each face.
     """
     job = _Job(pixels, settings, method or _open_method(settings), identity, progress)
@@ -185,8 +187,8 @@ def face_seed(seed: int, face: Face) -> int:
 def _open_method(settings: Settings) -> Method | None:
     if settings.method in COVERS:
         return None
-    if settings.method == "referencenet":
-        raise InputError("the method referencenet needs its networks; open them and give a ReferenceNetMethod as method")
+    if settings.method in ("referencenet", "inswapper"):
+        raise InputError(f"the method {settings.method} needs its networks; open them and give the method object as method")
     from ..methods.appearance.method import AppearanceMethod
 
     return AppearanceMethod(trials=settings.trials)
@@ -217,10 +219,11 @@ class _Job:
         self._cover_empty(found, plan is not None, detector)
         embeddings = {i: self._embed(found[i]) for i in chosen}
         shared = self._shared_identity(found, chosen, embeddings)
+        given = self._given(shared, chosen, embeddings)
         # Small faces stand behind large ones: whoever comes later is cropped from what is already changed.
         for done, i in enumerate(sorted(chosen, key=lambda i: (found[i].image, found[i].area, i))):
             self.progress(done, len(chosen), "veiling faces")
-            self.rows[i] = self._treat(found[i], numbers[i], embeddings[i], shared)
+            self.rows[i] = self._treat(found[i], numbers[i], embeddings[i], given[i])
         self.progress(len(chosen), max(len(chosen), 1), "veiling faces")
         report = Report(tuple(self.rows[i] for i in sorted(self.rows)), tuple(self.notes))
         picture = Picture(self.pixels[:1])
@@ -269,6 +272,16 @@ class _Job:
             return None
         self.identity = self.method.identify([self.method.prepare(v) for v in views], self.settings.seed)
         return self.identity
+
+    def _given(self, shared: Any, chosen: list[int], embeddings: dict[int, np.ndarray | None]) -> dict[int, Any]:
+        """What each selected face is to show; None where an identity is to be searched."""
+        if isinstance(shared, Pseudonyms):
+            return {i: None if (e := embeddings[i]) is None else shared.of(Identity(e, self.recogniser.name))[1] for i in chosen}
+        if isinstance(shared, Identity) and len(shared) > 1:
+            if len(shared) != len(chosen):
+                raise InputError(f"{len(shared)} identities were given for {len(chosen)} faces; give one for all, or one for each")
+            return {i: shared[place] for place, i in enumerate(chosen)}
+        return dict.fromkeys(chosen, shared)
 
     def _treat(self, face: Face, number: int, embedding: np.ndarray | None, shared: Any) -> FaceReport:
         seed = face_seed(self.settings.seed, face)

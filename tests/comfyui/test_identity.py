@@ -62,3 +62,69 @@ def test_a_look_is_not_a_vector(run, image, own) -> None:
     look = run("VeilFaces", image=image, search=1)[3]
     with pytest.raises(Exception, match="a look that Veil Faces found"):
         run("BlendIdentity", identity=own, other=look)
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """ComfyUI's input and faceveil folders, empty."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "faceveil", ([str(tmp_path / "models")], {".safetensors", ".onnx"}))
+    folder_paths.filename_list_cache.clear()
+    (tmp_path / "input" / "people").mkdir(parents=True)
+    return tmp_path
+
+
+def test_a_bank_is_built_once_and_gives_people_out(run, folders, image, own) -> None:
+    from PIL import Image
+
+    shown = run("VeilFaces", image=image, search=1, unsafe_face="pass")[0]
+    for i, picture in enumerate((image, shown)):
+        Image.fromarray((picture[0].numpy() * 255).astype(np.uint8)).save(folders / "input" / "people" / f"{i}.png")
+    bank, count = run("BuildSyntheticBank", folder="people", name="mine")
+    assert count == 2
+    (again,) = run("LoadSyntheticBank", bank="banks/mine/bank.safetensors")
+    assert np.array_equal(again.identities.vectors, bank.identities.vectors)
+    nearest, picture, number = run("NearestSyntheticPerson", identity=own, bank=again)
+    # The person is in the bank, but would hide nobody.
+    assert number == 1 and picture.shape == (1, 256, 256, 3) and nearest.cosine(own).item() < 0.93
+    with pytest.raises(Exception, match="below ComfyUI's input folder"):
+        run("BuildSyntheticBank", folder="..", name="other")
+    with pytest.raises(Exception, match="letters, digits"):
+        run("BuildSyntheticBank", folder="people", name="../x")
+    with pytest.raises(Exception, match="make one with Build Synthetic Bank"):
+        run("LoadSyntheticBank")
+
+
+def test_a_group_keeps_its_pseudonyms(run, tmp_path, monkeypatch) -> None:
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
+    group = run("SamplePortrait", picture="group of three")[0]
+    faces = run("DetectFaces", image=group)[0]
+    each = run("EmbedFaces", image=group, faces=faces, average=False)[0]
+    shown, numbers = run("MapToPseudonym", identity=each)
+    assert len(shown) == len(numbers) == 3
+    again, same = run("MapToPseudonym", identity=each)
+    assert numbers == same and np.array_equal(shown.vectors, again.vectors)
+
+
+def test_swap_with_identity(run, folders, image, w600k, inswapper_file) -> None:
+    (folders / "models").mkdir()
+    w600k.rename(folders / "models" / "w600k_r50.onnx")
+    inswapper_file[0].rename(folders / "models" / "inswapper_128.onnx")
+    (recogniser,) = run("LoadRecogniser", kind="arcface", file="w600k_r50.onnx")
+    (own,) = run("EmbedFaces", image=image, recogniser=recogniser)
+    assert own.space == "arcface-w600k" and own.vectors.shape == (1, 512)
+    (other,) = run("PerturbIdentity", identity=own, scale=0.4)
+    inputs = {"image": image, "recogniser": recogniser, "swapper": "inswapper_128.onnx", "identity": other}
+    out, mask, faces, shown, report = run("SwapWithIdentity", unsafe_face="pass", **inputs)
+    assert (out != image).any() and len(faces) == 1 and shown.space == own.space and '"method": "inswapper"' in report
+    assert torch.equal(out[mask == 0], image[mask == 0])
+    with pytest.raises(Exception, match="this sampler draws identities of dlib, but the original is of arcface-w600k"):
+        run("SampleIdentity", original=own)
+    with pytest.raises(Exception, match="works with arcface only"):
+        run("SwapWithIdentity", **(inputs | {"recogniser": run("LoadRecogniser", kind="dlib")[0]}))
+    with pytest.raises(Exception, match="is not in models/faceveil or models/insightface"):
+        run("SwapWithIdentity", **(inputs | {"swapper": "gone.onnx"}))

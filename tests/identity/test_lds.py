@@ -10,6 +10,7 @@ import torch
 from faceveil.pipelines.errors import InputError, WeightsError
 from faceveil.pipelines.identity.lds import alphas, builtin_sampler, load_sampler
 from faceveil.pipelines.identity.lds_training import Recipe, save_sampler, train_sampler
+from faceveil.pipelines.jobs.portraits import folder_vectors
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_bad_levels_and_vectors_are_refused(sampler) -> None:
 
 def test_it_learns_a_distribution() -> None:
     data = correlated()
-    learned = train_sampler(data, "test", False, Recipe(width=64, blocks=2, steps=500))
+    learned = train_sampler(data, "test", 0, Recipe(width=64, blocks=2, steps=500))
     drawn = learned.sample(2000, 1).vectors
     assert np.abs(drawn.mean(0) - data.mean(0)).max() < 0.35 * data.std(0).max()
     assert np.linalg.norm(np.cov(drawn.T) - np.cov(data.T)) < 0.25 * np.linalg.norm(np.cov(data.T))
@@ -71,17 +72,17 @@ def test_it_learns_a_distribution() -> None:
 
 def test_training_resumes_exactly(tmp_path) -> None:
     data, recipe = correlated(), Recipe(width=32, blocks=1, steps=40)
-    whole = train_sampler(data, "test", False, recipe)
-    train_sampler(data, "test", False, recipe, tmp_path / "state", stop_after=15)
+    whole = train_sampler(data, "test", 0, recipe)
+    train_sampler(data, "test", 0, recipe, tmp_path / "state", stop_after=15)
     assert (tmp_path / "state").is_file()
-    resumed = train_sampler(data, "test", False, recipe, tmp_path / "state")
+    resumed = train_sampler(data, "test", 0, recipe, tmp_path / "state")
     assert not (tmp_path / "state").exists()
     for key, value in whole.denoiser.state_dict().items():
         assert torch.equal(value, resumed.denoiser.state_dict()[key])
 
 
 def test_files_round_trip_and_bad_ones_are_refused(tmp_path) -> None:
-    trained = train_sampler(correlated(), "test", False, Recipe(width=32, blocks=1, steps=5))
+    trained = train_sampler(correlated(), "test", 0, Recipe(width=32, blocks=1, steps=5))
     save_sampler(tmp_path / "a.safetensors", trained)
     again = load_sampler(tmp_path / "a.safetensors")
     assert np.abs(again.sample(3, 0).vectors - trained.sample(3, 0).vectors).max() < 0.05
@@ -93,9 +94,34 @@ def test_files_round_trip_and_bad_ones_are_refused(tmp_path) -> None:
     with pytest.raises(WeightsError, match="no identity sampler for arcface"):
         builtin_sampler("arcface")
     with pytest.raises(InputError, match="at least 200 faces"):
-        train_sampler(correlated(50), "test", False, Recipe())
+        train_sampler(correlated(50), "test", 0, Recipe())
 
 
 def test_noise_schedule() -> None:
     kept = alphas()
     assert len(kept) == 1000 and abs(float(kept[0]) - 0.9999) < 1e-6 and float(kept[-1]) < 1e-4
+
+
+def test_drawn_jointly_face_and_geometry_belong_together() -> None:
+    """Of a unit vector of 5 numbers and coefficients that follow from it, both parts keep their kind and their tie."""
+    rng = np.random.default_rng(0)
+    faces = rng.normal(size=(2000, 5)) + 2
+    faces /= np.linalg.norm(faces, axis=1, keepdims=True)
+    joint = np.concatenate([faces, 3 * faces[:, :2] + 0.05 * rng.normal(size=(2000, 2))], 1)
+    drawn = train_sampler(joint, "test+shape", 5, Recipe(width=64, blocks=2, steps=600)).sample(500, 1).vectors
+    assert np.allclose(np.linalg.norm(drawn[:, :5], axis=1), 1)
+    tie = [np.corrcoef(drawn[:, i], drawn[:, 5 + i])[0, 1] for i in range(2)]
+    apart = np.corrcoef(drawn[:, 0], np.roll(drawn[:, 5], 1))[0, 1]
+    assert min(tie) > 0.8 > 0.3 > abs(apart)
+
+
+def test_a_folder_gives_both_sides(portrait_file, tmp_path) -> None:
+    portrait_file.rename(tmp_path / "faces.png")
+    (tmp_path / "faces").mkdir()
+    for i in range(2):
+        (tmp_path / "faces" / f"{i}.png").write_bytes((tmp_path / "faces.png").read_bytes())
+    found = folder_vectors(tmp_path / "faces", "joint", workers=1)
+    assert found.space == "dlib+appearance-shape" and found.unit == 128
+    assert found.learned.shape == (1, 168) and abs(np.linalg.norm(found.learned[0, :128]) - 1) < 1e-9
+    with pytest.raises(InputError, match="'bones' is not one of dlib"):
+        folder_vectors(tmp_path / "faces", "bones", workers=1)

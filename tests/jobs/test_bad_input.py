@@ -10,7 +10,8 @@ import faceveil
 import numpy as np
 import pytest
 import torch
-from faceveil.pipelines.cli import OK, SOME_FAILED, UNPROTECTED, main
+from faceveil.pipelines.cli import main
+from faceveil.pipelines.cli.terminal import OK, SOME_FAILED, UNPROTECTED
 from faceveil.pipelines.errors import FaceVeilError
 from PIL import Image
 

@@ -11,9 +11,12 @@ import torch
 from faceveil.pipelines.errors import InputError, PolicyStop
 from faceveil.pipelines.faces.face import Face, Faces
 from faceveil.pipelines.faces.select import Selection
+from faceveil.pipelines.identity.identity import Identity
+from faceveil.pipelines.identity.lds import builtin_sampler
+from faceveil.pipelines.identity.pseudonym import Pseudonyms
 from faceveil.pipelines.identity.recognise import default_recogniser
 from faceveil.pipelines.images import Picture
-from faceveil.pipelines.jobs.people import by_person, person_in
+from faceveil.pipelines.jobs.people import by_person, identity_in, person_in
 from faceveil.pipelines.jobs.photo import Settings, anonymize_batch, face_seed, search_identity
 from faceveil.pipelines.jobs.policy import Policy
 from faceveil.pipelines.methods.base import Change
@@ -216,3 +219,26 @@ def test_an_interruption_goes_through(portrait) -> None:
 def test_wrong_settings_are_refused(wrong) -> None:
     with pytest.raises(InputError):
         Settings(**wrong)
+
+
+def test_a_group_gets_one_identity_each(trio, trio_faces) -> None:
+    people = Identity(builtin_sampler("dlib").sample(3, 0).vectors, "dlib")
+    settings = Settings(policy=Policy.always("pass"))
+    result = anonymize_batch(trio, settings, trio_faces, identity=people)
+    shown = identity_in(result.pixels, trio_faces)
+    closeness = shown.cosine(people)
+    own = identity_in(trio, trio_faces).cosine(people)
+    assert (np.diag(closeness) > np.diag(own)).all()
+    with pytest.raises(InputError, match="2 identities were given for 3 faces"):
+        anonymize_batch(trio, settings, trio_faces, identity=Identity(people.vectors[:2], "dlib"))
+
+
+def test_pseudonyms_know_a_person_again(portrait, tmp_path) -> None:
+    """The same person in another picture, on another day, looks like the same new person; under another key like somebody else."""
+    settings, darker = Settings(policy=Policy.always("pass")), (portrait * 0.9).flip(-1)
+    first = anonymize_batch(portrait, settings, identity=Pseudonyms.open(tmp_path, "mine"))
+    again = anonymize_batch(darker, settings, identity=Pseudonyms.open(tmp_path, "mine"))
+    other = anonymize_batch(portrait, settings, identity=Pseudonyms.open(tmp_path, "theirs"))
+    a, b, c = (identity_in(r.pixels) for r in (first, again, other))
+    assert a.cosine(b).item() > a.cosine(c).item()
+    assert first.report.faces[0].outcome == again.report.faces[0].outcome

@@ -124,7 +124,7 @@ def read_portrait(path: Path) -> Portrait | None:
     from ...identity.recognise import default_recogniser
 
     torch.set_num_threads(1)
-    picture = _read(path)
+    picture = read_pixels(path)
     found = open_detector()(picture, THRESHOLD)
     if not found:
         return None
@@ -142,7 +142,7 @@ def _features(mean: np.ndarray, portraits: Sequence[Portrait]) -> Sheet:
     halves: dict[str, list[np.ndarray]] = {n: [] for n in REGIONS}
     measures = []
     for portrait in portraits:
-        texture = frame.unwrap(_read(portrait.path), portrait.points)
+        texture = frame.unwrap(read_pixels(portrait.path), portrait.points)
         layers = splitter.split(texture)
         measures.append(measure(splitter, texture, layers, Pose2D.of(portrait.points).to_frame(portrait.points)))
         for name, pair in packer.pack(layers.detail * layers.visible).items():
@@ -301,7 +301,8 @@ def _balance(labels: np.ndarray) -> np.ndarray:
     return weights / weights.mean()
 
 
-def _read(path: Path) -> Tensor:
+def read_pixels(path: Path) -> Tensor:
+    """A portrait ``(1, 3, H, W)`` in [0, 1]; its landmarks are in these pixels."""
     from PIL import Image
 
     with Image.open(path) as picture:
@@ -317,7 +318,7 @@ def _some(portraits: list[Portrait], count: int) -> list[Portrait]:
 
 def _ask(tensors: dict[str, Tensor], metadata: dict[str, str], portraits: Sequence[Portrait], seed: int) -> Answers:
     torch.set_num_threads(1)
-    return ask(model_of(tensors, metadata), [(_read(p.path), p.points, p.embedding) for p in portraits], seed)
+    return ask(model_of(tensors, metadata), [(read_pixels(p.path), p.points, p.embedding) for p in portraits], seed)
 
 
 def parallel(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress, what: str) -> Iterator[Any]:

@@ -31,15 +31,24 @@ class InSwapper:
             raise WeightsError(f"{path.name} is not inswapper_128 (inputs {shapes})")
         self._map = _identity_map(path)
 
-    def swap(self, picture: Tensor, points: np.ndarray, identity: np.ndarray) -> Tensor:
-        """Show an ArcFace unit vector ``(512,)`` on the face with ``points`` ``(68, 2)``: a new picture ``(1, 3, H, W)``."""
-        transform = similarity(five_points(points), _TEMPLATE)
+    def show(self, picture: Tensor, transform: np.ndarray, identity: np.ndarray) -> Tensor:
+        """The square ``(1, 3, 128, 128)`` that ``transform`` cuts out of a picture, with an ArcFace unit vector ``(512,)`` shown on it."""
         view = crop(picture, transform, SIDE)
         latent = identity @ self._map
         latent = (latent / np.linalg.norm(latent)).astype(np.float32)[None]
         target, source = (i.name for i in self._session.get_inputs())
-        shown = torch.from_numpy(self._session.run(None, {target: view.numpy(), source: latent})[0]).float().clamp(0, 1)
+        return torch.from_numpy(self._session.run(None, {target: view.numpy(), source: latent})[0]).float().clamp(0, 1)
+
+    def swap(self, picture: Tensor, points: np.ndarray, identity: np.ndarray) -> Tensor:
+        """Show an ArcFace unit vector ``(512,)`` on the face with ``points`` ``(68, 2)``: a new picture ``(1, 3, H, W)``."""
+        transform = swapper_transform(points)
+        shown = self.show(picture, transform, identity)
         return paste(picture, shown, transform, ellipse_mask((4, 4, SIDE - 4, SIDE - 4), SIDE, SIDE, feather=4.0))
+
+
+def swapper_transform(points: np.ndarray) -> np.ndarray:
+    """From a picture to the swapper's square, by 68 landmarks."""
+    return similarity(five_points(points), _TEMPLATE)
 
 
 class PictureSwapper:

@@ -1,0 +1,36 @@
+"""The command line: ``faceveil anonymize photo.jpg``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from ..errors import FaceVeilError, PolicyStop
+from . import anonymize, inspect, make
+from .terminal import EXIT_CODES, INTERRUPTED, SOME_FAILED, UNPROTECTED, say
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except PolicyStop as error:
+        say(f"stopped: {error}", error=True)
+        return UNPROTECTED
+    except FaceVeilError as error:
+        say(f"error: {error}", error=True)
+        return SOME_FAILED
+    except KeyboardInterrupt:
+        say("interrupted; finished files are whole, the current one was not written", error=True)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="faceveil", description="Take a person's identity out of photos and keep everything else.", epilog=EXIT_CODES)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for room in (anonymize, inspect, make):
+        room.add_commands(commands)
+    return parser

@@ -1,0 +1,103 @@
+"""Commands that look: faces of a picture, likeness of two, this machine, the weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .terminal import OK, SOME_FAILED, command, progress_bar, say
+
+
+def add_commands(commands: Any) -> None:
+    detect = command(commands, "detect", _detect, "list the faces of a picture, or write them as an editable plan")
+    detect.add_argument("input", type=Path)
+    detect.add_argument("-o", "--output", type=Path, help="write the plan (.json) or numbered boxes (.png) here")
+    detect.add_argument("--detector", default="auto", help="auto, centerface, dlib, insightface, uniface (default: auto)")
+    detect.add_argument("--detector-file", type=Path, help="model file of an insightface or uniface detector")
+    detect.add_argument("--landmarks-file", type=Path, help="1k3d68.onnx or 2d106det.onnx of insightface, instead of dlib's landmarks")
+    compare = command(commands, "compare", _compare, "tell whether two pictures show the same person")
+    compare.add_argument("a", type=Path)
+    compare.add_argument("b", type=Path)
+    compare.add_argument("--recogniser", default="dlib", metavar="KIND:FILE", help="another recogniser than dlib, from a file that you have")
+    command(commands, "doctor", _doctor, "check that everything needed is there")
+    sample = command(commands, "sample", _sample, "write a public-domain portrait to try things on")
+    sample.add_argument("output", type=Path, nargs="?", default=Path("astronaut.png"))
+    weights = command(commands, "weights", _weights, "list weights with their licences, or download one by name")
+    weights.add_argument("name", nargs="?", help="a name from the list; nothing is downloaded without it")
+    weights.add_argument("--to", type=Path, default=Path("models"), help="models folder (default: models)")
+    weights.add_argument("--mirror", help="address to use in place of the card's")
+
+
+def _detect(options: argparse.Namespace) -> int:
+    import io
+
+    from ..evaluate.sheet import draw_faces
+    from ..faces.detect import detect_faces, open_detector
+    from ..faces.external import ExternalLandmarks
+    from ..images import load_picture, write_whole
+
+    picture = load_picture(options.input)
+    landmarker = ExternalLandmarks(options.landmarks_file) if options.landmarks_file else None
+    faces = detect_faces(picture.pixels, open_detector(options.detector, options.detector_file), landmarker=landmarker)
+    for number, face in enumerate(faces):
+        x1, y1, x2, y2 = (round(v) for v in face.box)
+        say(f"{number}: {x2 - x1} x {y2 - y1} px at ({x1}, {y1}), score {face.score:.2f}" + ("" if face.landmarks else ", no landmarks"))
+    say(f"{len(faces)} face{'s' if len(faces) != 1 else ''}")
+    if options.output and options.output.suffix.lower() == ".json":
+        write_whole(options.output, faces.to_json().encode())
+    elif options.output:
+        buffer = io.BytesIO()
+        draw_faces(picture.pixels, faces).save(buffer, "PNG")
+        write_whole(options.output, buffer.getvalue())
+    return OK
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from ..identity.calibration import judge_identities
+    from ..identity.embedders import embedder_of
+    from ..identity.recognise import default_recogniser, judge
+    from ..images import load_picture
+    from ..jobs.people import identity_in, person_in
+
+    pictures = [load_picture(path) for path in (options.a, options.b)]
+    if options.recogniser == "dlib":
+        # On its own scale, which its threshold of 0.6 belongs to.
+        name, verdict = "dlib", judge(default_recogniser(), *map(person_in, pictures))
+    else:
+        embedder = embedder_of(options.recogniser)
+        name, verdict = embedder.space, judge_identities(*(identity_in(p.pixels, embedder=embedder) for p in pictures))
+    say(f"{name}: distance {verdict.distance:.2f}, same person below {verdict.threshold:.2f}: {verdict.words}")
+    return OK
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from ..doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        say(f"{'ok     ' if finding.ok else 'missing' if finding.needed else 'without'} {finding.what}: {finding.text}")
+    return OK if all(f.ok or not f.needed for f in findings) else SOME_FAILED
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from ..images import picture_from, save_picture
+    from ..sample import astronaut
+
+    save_picture(picture_from(astronaut()), options.output)
+    say(f"{options.output}: astronaut Eileen Collins, NASA, public domain")
+    return OK
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from ...weights.catalogue import card, cards
+    from ...weights.fetch import fetch
+
+    if options.name is None:
+        for c in cards():
+            say(f"{c.name}: {c.file}, {c.megabytes:.1f} MB, {c.licence}; {c.purpose}")
+        return OK
+    with progress_bar() as progress:
+        path = fetch(card(options.name), options.to, consent=True, mirror=options.mirror, progress=progress)
+    say(f"{path}")
+    return OK
