@@ -1,6 +1,6 @@
 """Identities: are drawn people like real ones, do levels move away, are pseudonyms stable, does the default show what it is given?
 
-    python benchmarks/identity.py [FACES] [--photos PHOTOS] [--levels N]
+    python benchmarks/identity.py [FACES] [--photos PHOTOS] [--levels N] [--views N]
 
 FACES is a folder of portraits (default ../shared/data/synthetic_faces beside the repository); every fifth one was held out when the
 shipped sampler was trained and is what drawn people are compared with.
@@ -9,6 +9,7 @@ shipped sampler was trained and is what drawn people are compared with.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -17,10 +18,23 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+import torch
+from faceveil.pipelines.faces.detect import detect_faces
+from faceveil.pipelines.identity.calibration import CALIBRATIONS
+from faceveil.pipelines.identity.embedders import open_embedder
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import LEVELS, IdentitySampler, builtin_sampler
 from faceveil.pipelines.identity.pseudonym import Key, Ledger
-from faceveil.pipelines.jobs.portraits import folder_vectors
+from faceveil.pipelines.identity.recognise import default_recogniser
+from faceveil.pipelines.images import load_picture
+from faceveil.pipelines.jobs.people import identity_in
+from faceveil.pipelines.jobs.photo import Settings, anonymize_batch
+from faceveil.pipelines.jobs.policy import Policy
+from faceveil.pipelines.jobs.portraits import HELD_OUT, embed_portraits, find_portraits
+from faceveil.pipelines.methods.appearance.method import AppearanceMethod
+from faceveil.pipelines.methods.appearance.training import Portrait, parallel
+from faceveil.pipelines.progress import silent
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 EDGES = np.arange(0.0, 0.85, 0.05)
@@ -29,12 +43,19 @@ EDGES = np.arange(0.0, 0.85, 0.05)
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", type=Path, nargs="?", default=DATA / "synthetic_faces")
+    parser.add_argument("--photos", type=Path, default=DATA / "photos", help="real portraits, and two photos each of three people")
     parser.add_argument("--levels", type=int, default=200, help="identities that the ten levels are averaged over")
+    parser.add_argument("--views", type=int, default=50, help="changed views of each of a hundred people")
     options = parser.parse_args()
-    vectors = folder_vectors(options.faces, "dlib")
-    learned, held = vectors.learned, vectors.held
+    portraits = find_portraits(options.faces)
+    vectors = embed_portraits(portraits, open_embedder())
+    held_out = np.arange(len(vectors)) % HELD_OUT == 0
+    learned, held = vectors[~held_out], vectors[held_out]
     sampler = builtin_sampler("dlib")
-    passed = [likeness(sampler, learned, held), levels(sampler, held[: options.levels]), linking(sampler, held)]
+    passed = [
+        thresholds(learned, options.photos), likeness(sampler, learned, held), levels(sampler, held[: options.levels]),
+        linking(sampler, [p for p, h in zip(portraits, held_out, strict=True) if h], options.photos, options.views), survival(options.photos),
+    ]
     return 0 if all(passed) else 1
 
 
@@ -62,35 +83,111 @@ def levels(sampler: IdentitySampler, people: np.ndarray) -> bool:
     return _bar("largest step between levels (below 0: strictly away)", float(np.diff(means).max()), -1e-9)
 
 
-def linking(sampler: IdentitySampler, held: np.ndarray) -> bool:
-    """A hundred people, fifty noisy views each (cosine to the first about .9), under two keys."""
-    people: list[np.ndarray] = []
-    for person in held:
-        if all(sampler.cosine(person, other)[0, 0] < 0.5 for other in people):
-            people.append(person)
-        if len(people) == 100:
-            break
-    numbers = []
-    rng = np.random.default_rng(0)
-    stable = total = 0
-    for turn in range(2):
-        ledger = Ledger(Key(bytes([turn]) * 32), 5000, sampler.mean, sampler.std)
-        own = [ledger.number(Identity(p, "dlib")) for p in people]
-        numbers.append(own)
-        for person, number in zip(people, own, strict=True):
-            standard = sampler.standardise(person)
-            for _ in range(50 if turn == 0 else 1):
-                noise = rng.normal(size=len(standard))
-                noise *= 0.48 * np.linalg.norm(standard) / np.linalg.norm(noise)
-                view = Identity((standard + noise) * sampler.std + sampler.mean, "dlib")
-                stable += ledger.number(view) == number
-                total += 1
+def linking(sampler: IdentitySampler, portraits: list[Portrait], photos: Path, views: int) -> bool:
+    """A hundred synthetic people, changed views of each of their pictures, under two keys; then two photos each of three real people."""
+    people, vectors = strangers(sampler, portraits, 100)
+    jobs = [(p.path, turn) for p in people for turn in range(views)]
+    seen = list(parallel(embed_view, jobs, os.cpu_count() or 1, silent, "views"))
+    found = [(i // views, v) for i, v in enumerate(seen) if v is not None]
+    ledgers = [Ledger(Key(bytes([turn]) * 32), 5000, sampler.mean, sampler.std) for turn in range(2)]
+    numbers = [[ledger.number(Identity(v, "dlib")) for v in vectors] for ledger in ledgers]
+    stable = sum(ledgers[0].number(Identity(v, "dlib")) == numbers[0][who] for who, v in found)
+    grown = len(ledgers[0].entries) - len(people)
     linked = float(np.corrcoef(numbers)[0, 1])
-    print(f"{len(people)} people, {stable} of {total} views keep their pseudonym, {len(set(numbers[0]))} different ones")
+    pairs = [ledgers[0].number(_photo(photos / f"person_{who}_{i}.jpg")) for who in "abc" for i in (1, 2)]
+    kept = [pairs[i] == pairs[i + 1] for i in (0, 2, 4)]
+    print(f"{len(people)} people, {len(seen)} views, a face found in {len(found)}; {stable} keep their pseudonym, {grown} were taken for somebody new")
+    print(f"real people: {sum(kept)} of 3 pairs share a pseudonym, {len(set(pairs))} different ones")
     return all([
-        _bar("views that lose their pseudonym", 1 - stable / total, 0.0), _bar("people who share one", len(people) - len(set(numbers[0])), 0.0),
-        _bar("|correlation| of numbers under two keys (chance: 0.2)", abs(linked), 0.2),
+        _bar("views that lose their pseudonym", 1 - stable / len(found), 0.0), _bar("people who share one", len(people) - len(set(numbers[0])), 0.0),
+        _bar("real pairs that lose it, or share one", 3 - sum(kept) + abs(3 - len(set(pairs))), 0.0),
+        _bar("|correlation| of numbers under two keys (chance: 0.2)", abs(linked), 0.2), thief(sampler, ledgers[0], vectors),
     ])
+
+
+def strangers(sampler: IdentitySampler, portraits: list[Portrait], count: int) -> tuple[list[Portrait], list[np.ndarray]]:
+    """The first portraits of people who do not resemble each other: the data hold some twice."""
+    people: list[Portrait] = []
+    vectors: list[np.ndarray] = []
+    for portrait in portraits:
+        vector = portrait.embedding / np.linalg.norm(portrait.embedding)
+        if not vectors or sampler.cosine(vector, np.stack(vectors)).max() < 0.5:
+            people.append(portrait)
+            vectors.append(vector)
+        if len(people) == count:
+            break
+    return people, vectors
+
+
+def embed_view(path: Path, turn: int) -> np.ndarray | None:
+    """A portrait turned, scaled, shifted, relit, blurred, with noise, as a JPEG, perhaps mirrored: found and embedded anew."""
+    rng = np.random.default_rng([turn, *path.name.encode()])
+    with Image.open(path) as picture:
+        view = picture.convert("RGB")
+    if rng.random() < 0.5:
+        view = ImageOps.mirror(view)
+    side = int(rng.integers(128, 513))
+    view = ImageOps.expand(view, 40, (128, 128, 128)).rotate(rng.uniform(-15, 15), Image.Resampling.BICUBIC, fillcolor=(128, 128, 128)).resize((side, side))
+    for kind, reach in ((ImageEnhance.Brightness, 0.3), (ImageEnhance.Contrast, 0.3), (ImageEnhance.Color, 0.5)):
+        view = kind(view).enhance(1 + rng.uniform(-reach, reach))
+    view = view.filter(ImageFilter.GaussianBlur(rng.uniform(0, side / 400)))
+    pixels = np.asarray(view, dtype=np.float32) + rng.normal(0, rng.uniform(0, 8), (side, side, 3))
+    packed = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(packed, "JPEG", quality=int(rng.integers(40, 96)))
+    image = torch.from_numpy(np.array(Image.open(packed))).movedim(-1, 0)[None].float() / 255
+    faces = [f for f in detect_faces(image, turned=False) if f.landmarks]
+    return default_recogniser().embed(image, faces[0].points) if faces else None
+
+
+def thief(sampler: IdentitySampler, ledger: Ledger, vectors: list[np.ndarray]) -> bool:
+    """Who holds the ledger and photos of all people, but not the key, guesses who is who by hashing under keys of his own."""
+    guesses = right = 0
+    for turn in range(10):
+        key = Key(bytes([100 + turn]) * 32)
+        own = Ledger(key, ledger.size, sampler.mean, sampler.std)
+        own.entries = ledger.entries
+        for who, vector in enumerate(vectors[:20]):
+            counts = own.agreements(Identity(vector, "dlib"))
+            # With a tie he picks at random.
+            best = np.flatnonzero(np.array(counts) == max(counts))
+            right += (who in best) / len(best)
+            guesses += 1
+    chance = 1 / len(ledger.entries)
+    return _bar(f"thief's hits beyond chance ({chance:.3f})", right / guesses - chance, 3 * np.sqrt(chance / guesses))
+
+
+def survival(photos: Path) -> bool:
+    """How much of a wanted identity the embedded default shows: cosine of wanted and obtained around the mean of all people."""
+    sampler = builtin_sampler("dlib")
+    method = AppearanceMethod()
+    settings = Settings(policy=Policy.always("pass"))
+    before, after = [], []
+    for path in sorted(photos.glob("portrait_*.jpg")):
+        pixels = load_picture(path).pixels
+        own = identity_in(pixels)
+        for seed in range(2):
+            wanted = Identity(sampler.away_from(own.vector, seed).vectors, "dlib")
+            shown = identity_in(anonymize_batch(pixels, settings, method=method, identity=wanted).pixels)
+            before.append(float(sampler.cosine(own.vector, wanted.vector)[0, 0]))
+            after.append(float(sampler.cosine(shown.vector, wanted.vector)[0, 0]))
+    print(f"cosine to a wanted identity, {len(after)} pictures: {np.mean(before):.2f} before, {np.mean(after):.2f} shown (worst {np.min(after):.2f})")
+    return _bar("pictures that come no nearer", float(np.mean(np.array(after) <= np.array(before))), 0.0)
+
+
+def thresholds(vectors: np.ndarray, photos: Path) -> bool:
+    """dlib's threshold: false matches between synthetic strangers, and the real pairs on either side of it."""
+    limit = CALIBRATIONS["dlib"].threshold
+    pairs = _pairs(vectors)
+    people = [[_photo(photos / f"person_{who}_{i}.jpg").vector for i in (1, 2)] for who in "abc"]
+    same = [float(np.linalg.norm(a - b)) for a, b in people]
+    other = [float(np.linalg.norm(a - b)) for i, p in enumerate(people) for q in people[i + 1 :] for a in p for b in q]
+    print(f"dlib, unit vectors: same person below {limit:.3f}; genuine {max(same):.3f} at most, impostors {min(other):.3f} at least; "
+          f"{np.mean(pairs < limit):.2%} of {len(pairs)} pairs of synthetic strangers lie below")
+    return all([_bar("largest genuine distance", max(same), limit), _bar("threshold below the smallest impostor distance", limit, min(other))])
+
+
+def _photo(path: Path) -> Identity:
+    return identity_in(load_picture(path).pixels)
 
 
 def _nearest(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -76,7 +76,8 @@ class BuildSyntheticBank(io.ComfyNode):
             pictures = (root / folder).resolve()
             if not pictures.is_relative_to(root) or not pictures.is_dir():
                 raise InputError(f"{folder} is not a folder below ComfyUI's input folder; put the pictures there")
-            bank = bank_from_folder(pictures, place, recogniser or open_embedder(), progress=bar())
+            # Other processes would start ComfyUI again.
+            bank = bank_from_folder(pictures, place, recogniser or open_embedder(), workers=1, progress=bar())
         return io.NodeOutput(bank, len(bank))
 
 

@@ -64,7 +64,7 @@ NOTES = {
         "**Paste Faces** puts the decoded squares back."
     ),
     "FaceVeil_EmbedFaces": (
-        "dlib's recogniser, 128 numbers made unit length. The vector of a real person is personal data: who has it can search for that person. "
+        "dlib's recogniser, 128 numbers made unit length, or the one you connect. The vector of a real person is personal data: who has it can search for that person. "
         "It is not in any picture or report that this pack writes."
     ),
     "FaceVeil_SampleIdentity": (
@@ -81,6 +81,29 @@ NOTES = {
     ),
     "FaceVeil_SaveIdentity": "safetensors with the space and the date. Nothing says where the vector came from.",
     "FaceVeil_LoadIdentity": "Files that are damaged or of another kind are refused with a reason.",
+    "FaceVeil_SwapWithIdentity": (
+        "You need `inswapper_128.onnx` and `w600k_r50.onnx`, which other face packs use as well; their licences exclude commercial use. Who is shown "
+        "comes from *identity*, *bank* or *sampler*, and is never a photo you swap in by accident: to wear a person of your own, embed the person's "
+        "picture with the same recogniser.\n\n"
+        "**What is checked.** dlib's recogniser compares the result with the original, as in Veil Faces; the policies act on what it still knows.\n\n"
+        "**What it cannot do.** The swapper works at 128 px: larger faces come out softer. What covers a face may be painted over."
+    ),
+    "FaceVeil_LoadRecogniser": (
+        "*arcface*: `w600k_r50.onnx` of insightface. *adaface*, *sphereface*, *mobileface*: uniface's files under their own names, checked by SHA-256. "
+        "*facenet*: `20180402-114759-vggface2.pt` of facenet-pytorch. *farl*: `FaRL-Base-Patch16-LAIONFace20M-ep64.pth`. They differ in who looks alike: "
+        "the thresholds of AdaFace, SphereFace and MobileFace are ArcFace's, unmeasured, and FaRL has none; `faceveil calibrate` measures one on photos "
+        "of strangers. insightface and uniface are installed with `pip install insightface uniface`."
+    ),
+    "FaceVeil_BuildSyntheticBank": (
+        "Use pictures of people who do not exist, from a generator. Each face is found, embedded and kept as a 256 px crop without its file's name; "
+        "one that is nearer to another than half the recogniser's threshold is taken for the same person and left out. Nothing is built twice: choose "
+        "another name, or delete the folder, to start anew."
+    ),
+    "FaceVeil_LoadSyntheticBank": "A bank belongs to the recogniser that it was built with.",
+    "FaceVeil_NearestSyntheticPerson": (
+        "IDDiffuse takes the nearest identity of its bank. Here somebody whom the recogniser would take for the original is passed over, because that "
+        "would hide nobody. Without a key the choice tells a little about the person: **Map to Pseudonym** with the same bank does not."
+    ),
     "FaceVeil_IdentityDistance": "dlib's threshold of 0.6 on raw vectors is 0.396 on the unit vectors that identities are.",
     "FaceVeil_SaveDeidentifiedImage": (
         "ComfyUI's own *Save Image* writes the whole workflow into the file, with the name of the photo you loaded. This node writes pixels only."

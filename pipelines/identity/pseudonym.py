@@ -91,11 +91,15 @@ class Ledger:
         Raises:
             InputError: no synthetic identity is free any more.
         """
-        decisions = self._decide(identity.vector)
-        counts = [self._agreement(decisions, entry) for entry in self.entries]
+        counts = self.agreements(identity)
         if counts and max(counts) >= self.least:
             return self.entries[int(np.argmax(counts))].number
-        return self._enrol(decisions)
+        return self._enrol(self._decide(identity.vector))
+
+    def agreements(self, identity: Identity) -> list[int]:
+        """How many hashes of each entry come out again for this face, of ``GROUPS``."""
+        decisions = self._decide(identity.vector)
+        return [sum(self._hash(e.salt, i, d) == h for i, (d, h) in enumerate(zip(decisions, e.hashes, strict=True))) for e in self.entries]
 
     def _enrol(self, decisions: list[bytes]) -> int:
         taken = {entry.number for entry in self.entries}
@@ -117,9 +121,6 @@ class Ledger:
 
     def _hash(self, salt: bytes, group: int, decision: bytes) -> bytes:
         return self.key.digest(b"group", salt, group.to_bytes(2, "big"), decision)[:HASH_BYTES]
-
-    def _agreement(self, decisions: list[bytes], entry: Entry) -> int:
-        return sum(self._hash(entry.salt, i, d) == h for i, (d, h) in enumerate(zip(decisions, entry.hashes, strict=True)))
 
     def save(self, path: Path) -> None:
         """Write the ledger; the key is not in it.

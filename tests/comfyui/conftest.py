@@ -44,8 +44,8 @@ def run(nodes: dict[str, Any]) -> Any:
     """Run a node by its name without prefix; inputs that are not given take their defaults."""
     import torch
 
-    def execute(name: str, **inputs: Any) -> Any:
-        node = nodes[f"FaceVeil_{name}"]
+    def execute(node_name: str, /, **inputs: Any) -> Any:
+        node = nodes[f"FaceVeil_{node_name}"]
         defaults = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
         # As ComfyUI does it: every node runs in inference mode.
         with torch.inference_mode():

@@ -195,7 +195,7 @@ def test_encode_reference_takes_clips_pooler(run, nodes, native_nets, tmp_path) 
 
 
 def test_missing_files_are_named(run, nodes) -> None:
-    with pytest.raises(Exception, match=r"not in models/faceveil; get .*referencenet.* from https://huggingface.co/hkung/face-anon-simple"):
+    with pytest.raises(Exception, match=r"not in models/faceveil or models/diffusion_models; get .*referencenet.* from https://huggingface.co/hkung/face-anon-simple"):
         run("LoadReferenceNet", source_net="", driving_net="")
     with pytest.raises(Exception, match="the level must be 0 or more"):
         run("AnonymizationLevel", reference=None, level=-1.0)

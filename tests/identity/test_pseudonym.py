@@ -74,7 +74,7 @@ def test_a_ledger_without_its_key_tells_nothing(sampler, people) -> None:
     assert max(like) == max(strange) == 0
     thief = ledger(sampler, Key.new())
     thief.entries = names.entries
-    counts = [max(thief._agreement(thief._decide(p), e) for e in names.entries) for p in people[:5]]
+    counts = [max(thief.agreements(Identity(p, "dlib"))) for p in people[:5]]
     assert max(counts) == 0
 
 

@@ -123,7 +123,6 @@ def read_portrait(path: Path) -> Portrait | None:
     from ...faces.landmarks import fit_landmarks
     from ...identity.recognise import default_recogniser
 
-    torch.set_num_threads(1)
     picture = read_pixels(path)
     found = open_detector()(picture, THRESHOLD)
     if not found:
@@ -136,7 +135,6 @@ def read_portrait(path: Path) -> Portrait | None:
 
 
 def _features(mean: np.ndarray, portraits: Sequence[Portrait]) -> Sheet:
-    torch.set_num_threads(1)
     frame = Frame(mean)
     splitter, packer = Splitter(frame), Packer(frame)
     halves: dict[str, list[np.ndarray]] = {n: [] for n in REGIONS}
@@ -317,18 +315,25 @@ def _some(portraits: list[Portrait], count: int) -> list[Portrait]:
 
 
 def _ask(tensors: dict[str, Tensor], metadata: dict[str, str], portraits: Sequence[Portrait], seed: int) -> Answers:
-    torch.set_num_threads(1)
     return ask(model_of(tensors, metadata), [(read_pixels(p.path), p.points, p.embedding) for p in portraits], seed)
 
 
 def parallel(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress, what: str) -> Iterator[Any]:
+    """``work(*job)`` for each job in order, in processes of one thread each; in this process when there is one worker."""
     import multiprocessing
 
-    # Forking a process that runs torch threads can hang.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for done, result in enumerate(pool.map(work, *zip(*jobs, strict=True), chunksize=max(1, min(32, len(jobs) // (4 * workers))))):
-            progress(done + 1, len(jobs), what)
-            yield result
+    def results() -> Iterator[Any]:
+        if workers == 1:
+            yield from (work(*job) for job in jobs)
+            return
+        # Forking a process that runs torch threads can hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(work, *zip(*jobs, strict=True), chunksize=max(1, min(32, len(jobs) // (4 * workers))))
+
+    for done, result in enumerate(results()):
+        progress(done + 1, len(jobs), what)
+        yield result
 
 
 def _save(output: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
