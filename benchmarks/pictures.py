@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from faceveil.pipelines.evaluate.sheet import draw_faces
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.select import Selection
-from faceveil.pipelines.geometry.morphable import render_model
-from faceveil.pipelines.geometry.shape_model import ShapeFit
+from faceveil.pipelines.geometry.coefficients import neutral
+from faceveil.pipelines.geometry.preview import drawn
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import builtin_sampler
 from faceveil.pipelines.images import picture_from, write_whole
 from faceveil.pipelines.jobs.people import identity_in
 from faceveil.pipelines.jobs.photo import Settings, anonymize_batch
-from faceveil.pipelines.methods.appearance.network import load_model
 from faceveil.pipelines.methods.appearance.surface import built_in_morphable_model
 from faceveil.pipelines.sample import astronaut, group
 from PIL import Image, ImageDraw
@@ -45,8 +44,8 @@ def main() -> None:
     _write(stacked, ROOT / "workflows" / "veil-a-group-keep-one-person.jpg")
     _write(_strip([("", _tile(portrait, head)), ("", _tile(solid, head))]), ROOT / "workflows" / "redact-faces.jpg")
     sampler, own = builtin_sampler("dlib"), identity_in(portrait)
-    drawn = Identity(sampler.away_from(own.vector, 7).vectors, "dlib")
-    _write(_strip([("", _tile(portrait, head)), ("", _tile(_shown(portrait, drawn), head))]), ROOT / "workflows" / "sample-a-new-identity.jpg")
+    somebody = Identity(sampler.away_from(own.vector, 7).vectors, "dlib")
+    _write(_strip([("", _tile(portrait, head)), ("", _tile(_shown(portrait, somebody), head))]), ROOT / "workflows" / "sample-a-new-identity.jpg")
     pseudonym = Identity(sampler.sample(1, 11).vectors, "dlib")
     second = portrait[..., :400, 30:430]
     tiles = [("", _tile(_shown(portrait, pseudonym), head)), ("", _image(_shown(second, pseudonym)).resize((SIDE, SIDE)))]
@@ -66,13 +65,10 @@ def _tile(pixels: torch.Tensor, box: tuple[int, int, int, int]) -> Image.Image:
 
 
 def _model() -> Image.Image:
-    model = built_in_morphable_model(load_model())
-    angle = np.radians(-24)
-    rotation = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
-    fit = ShapeFit(2 * 86 * rotation[:2], np.array([300.0, -240.0]), np.zeros(0), rotation)
-    seen = render_model(model, model.vertices(), model.colours(), fit, 2 * SIDE)
-    array = np.where(seen.mask[..., None], seen.image, 0.16)
-    return Image.fromarray((array * 255).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    model = built_in_morphable_model()
+    turned = replace(neutral(model.name, model.sizes), angles=torch.tensor([[0.0, -0.42, 0.0]]), translation=torch.tensor([[0.0, 0.0, 0.6]]))
+    shown, mask = drawn(model, turned, "shaded", 2 * SIDE)
+    return _image(torch.where(mask > 0, shown, 0.16)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def _strip(tiles: list[tuple[str, Image.Image]]) -> Image.Image:

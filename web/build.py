@@ -64,7 +64,8 @@ NOTES = {
         "**Paste Faces** puts the decoded squares back."
     ),
     "FaceVeil_EmbedFaces": (
-        "dlib's recogniser, 128 numbers made unit length, or the one you connect. The vector of a real person is personal data: who has it can search for that person. "
+        "dlib's recogniser, 128 numbers made unit length, or the one you connect. The vector of a real person is personal data: "
+        "who has it can search for that person. "
         "It is not in any picture or report that this pack writes."
     ),
     "FaceVeil_SampleIdentity": (

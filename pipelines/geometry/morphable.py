@@ -1,15 +1,22 @@
-"""A 3D morphable model of the face: shape, expression and albedo as linear modes over one mesh (Blanz and Vetter 1999).
+"""A 3D morphable model of the face: shape, expression and texture as linear modes over one mesh (Blanz and Vetter 1999).
 
-Axes: x to the right, y up, z towards the viewer. The built-in model is measured in inter-ocular distances.
+All models are kept in one frame, that of Deep3DFaceRecon: decimetres, x to the right, y up, z towards the viewer, the origin in the
+middle of the head. So one camera, one alignment and one light fit them all.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from .shape_model import ShapeFit
+from ..errors import InputError
+
+LANDMARKS = 68
+TextureScale = Literal["linear", "log"]
 
 
 @dataclass(frozen=True)
@@ -17,121 +24,98 @@ class MorphableModel:
     """Linear model over ``V`` vertices.
 
     Attributes:
+        name: which model it is; coefficients of different ones cannot be mixed.
         mean: ``(V, 3)``.
         identity: ``(K, V, 3)``, coefficients have unit variance.
-        expression: ``(E, V, 3)``, one standard deviation each.
-        albedo: mean log albedo ``(V, 3)``, RGB, relative to the skin's tone.
-        albedo_modes: ``(T, V, 3)``, coefficients have unit variance.
+        expression: ``(E, V, 3)``.
+        texture_mean: albedo ``(V, 3)``, RGB in [0, 1], or its logarithm.
+        texture: ``(T, V, 3)``, coefficients have unit variance.
         triangles: ``(F, 3)``, counter-clockwise seen from outside.
+        landmarks, landmark_weights: three vertices of each iBUG point and their shares, ``(68, 3)``.
         uv: texture coordinates in [0, 1], ``(V, 2)``, v down.
+        texture_scale: whether texture is added to the albedo or to its logarithm.
+        expressions: names of the expression modes.
+        expression_range: what their coefficients may be: about +-3 where they have unit variance, 0 to 1 for blend shapes.
+
+    Raises:
+        InputError: shapes do not fit, or values are not finite.
     """
 
-    mean: np.ndarray
-    identity: np.ndarray
-    expression: np.ndarray
-    albedo: np.ndarray
-    albedo_modes: np.ndarray
-    triangles: np.ndarray
-    uv: np.ndarray
+    name: str
+    mean: Tensor
+    identity: Tensor
+    expression: Tensor
+    texture_mean: Tensor
+    texture: Tensor
+    triangles: Tensor
+    landmarks: Tensor
+    landmark_weights: Tensor
+    uv: Tensor
+    texture_scale: TextureScale = "linear"
+    expressions: tuple[str, ...] = ()
+    expression_range: tuple[float, float] = (-3.0, 3.0)
 
-    def vertices(self, identity: np.ndarray | None = None, expression: np.ndarray | None = None) -> np.ndarray:
-        """``(V, 3)`` of coefficients; fewer than there are modes leave the rest at zero.
+    def __post_init__(self) -> None:
+        count = len(self.mean)
+        shapes = {
+            "mean": (self.mean, (count, 3)), "identity": (self.identity[:0], (0, count, 3)), "expression": (self.expression[:0], (0, count, 3)),
+            "texture_mean": (self.texture_mean, (count, 3)), "texture": (self.texture[:0], (0, count, 3)), "triangles": (self.triangles[:0], (0, 3)),
+            "landmarks": (self.landmarks, (LANDMARKS, 3)), "landmark_weights": (self.landmark_weights, (LANDMARKS, 3)), "uv": (self.uv, (count, 2)),
+        }
+        for part, (tensor, expected) in shapes.items():
+            if tuple(tensor.shape) != expected:
+                raise InputError(f"the morphable model {self.name} is damaged: {part} has the shape {tuple(getattr(self, part).shape)}")
+        for part in ("mean", "identity", "expression", "texture_mean", "texture", "landmark_weights", "uv"):
+            if not bool(torch.isfinite(getattr(self, part)).all()):
+                raise InputError(f"the morphable model {self.name} is damaged: {part} holds values that are not finite")
+        for part in ("triangles", "landmarks"):
+            index: Tensor = getattr(self, part)
+            if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
+                raise InputError(f"the morphable model {self.name} is damaged: {part} name vertices beyond its {count}; its topology is another one")
 
-        Raises:
-            ValueError: more coefficients than modes.
-        """
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Numbers of identity, expression and texture modes."""
+        return len(self.identity), len(self.expression), len(self.texture)
+
+    def to(self, device: torch.device | str) -> MorphableModel:
+        """The same model on another device."""
+        moved: dict[str, Any] = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)
+
+    def vertices(self, identity: Tensor, expression: Tensor) -> Tensor:
+        """Shapes ``(N, V, 3)`` of coefficients ``(N, K)`` and ``(N, E)``."""
         return self.mean + _blend(self.identity, identity) + _blend(self.expression, expression)
 
-    def colours(self, coefficients: np.ndarray | None = None, tone: tuple[float, float, float] = (0.80, 0.62, 0.53)) -> np.ndarray:
-        """Vertex albedo ``(V, 3)`` in [0, 1] around a skin tone."""
-        return np.clip(np.exp(self.albedo + _blend(self.albedo_modes, coefficients)) * np.asarray(tone), 0, 1)
+    def colours(self, texture: Tensor) -> Tensor:
+        """Albedo ``(N, V, 3)`` of coefficients ``(N, T)``."""
+        value = self.texture_mean + _blend(self.texture, texture)
+        return value.exp() if self.texture_scale == "log" else value
 
-    def normals(self, vertices: np.ndarray) -> np.ndarray:
-        """Unit vertex normals ``(V, 3)``."""
-        corners = vertices[self.triangles]
-        faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        total = np.zeros_like(vertices)
-        for corner in range(3):
-            np.add.at(total, self.triangles[:, corner], faces)
-        return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    def normals(self, vertices: Tensor) -> Tensor:
+        """Unit vertex normals ``(N, V, 3)``: the unit normals of the triangles around each vertex, added up."""
+        a, b, c = vertices[:, self.triangles].unbind(2)
+        faces = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+        total = torch.zeros_like(vertices)
+        for corner in self.triangles.unbind(1):
+            total = total.index_add(1, corner, faces)
+        return torch.nn.functional.normalize(total, dim=-1)
 
+    def landmark_points(self, vertices: Tensor) -> Tensor:
+        """The iBUG points ``(N, 68, 3)`` of shapes ``(N, V, 3)``."""
+        return (vertices[:, self.landmarks] * self.landmark_weights[..., None]).sum(2)
 
-def _blend(modes: np.ndarray, coefficients: np.ndarray | None) -> np.ndarray | float:
-    if coefficients is None:
-        return 0.0
-    if len(coefficients) > len(modes):
-        raise ValueError(f"{len(coefficients)} coefficients for {len(modes)} modes")
-    return np.tensordot(coefficients, modes[: len(coefficients)], 1)
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """What a camera sees, each ``(S, S, ...)``.
-
-    Attributes:
-        image: RGB in [0, 1].
-        mask: True where the mesh is hit.
-        depth: z of the hit, in units of the model; 0 where nothing is hit.
-        normals: unit vectors in camera axes.
-    """
-
-    image: np.ndarray
-    mask: np.ndarray
-    depth: np.ndarray
-    normals: np.ndarray
+    @cached_property
+    def skeleton(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, identity and expression modes of the iBUG points alone: ``(68, 3)``, ``(K, 68, 3)``, ``(E, 68, 3)``."""
+        return self.landmark_points(self.mean[None])[0], self.landmark_points(self.identity), self.landmark_points(self.expression)
 
 
-LIGHT = (0.35, 0.45, 0.82)
+def _blend(modes: Tensor, coefficients: Tensor) -> Tensor:
+    """``(N, V, 3)``."""
+    return (coefficients @ modes.flatten(1)).unflatten(1, modes.shape[1:])
 
 
-def render_model(
-    model: MorphableModel, vertices: np.ndarray, colours: np.ndarray, fit: ShapeFit, size: int, ambient: float = 0.45
-) -> Rendering:
-    """Shade the mesh with one soft light under the weak-perspective camera of ``fit``, whose picture is ``size`` px square."""
-    flat = fit.project(vertices)
-    turned = vertices @ fit.rotation.T
-    normals = model.normals(vertices) @ fit.rotation.T
-    face, weights = rasterise(flat, turned[:, 2], model.triangles, size)
-    mask = face >= 0
-    corners = model.triangles[np.where(mask, face, 0)]
-
-    def spread(values: np.ndarray) -> np.ndarray:
-        mixed = (values[corners] * weights[..., None]).sum(2)
-        return np.where(mask[..., None], mixed, 0.0)
-
-    normal = spread(normals)
-    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
-    light = np.asarray(LIGHT) / np.linalg.norm(LIGHT)
-    shade = ambient + (1 - ambient) * np.clip(normal @ light, 0, 1)
-    return Rendering(np.clip(spread(colours) * shade[..., None], 0, 1), mask, spread(turned[:, 2:])[..., 0], normal)
-
-
-def rasterise(flat: np.ndarray, depth: np.ndarray, triangles: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which triangle is nearest at each pixel centre.
-
-    Args:
-        flat: vertices in pixels ``(V, 2)``, y down.
-        depth: ``(V,)``, larger is nearer.
-
-    Returns:
-        Triangle index ``(S, S)``, -1 for none, and barycentric weights ``(S, S, 3)``.
-    """
-    nearest = np.full((size, size), -np.inf)
-    face = np.full((size, size), -1)
-    weights = np.zeros((size, size, 3))
-    corners = flat[triangles]
-    low = np.clip(np.floor(corners.min(1) - 0.5).astype(int), 0, size)
-    high = np.clip(np.ceil(corners.max(1) + 0.5).astype(int), 0, size)
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0])
-    # In pixels with y down, triangles that face the viewer turn clockwise.
-    for t in np.flatnonzero((area < -1e-9) & (high > low).all(1)):
-        x, y = np.meshgrid(np.arange(low[t, 0], high[t, 0]) + 0.5, np.arange(low[t, 1], high[t, 1]) + 0.5)
-        wa = ((b[t, 0] - x) * (c[t, 1] - y) - (b[t, 1] - y) * (c[t, 0] - x)) / area[t]
-        wb = ((c[t, 0] - x) * (a[t, 1] - y) - (c[t, 1] - y) * (a[t, 0] - x)) / area[t]
-        w = np.stack([wa, wb, 1 - wa - wb], -1)
-        z = w @ depth[triangles[t]]
-        window = np.s_[low[t, 1] : high[t, 1], low[t, 0] : high[t, 0]]
-        hit = (w >= -1e-9).all(-1) & (z > nearest[window])
-        nearest[window][hit], face[window][hit], weights[window][hit] = z[hit], t, w[hit]
-    return face, weights
+def plain_triangles(polygons: list[list[int]]) -> Tensor:
+    """Polygons as fans of triangles ``(F, 3)``."""
+    return torch.tensor([(p[0], p[i], p[i + 1]) for p in polygons for i in range(1, len(p) - 1)], dtype=torch.long)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...faces.align import five_points
 from ...faces.sampling import sample
+from ...geometry.alignment import STANDARD
 from ...geometry.morphable import MorphableModel
 from ...geometry.shape_model import ShapeFit
-from .frame import REGIONS, SIZE
-from .layers import MEASURES
-from .network import LABELS, PATTERN, AppearanceModel
+from .frame import REGIONS, SIZE, dilate, to_pixels
+from .network import AppearanceModel, load_model
 
 ALBEDO_MODES = 12
 """Modes of the albedo from each region."""
-EXPRESSIONS = ("mouth gap", "mouth width", "mouth curve")
+TONE = (0.80, 0.62, 0.53)
+"""Of the mean skin; light does the rest."""
+_RIM = 0.06
+"""How far the mesh goes beyond the jaw's landmarks, in inter-ocular distances."""
 _HAIRLINE_DEPTH = (-0.42, -0.16, 0.00, 0.05, 0.00, -0.16, -0.42)
 
 
@@ -28,26 +35,88 @@ def facing(appearance: AppearanceModel, fit: ShapeFit) -> Tensor:
     return torch.nn.functional.interpolate(small, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
-def built_in_morphable_model(appearance: AppearanceModel) -> MorphableModel:
-    """Lift the frame: landmarks give depth, thin plates fill in between, texture codes give albedo."""
-    mean = appearance.frame.lift(_with_hairline(appearance, appearance.shapes.mean))
-    rows, columns = mean.shape[:2]
-    axis = (np.arange(rows) + 0.5) / rows
-    uv = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    pixel = (uv * SIZE).astype(int)
-    inside = appearance.frame.face[0, 0].numpy()[pixel[:, 1], pixel[:, 0]] > 0.5
+@lru_cache(maxsize=1)
+def built_in_morphable_model() -> MorphableModel:
+    """The morphable model that comes with the package: 40 shapes, 7 expressions, 48 textures over about 2,200 vertices.
+
+    Landmarks give depth, thin plates fill in between, texture codes give albedo. What an expression could do to the landmarks is
+    taken out of the identity modes: a smile is nobody's face. So the coefficients of two shapes that differ by an expression alone
+    show the same identity.
+    """
+    return morphable_model_of(load_model())
+
+
+def morphable_model_of(appearance: AppearanceModel) -> MorphableModel:
+    """Lift an appearance model's frame into space."""
+    grid = appearance.frame.lift(_with_hairline(appearance, appearance.shapes.mean))
+    rows, columns = grid.shape[:2]
+    axis = np.linspace(0.5, SIZE - 0.5, rows)
+    pixels = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    face = dilate(appearance.frame.face, _RIM)[0, 0].numpy()
+    inside = face[pixels[:, 1].astype(int), pixels[:, 0].astype(int)] > 0.5
     triangles = _triangles(inside.reshape(rows, columns))
     used = np.unique(triangles)
     renumber = np.full(rows * columns, -1)
     renumber[used] = np.arange(len(used))
+    landmarks, weights = _on_grid(to_pixels(appearance.frame.mean), axis)
+    shapes = appearance.shapes
+    align = _alignment(five_points(shapes.mean))
 
-    def dense(points: np.ndarray, depth: bool) -> np.ndarray:
-        return appearance.frame.lift(_with_hairline(appearance, points, depth)).reshape(-1, 3)[used]
+    def dense(points: np.ndarray) -> np.ndarray:
+        return align.turn(appearance.frame.lift(_with_hairline(appearance, points, False)).reshape(-1, 3)[used])
 
-    modes = np.stack([dense(mode, False) for mode in appearance.shapes.modes])
-    albedo, albedo_modes = _albedo(appearance, torch.from_numpy(uv[used] * SIZE).float())
-    expression = np.tensordot(_expression_codes(appearance), modes, 1)
-    return MorphableModel(mean.reshape(-1, 3)[used], modes, expression, albedo, albedo_modes, renumber[triangles], uv[used])
+    expressions = _expressions(appearance)
+    moves = np.stack(list(expressions.values()))
+    codes = moves.reshape(len(moves), -1) @ np.linalg.pinv(shapes.modes.reshape(len(shapes.modes), -1))
+    basis, _ = np.linalg.qr(codes.T)
+    identity = np.tensordot(np.eye(len(basis)) - basis @ basis.T, shapes.modes, 1)
+    albedo, albedo_modes = _albedo(appearance, torch.from_numpy(pixels[used]).float())
+    return MorphableModel(
+        name="appearance-shape", mean=_tensor(align(grid.reshape(-1, 3)[used])), identity=_tensor(np.stack([dense(m) for m in identity])),
+        expression=_tensor(np.stack([dense(m) for m in moves])), texture_mean=_tensor(albedo + np.log(TONE)), texture=_tensor(albedo_modes),
+        triangles=torch.from_numpy(renumber[triangles]), landmarks=torch.from_numpy(renumber[landmarks]), landmark_weights=_tensor(weights),
+        uv=_tensor(pixels[used] / SIZE), texture_scale="log", expressions=tuple(expressions),
+    )
+
+
+@dataclass(frozen=True)
+class _Alignment:
+    """From inter-ocular distances to the common frame of morphable models."""
+
+    matrix: np.ndarray
+    shift: np.ndarray
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        return points @ self.matrix.T + self.shift
+
+    def turn(self, moves: np.ndarray) -> np.ndarray:
+        return moves @ self.matrix.T
+
+
+def _alignment(five: np.ndarray) -> _Alignment:
+    """Rotation, scale and shift that take the mean face's five points ``(5, 3)`` to the standard face's (Umeyama 1991)."""
+    centre, aim = five.mean(0), STANDARD.mean(0)
+    u, d, vt = np.linalg.svd((STANDARD - aim).T @ (five - centre))
+    sign = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    matrix = (d * np.diag(sign)).sum() / ((five - centre) ** 2).sum() * (u @ sign @ vt)
+    return _Alignment(matrix, aim - matrix @ centre)
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).float()
+
+
+def _on_grid(points: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Three vertices of a regular grid around each point ``(68, 2)``, and their shares."""
+    step = axis[1] - axis[0]
+    cell = np.clip(np.floor((points - axis[0]) / step).astype(int), 0, len(axis) - 2)
+    x, y = ((points - axis[0]) / step - cell).T
+    first = cell[:, 1] * len(axis) + cell[:, 0]
+    # Each cell is cut from its upper right to its lower left corner.
+    upper = x + y <= 1
+    corners = np.where(upper[:, None], first[:, None] + [0, 1, len(axis)], first[:, None] + [len(axis) + 1, len(axis), 1])
+    shares = np.where(upper[:, None], np.stack([1 - x - y, x, y], 1), np.stack([x + y - 1, 1 - x, 1 - y], 1))
+    return corners, shares
 
 
 def _with_hairline(appearance: AppearanceModel, points: np.ndarray, depth: bool = True) -> np.ndarray:
@@ -67,12 +136,28 @@ def _triangles(inside: np.ndarray) -> np.ndarray:
     return np.concatenate([np.stack([a, c, b], -1)[whole], np.stack([b, c, d], -1)[whole]])
 
 
-def _expression_codes(appearance: AppearanceModel) -> np.ndarray:
-    """What one standard deviation of each mouth measure does to the shape code, ``(E, S)``."""
-    region = appearance.regions["mouth"]
-    first = len(LABELS) + PATTERN
-    rows = [first + MEASURES.index(name) for name in EXPRESSIONS]
-    return region.regress[rows, region.components :].astype(np.float64)
+def _expressions(appearance: AppearanceModel) -> dict[str, np.ndarray]:
+    """How landmarks ``(68, 3)`` move with one standard deviation of each expression, in inter-ocular distances."""
+    mean = appearance.shapes.mean
+    moves = {name: np.zeros((68, 3)) for name in ("jaw open", "mouth wide", "smile", "brows up", "brows together", "eyes closed", "wink")}
+    jaw = moves["jaw open"]
+    jaw[3:14, 1] = -0.09 * np.sin(np.linspace(0, np.pi, 11))
+    jaw[[55, 56, 57, 58, 59, 65, 66, 67], 1] = -0.09
+    jaw[[48, 54, 60, 64], 1], jaw[[48, 60], 0], jaw[[54, 64], 0] = -0.03, 0.012, -0.012
+    for name, out, up, back in (("mouth wide", 0.06, 0.0, -0.03), ("smile", 0.035, 0.07, -0.03)):
+        # Lips follow their corners by how far out they lie.
+        across = (mean[48:68, 0] - mean[51, 0]) / (mean[54, 0] - mean[51, 0])
+        moves[name][48:68] = np.stack([out * across, up * np.abs(across) ** 2, back * np.abs(across)], 1)
+    moves["brows up"][17:27, 1] = 0.07
+    together = moves["brows together"]
+    together[[20, 21, 22, 23], 1] = -0.045
+    together[[20, 21], 0], together[[22, 23], 0] = 0.02, -0.02
+    lids, wink = moves["eyes closed"], moves["wink"]
+    for upper, lower in ((37, 41), (38, 40), (43, 47), (44, 46)):
+        gap = mean[upper] - mean[lower]
+        lids[upper], lids[lower] = -0.28 * gap, 0.07 * gap
+    wink[36:42], wink[42:48] = lids[36:42], -lids[42:48]
+    return moves
 
 
 def _albedo(appearance: AppearanceModel, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:

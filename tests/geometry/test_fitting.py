@@ -1,0 +1,251 @@
+"""Estimation: synthetic truth comes back, real faces line up, the regressor reads the published checkpoint."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from faceveil.pipelines.errors import InputError, WeightsError
+from faceveil.pipelines.faces.align import apply, invert
+from faceveil.pipelines.faces.detect import detect_faces
+from faceveil.pipelines.geometry.alignment import SIDE, STANDARD, reconstruction_transform
+from faceveil.pipelines.geometry.camera import project, rotation
+from faceveil.pipelines.geometry.clip import join, smooth
+from faceveil.pipelines.geometry.coefficients import neutral
+from faceveil.pipelines.geometry.fitting import Fitter, project_landmarks
+from faceveil.pipelines.geometry.gaze import gaze_of
+from faceveil.pipelines.geometry.preview import STYLES, drawn, overlay
+from faceveil.pipelines.geometry.readers import load_ict
+from faceveil.pipelines.geometry.regressor import HEADS, ReconstructionNet, Regressor, from_net_recon
+from faceveil.pipelines.geometry.renderer import render
+
+
+@pytest.fixture(scope="module")
+def fitter(model) -> Fitter:
+    return Fitter(model)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rendered_truth_comes_back(model, fitter, somebody, seed) -> None:
+    truth = somebody(model, seed)
+    picture, points = render(model, truth, SIDE).image.clamp(0, 1), project_landmarks(model, truth)[0].double().numpy()
+    found = fitter(picture, points)
+    back = apply(invert(found.transforms[0].double().numpy()), project_landmarks(model, found.coefficients)[0].double().numpy())
+    assert np.sqrt(((back - points) ** 2).sum(1).mean()) <= 0.6
+    apart = rotation(found.coefficients.angles)[0] @ rotation(truth.angles)[0].T
+    assert math.degrees(math.acos(min(1.0, float((apart.trace() - 1) / 2)))) <= 1.5
+
+    def shape(identity: torch.Tensor) -> torch.Tensor:
+        return (identity @ model.identity.flatten(1)).view(-1, 3)
+
+    error = (shape(found.coefficients.identity) - shape(truth.identity)).norm(dim=1).square().mean().sqrt()
+    prior = model.identity.square().sum(2).mean(1).sum().sqrt()
+    assert error * 3 <= prior
+    assert float(found.errors) < 0.01
+
+
+def test_a_portrait_lines_up(model, fitter, portrait, portrait_faces) -> None:
+    found = fitter(portrait, portrait_faces[0].points)
+    assert float(found.errors) < 0.02
+    shown, covered = overlay(model, portrait, found, "shaded", 1.0)
+    inside = covered[0, 0] > 0.99
+    x, y = (round(v) for v in portrait_faces[0].points[30])
+    assert inside[y, x] and not inside[:40].any() and torch.equal(shown[..., :40, :], portrait[..., :40, :])
+    # Light and texture explain the picture far better than one colour would.
+    unlike = (shown - portrait)[0][:, inside].abs().mean()
+    flat = (portrait[0][:, inside] - portrait[0][:, inside].mean(1, keepdim=True)).abs().mean()
+    assert unlike < 0.75 * flat
+
+
+def test_fitting_works_in_inference_mode_and_can_be_interrupted(fitter, portrait, portrait_faces) -> None:
+    steps = []
+    with torch.inference_mode():
+        picture = portrait.clone()
+        found = fitter(picture, portrait_faces[0].points, lambda done, total, what: steps.append((done, total)))
+    assert steps[-1][0] == steps[-1][1] and len(steps) > 10 and float(found.errors) < 0.02
+
+    def stop(done: int, total: int, what: str) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fitter(portrait, portrait_faces[0].points, stop)
+
+
+def test_ict_fits_too(ict_folder, portrait, portrait_faces) -> None:
+    """Three identity modes of a hundred: roughly, and its blend shapes stay between 0 and 1."""
+    found = Fitter(load_ict(ict_folder))(portrait, portrait_faces[0].points)
+    assert float(found.errors) < 0.08
+    assert float(found.coefficients.expression.min()) >= 0 and float(found.coefficients.expression.max()) <= 1
+
+
+def test_the_alignment_puts_a_standard_face_at_its_scale() -> None:
+    flat, _ = project(torch.from_numpy(STANDARD)[None], 500)
+    five = flat[0].numpy()
+    points = np.zeros((68, 2))
+    points[36:42], points[42:48], points[30], points[48], points[54] = five
+    transform = reconstruction_transform(points, 500, 500)
+    aligned = apply(transform, points)
+    assert np.linalg.norm(aligned[42] - aligned[36]) == pytest.approx(102 * 0.6213, rel=0.01)
+    assert transform[0, 2] == int(transform[0, 2]) and int(transform[0, 0] * 500) == round(transform[0, 0] * 500)
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(0, 0), (5, 0), (-5, 0), (0, -3)])
+def test_gaze_follows_the_pupil(dx, dy) -> None:
+    points = np.zeros((68, 2))
+    ring = np.array([[-16, 0], [-8, -7], [8, -7], [16, 0], [8, 7], [-8, 7]], dtype=float)
+    picture = torch.full((1, 3, 120, 200), 0.9)
+    for eye, centre in ((slice(36, 42), (60, 60)), (slice(42, 48), (140, 60))):
+        points[eye] = ring + centre
+        y, x = torch.meshgrid(torch.arange(120) + 0.5, torch.arange(200) + 0.5, indexing="ij")
+        picture[:, :, (x - centre[0] - dx) ** 2 + (y - centre[1] - dy) ** 2 < 16] = 0.05
+    gaze = gaze_of(picture, points)
+    assert np.abs(gaze - np.array([dx, -dy, dx, -dy]) / 16).max() < 0.08
+    # A network that sees pupils is believed, and a lean of the head is taken out.
+    angle = np.radians(30)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    pupils = np.array([[60 + dx, 60 + dy], [140 + dx, 60 + dy]]) @ turn.T
+    assert np.allclose(gaze_of(picture, points @ turn.T, pupils), np.array([dx, -dy, dx, -dy]) / 16)
+
+
+def test_closed_eyes_have_no_gaze() -> None:
+    points = np.zeros((68, 2))
+    points[36:42] = points[42:48] = np.array([[-16, 0], [-8, -0.5], [8, -0.5], [16, 0], [8, 0.5], [-8, 0.5]]) + 50
+    assert np.array_equal(gaze_of(torch.rand(1, 3, 100, 100), points), np.zeros(4))
+
+
+def test_a_clip_is_one_person_without_jitter(model, fitter, portrait, portrait_faces) -> None:
+    rng = np.random.default_rng(0)
+    points = portrait_faces[0].points
+    frames = join([fitter(portrait, points + rng.normal(0, 0.8, points.shape)) for _ in range(7)])
+    still = smooth(frames, 2.0)
+    assert torch.equal(still.coefficients.identity, still.coefficients.identity[:1].expand(7, -1))
+
+    def jitter(estimate) -> float:
+        return float(estimate.coefficients.angles.diff(dim=0).norm(dim=1).mean())
+
+    assert jitter(still) < 0.4 * jitter(frames)
+    assert torch.equal(smooth(frames, 0.0).coefficients.angles, frames.coefficients.angles)
+    with pytest.raises(InputError, match="0 frames or more"):
+        smooth(frames, -1)
+    with pytest.raises(InputError, match="no faces to estimate"):
+        join([])
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_draws(model, somebody, style) -> None:
+    shown, mask = drawn(model, somebody(model, 0, 2), style, 96)
+    assert shown.shape == (2, 3, 96, 96) and mask.shape == (2, 1, 96, 96)
+    assert shown.min() >= 0 and shown.max() <= 1 and shown[mask.expand_as(shown) > 0].mean() > 0.03
+    assert shown[mask.expand_as(shown) == 0].max() == 0
+
+
+def test_wrong_styles_and_models_are_refused(model) -> None:
+    with pytest.raises(InputError, match="'marble' is not one of"):
+        drawn(model, neutral(model.name, model.sizes), "marble")
+    with pytest.raises(InputError, match="belong to the model bfm, not to appearance-shape"):
+        drawn(model, replace(neutral("bfm", model.sizes)), "shaded")
+
+
+def published_keys() -> dict[str, tuple[int, ...]]:
+    """The layout of net_recon, from the published architecture: a ResNet-50 and seven heads."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def norm(name: str, size: int) -> None:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.{part}"] = (size,)
+        shapes[f"{name}.num_batches_tracked"] = ()
+
+    shapes["backbone.conv1.weight"] = (64, 3, 7, 7)
+    norm("backbone.bn1", 64)
+    given = 64
+    for stage, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True), 1):
+        for block in range(blocks):
+            at = f"backbone.layer{stage}.{block}"
+            for i, (made, taken, size) in enumerate(((width, given, 1), (width, width, 3), (4 * width, width, 1)), 1):
+                shapes[f"{at}.conv{i}.weight"] = (made, taken, size, size)
+                norm(f"{at}.bn{i}", made)
+            if block == 0:
+                shapes[f"{at}.downsample.0.weight"] = (4 * width, given, 1, 1)
+                norm(f"{at}.downsample.1", 4 * width)
+            given = 4 * width
+    for i, size in enumerate(HEADS):
+        shapes |= {f"final_layers.{i}.weight": (size, 2048, 1, 1), f"final_layers.{i}.bias": (size,)}
+    return shapes
+
+
+def made_up_checkpoint(path, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for key, shape in published_keys().items():
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(7)
+        elif len(shape) == 4:
+            state[key] = torch.randn(shape, generator=generator) / math.sqrt(shape[1] * shape[2] * shape[3])
+        else:
+            state[key] = torch.rand(shape, generator=generator) * 0.2 + (0.9 if key.endswith(("weight", "var")) else 0.0)
+    torch.save({"net_recon": state, "opt_00": {"state": {}}, "sched_00": {}}, path)
+    return state
+
+
+def plain_resnet(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """The published network written out: the stride lies on the 3x3, no fully connected layer."""
+    from torch.nn import functional as f
+
+    def norm(x, name):
+        s = {k: state[f"{name}.{k}"] for k in ("running_mean", "running_var", "weight", "bias")}
+        return f.batch_norm(x, s["running_mean"], s["running_var"], s["weight"], s["bias"])
+
+    x = f.max_pool2d(f.relu(norm(f.conv2d(x, state["backbone.conv1.weight"], stride=2, padding=3), "backbone.bn1")), 3, 2, 1)
+    for stage, blocks in enumerate((3, 4, 6, 3), 1):
+        for block in range(blocks):
+            at, stride = f"backbone.layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            y = f.relu(norm(f.conv2d(x, state[f"{at}.conv1.weight"]), f"{at}.bn1"))
+            y = f.relu(norm(f.conv2d(y, state[f"{at}.conv2.weight"], stride=stride, padding=1), f"{at}.bn2"))
+            y = norm(f.conv2d(y, state[f"{at}.conv3.weight"]), f"{at}.bn3")
+            if block == 0:
+                x = norm(f.conv2d(x, state[f"{at}.downsample.0.weight"], stride=stride), f"{at}.downsample.1")
+            x = f.relu(x + y)
+    x = x.mean((2, 3), keepdim=True)
+    return torch.cat([f.conv2d(x, state[f"final_layers.{i}.weight"], state[f"final_layers.{i}.bias"]) for i in range(7)], 1).flatten(1)
+
+
+def test_net_recon_is_read_key_by_key(tmp_path, portrait, portrait_faces) -> None:
+    pytest.importorskip("transformers")
+    state = made_up_checkpoint(tmp_path / "epoch_20.pth")
+    assert set(from_net_recon(state)) == set(ReconstructionNet().state_dict())
+    regressor = Regressor(tmp_path / "epoch_20.pth")
+    x = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(regressor._net(x), plain_resnet(state, x), atol=1e-4)
+    found = regressor(portrait, portrait_faces[0].points)
+    assert found.coefficients.model == "bfm" and found.coefficients.identity.shape == (1, 80) and math.isnan(float(found.errors))
+    assert found.coefficients.gaze.abs().max() > 0
+
+
+def test_bad_checkpoints_are_refused(tmp_path) -> None:
+    pytest.importorskip("transformers")
+    torch.save({"net": 3}, tmp_path / "other.pth")
+    torch.save({"net_recon": {"backbone.fc.weight": torch.zeros(2)}}, tmp_path / "keys.pth")
+    torch.save({"net_recon": torch.nn.Linear(2, 2)}, tmp_path / "code.pth")
+    (tmp_path / "cut.pth").write_bytes(b"123")
+    for name in ("other.pth", "keys.pth", "code.pth", "cut.pth", "gone.pth"):
+        with pytest.raises(WeightsError) as caught:
+            Regressor(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_real_portraits_line_up(fitter) -> None:
+    from faceveil.pipelines.images import load_picture
+
+    from ..conftest import DATA
+
+    photos = sorted((DATA / "photos").glob("portrait_*.jpg"))[:4]
+    if not photos:
+        pytest.skip("the folder with real photos is not there")
+    for path in photos:
+        picture = load_picture(path).pixels
+        assert float(fitter(picture, detect_faces(picture)[0].points).errors) < 0.02
