@@ -13,11 +13,11 @@ async def comfy_entrypoint() -> ComfyExtension:
     from comfy_api.latest import ComfyExtension, io
 
     _register_models()
-    from . import bank, compare, crop, detect, identity, referencenet, sample, save, swap, veil
+    from . import bank, compare, crop, detect, geometry, identity, referencenet, sample, save, swap, veil
 
     class FaceVeilExtension(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
-            return [node for module in (sample, detect, veil, swap, crop, compare, save, referencenet, identity, bank) for node in module.NODES]
+            return [node for module in (sample, detect, veil, swap, crop, compare, save, referencenet, identity, bank, geometry) for node in module.NODES]
 
     return FaceVeilExtension()
 
@@ -29,7 +29,7 @@ def _register_models() -> None:
     import folder_paths
 
     folder_paths.add_model_folder_path("faceveil", str(Path(folder_paths.models_dir) / "faceveil"), is_default=True)
-    folder_paths.folder_names_and_paths["faceveil"][1].update((".safetensors", ".onnx", ".pt", ".pth"))
+    folder_paths.folder_names_and_paths["faceveil"][1].update((".safetensors", ".onnx", ".pt", ".pth", ".mat", ".obj"))
     # Other packs look there as well; whoever comes first names it.
     folder_paths.add_model_folder_path("insightface", str(Path(folder_paths.models_dir) / "insightface"))
     folder_paths.folder_names_and_paths["insightface"][1].add(".onnx")

@@ -13,7 +13,7 @@ from ..pipelines.errors import InputError
 from ..pipelines.faces.face import Faces
 from ..pipelines.identity.identity import Identity
 from .convert import image_to_pixels, pixels_to_image
-from .files import OWN, names, path_of
+from .files import OWN, kept_path, names, output_path, path_of
 from .sockets import ROOT, BankSocket, FacesSocket, IdentitySocket, RecogniserSocket
 
 CATEGORY = f"{ROOT}/Identity"
@@ -186,15 +186,9 @@ class SaveIdentity(io.ComfyNode):
 
     @classmethod
     def execute(cls, identity: Any, filename_prefix: str) -> io.NodeOutput:
-        import folder_paths
-
         from ..pipelines.identity.identity import save_identity
 
-        folder, name, counter, *_ = folder_paths.get_save_image_path(filename_prefix, folder_paths.get_output_directory())
-        path = Path(folder) / f"{name}_{counter:05}_.safetensors"
-        while path.exists():
-            counter += 1
-            path = path.with_name(f"{name}_{counter:05}_.safetensors")
+        path = output_path(filename_prefix)
         save_identity(path, one_identity(identity))
         return io.NodeOutput(ui=ui.PreviewText(path.name))
 
@@ -211,15 +205,9 @@ class LoadIdentity(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        import folder_paths
-
         from ..pipelines.identity.identity import load_identity
 
-        for root in (folder_paths.get_output_directory(), folder_paths.get_input_directory()):
-            path = (Path(root) / file).resolve()
-            if path.is_relative_to(Path(root).resolve()) and path.is_file():
-                return io.NodeOutput(load_identity(path))
-        raise InputError(f"{file} is neither in ComfyUI's output nor in its input folder; name it as Save Identity shows it")
+        return io.NodeOutput(load_identity(kept_path(file, "Save Identity")))
 
 
 class IdentityDistance(io.ComfyNode):

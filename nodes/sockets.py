@@ -14,6 +14,10 @@ RecogniserSocket = io.Custom("FACEVEIL_RECOGNISER")
 """An ``Embedder``: turns faces into identities."""
 BankSocket = io.Custom("FACEVEIL_BANK")
 """A ``Bank`` of synthetic people."""
+MorphableSocket = io.Custom("FACEVEIL_MORPHABLE")
+"""A ``MorphableModel``."""
+CoefficientsSocket = io.Custom("FACEVEIL_COEFFICIENTS")
+"""A ``Geometry``: coefficients of faces, their model, and where they lie in which pictures."""
 ReferenceNetSocket = io.Custom("FACEVEIL_REFERENCENET")
 """The two ReferenceNets, as ``ModelPatcher``s."""
 ReferenceSocket = io.Custom("FACEVEIL_REFERENCE")

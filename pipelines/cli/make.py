@@ -28,6 +28,9 @@ def add_commands(commands: Any) -> None:
     bank.add_argument("-o", "--output", type=Path, required=True, help="a new folder for the bank")
     bank.add_argument("--recogniser", default="dlib", metavar="KIND:FILE", help=RECOGNISER)
     bank.add_argument("--workers", type=int)
+    convert = command(commands, "convert-morphable", _convert_morphable, "turn BFM's .mat or ICT-FaceKit's folder into one file that opens at once")
+    convert.add_argument("model", type=Path)
+    convert.add_argument("-o", "--output", type=Path, required=True, help="NAME_morphable.safetensors")
     calibrate = command(commands, "calibrate", _calibrate, "measure a recogniser's thresholds on photos of strangers, one photo each")
     calibrate.add_argument("images", type=Path)
     calibrate.add_argument("--recogniser", default="dlib", metavar="KIND:FILE", help=RECOGNISER)
@@ -124,6 +127,16 @@ def _bank(options: argparse.Namespace) -> int:
     with progress_bar() as progress:
         bank = bank_from_folder(options.images, options.output, embedder_of(options.recogniser), options.workers, progress)
     say(f"{options.output}: {len(bank)} people of {bank.space}")
+    return OK
+
+
+def _convert_morphable(options: argparse.Namespace) -> int:
+    from ..geometry.readers import load_morphable, save_morphable
+
+    model = load_morphable(options.model)
+    save_morphable(options.output, model)
+    identity, expression, texture = model.sizes
+    say(f"{options.output}: {model.name}, {len(model.mean)} vertices, {identity} shapes, {expression} expressions, {texture} textures")
     return OK
 
 

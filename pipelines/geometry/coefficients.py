@@ -65,6 +65,10 @@ class Coefficients:
         rows = slice(index, index + 1 or None) if isinstance(index, int) else index
         return self._with({name: value[rows] for name, value in self.fields().items()})
 
+    def rows(self, chosen: Sequence[int]) -> Coefficients:
+        """Some rows, in this order."""
+        return self._with({name: value[list(chosen)] for name, value in self.fields().items()})
+
     def fields(self) -> dict[str, Tensor]:
         """All numbers by name."""
         return {name: getattr(self, name) for name in FIELDS}

@@ -6,6 +6,7 @@ picture at the visible vertices, and coefficients of unit variance. Nothing is l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,10 @@ class Estimate:
 
     def __len__(self) -> int:
         return len(self.coefficients)
+
+    def rows(self, chosen: Sequence[int]) -> Estimate:
+        """Some rows, in this order."""
+        return Estimate(self.coefficients.rows(chosen), self.transforms[list(chosen)], self.errors[list(chosen)])
 
 
 class Fitter:

@@ -12,9 +12,9 @@ from .alignment import SIDE
 from .coefficients import Coefficients
 from .fitting import Estimate
 from .morphable import MorphableModel
+from .names import STYLES
 from .renderer import Rendering, render
 
-STYLES = ("shaded", "grey", "normals", "depth", "mask", "wireframe", "uv")
 _MOST, _FINER = 1024, 2.0
 _WIRE, _APART = (0.1, 0.9, 0.4), 18.0
 _LAMP = (0.25, 0.45, 0.85)

@@ -15,12 +15,16 @@ from faceveil.pipelines.geometry.alignment import SIDE, STANDARD, reconstruction
 from faceveil.pipelines.geometry.camera import project, rotation
 from faceveil.pipelines.geometry.clip import join, smooth
 from faceveil.pipelines.geometry.coefficients import neutral
+from faceveil.pipelines.geometry.drawing import draw_geometry
 from faceveil.pipelines.geometry.fitting import Fitter, project_landmarks
 from faceveil.pipelines.geometry.gaze import gaze_of
+from faceveil.pipelines.geometry.names import EXPRESSION_SLIDERS, SHAPE_SLIDERS
 from faceveil.pipelines.geometry.preview import STYLES, drawn, overlay
 from faceveil.pipelines.geometry.readers import load_ict
 from faceveil.pipelines.geometry.regressor import HEADS, ReconstructionNet, Regressor, from_net_recon
 from faceveil.pipelines.geometry.renderer import render
+from faceveil.pipelines.geometry.reshape import reshape
+from faceveil.pipelines.geometry.sliders import EXPRESSION, SHAPE, moved
 
 
 @pytest.fixture(scope="module")
@@ -249,3 +253,37 @@ def test_real_portraits_line_up(fitter) -> None:
     for path in photos:
         picture = load_picture(path).pixels
         assert float(fitter(picture, detect_faces(picture)[0].points).errors) < 0.02
+
+
+def test_interfaces_offer_every_slider() -> None:
+    assert tuple(SHAPE) == SHAPE_SLIDERS and tuple(EXPRESSION) == EXPRESSION_SLIDERS
+
+
+def test_the_photo_follows_an_edited_face(model, fitter, portrait, portrait_faces) -> None:
+    """Landmarks measured anew on the bent photo are where the edited face has them; far away nothing changes."""
+    found = fitter(portrait, portrait_faces[0].points)
+    same, nothing = reshape(model, portrait, found, found.coefficients)
+    assert torch.equal(same, portrait) and nothing.sum() == 0
+    edited = moved(model, found.coefficients, {"jaw width": 3.0, "nose width": 3.0})
+    bent, mask = reshape(model, portrait, found, edited)
+    assert torch.equal(bent[mask.expand_as(bent) == 0], portrait[mask.expand_as(bent) == 0]) and 0.01 < mask.mean() < 0.3
+    seen = detect_faces(bent)[0].points
+    back = invert(found.transforms[0].double().numpy())
+    wanted, before = (apply(back, project_landmarks(model, c)[0].double().numpy()) for c in (edited, found.coefficients))
+
+    def width(points: np.ndarray) -> float:
+        return float(points[12, 0] - points[4, 0])
+
+    assert width(seen) - width(portrait_faces[0].points) == pytest.approx(width(wanted) - width(before), rel=0.5)
+    with pytest.raises(InputError, match="2 edited faces do not fit 1"):
+        reshape(model, portrait, found, found.coefficients.rows([0, 0]))
+
+
+def test_drawn_geometry_changes_the_shape_only(model, fitter, portrait, portrait_faces) -> None:
+    own = fitter(portrait, portrait_faces[0].points).coefficients.rows([0, 0])
+    near, far = (draw_geometry(own, level, 3, False) for level in (1, 10))
+    assert (near.identity - own.identity).norm() < (far.identity - own.identity).norm()
+    assert torch.equal(far.identity[0], far.identity[1]) and torch.equal(far.expression, own.expression) and torch.equal(far.texture, own.texture)
+    assert torch.equal(far.identity, draw_geometry(own, 10, 3, True).identity) and not torch.equal(draw_geometry(own, 10, 3, True).texture, own.texture)
+    with pytest.raises(InputError, match="belong to bfm"):
+        draw_geometry(neutral("bfm", (80, 64, 80)), 1, 0, False)
