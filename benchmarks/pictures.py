@@ -11,7 +11,10 @@ from faceveil.pipelines.evaluate.sheet import draw_faces
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.select import Selection
 from faceveil.pipelines.geometry.coefficients import neutral
-from faceveil.pipelines.geometry.preview import drawn
+from faceveil.pipelines.geometry.fitting import Fitter
+from faceveil.pipelines.geometry.preview import drawn, overlay
+from faceveil.pipelines.geometry.reshape import reshape
+from faceveil.pipelines.geometry.sliders import moved
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import builtin_sampler
 from faceveil.pipelines.images import picture_from, write_whole
@@ -50,6 +53,14 @@ def main() -> None:
     second = portrait[..., :400, 30:430]
     tiles = [("", _tile(_shown(portrait, pseudonym), head)), ("", _image(_shown(second, pseudonym)).resize((SIDE, SIDE)))]
     _write(_strip(tiles), ROOT / "workflows" / "same-pseudonym-in-two-photos.jpg")
+    model = built_in_morphable_model()
+    found = Fitter(model)(portrait, detect_faces(portrait)[0].points)
+    drawings = [overlay(model, portrait, found, style, 0.95)[0] for style in ("shaded", "wireframe", "normals")]
+    _write(_strip([("", _tile(d, head)) for d in (portrait, *drawings)]), ROOT / "workflows" / "3d-overlay-of-a-portrait.jpg")
+    edited = moved(model, found.coefficients, {"jaw width": 2.0, "nose length": -1.5, "eye size": 1.5})
+    bent, _ = reshape(model, portrait, found, edited)
+    tiles = [("", _tile(p, head)) for p in (portrait, bent, anonymize_batch(bent, Settings()).pixels)]
+    _write(_strip(tiles), ROOT / "workflows" / "edit-the-face-in-3d-and-veil.jpg")
 
 
 def _shown(pixels: torch.Tensor, identity: Identity) -> torch.Tensor:

@@ -106,6 +106,40 @@ NOTES = {
         "would hide nobody. Without a key the choice tells a little about the person: **Map to Pseudonym** with the same bank does not."
     ),
     "FaceVeil_IdentityDistance": "dlib's threshold of 0.6 on raw vectors is 0.396 on the unit vectors that identities are.",
+    "FaceVeil_LoadMorphableModel": (
+        "The **built-in** model (2,440 vertices, 40 shapes, 7 expressions, 48 textures) needs nothing. **BFM** is prepared with Deep3DFaceRecon and needs a "
+        "registration; **ICT-FaceKit** is a clone of its repository (MIT), put into `models/faceveil`. `faceveil convert-morphable` turns either into one file "
+        "that opens at once. All are kept in decimetres with the same camera, so that nodes treat them alike."
+    ),
+    "FaceVeil_EstimateCoefficients": (
+        "Fitting starts from 68 landmarks, then explains the picture with light and texture, and refines all together: about a second a face. The wires "
+        "of *overlay* should lie on the face; *numbers* says how far landmarks are off, in shares of the distance between the eyes (2 % or less is good).\n\n"
+        "**What it cannot do.** Depth is guessed from one picture with what faces usually look like; heads turned beyond 45 degrees, hands and masks "
+        "mislead it. The eyes' direction is read from the darkest part between the lids."
+    ),
+    "FaceVeil_EditCoefficients": (
+        "Models have no mode called *jaw width*: each slider is a measure between landmarks, and the least change of the coefficients that moves it and "
+        "leaves the other measures is applied. 1 is a standard deviation among people; beyond 3 faces fall apart."
+    ),
+    "FaceVeil_ReplaceCoefficients": "Both must be of one model. *pose* is the turn and place of the head, *lighting* the light as nine harmonics a colour.",
+    "FaceVeil_PerturbCoefficients": (
+        "IDEudemon adds noise of 0.05 to 0.40 to HeadNeRF's codes; these coefficients have unit variance, so that 1 is as far as people differ. A changed "
+        "shape alone does not hide a person from a recogniser: veil the result."
+    ),
+    "FaceVeil_SampleGeometry": (
+        "The sampler was trained on the shapes of 3,200 people who do not exist, fitted with the built-in model; it works with that model only. Expression, "
+        "light, pose and gaze stay."
+    ),
+    "FaceVeil_Render3DFace": (
+        "*normals* and *depth* are what ControlNets expect (depth: the nearest point is white). With an image, the faces are drawn at the picture's size "
+        "where they belong; without one, each face fills a square."
+    ),
+    "FaceVeil_ReshapeFace": (
+        "The photo's own pixels move; nothing is painted. What was hidden cannot appear, so turn a head by a few degrees only. **It hides nobody**: "
+        "put *Veil Faces* behind it."
+    ),
+    "FaceVeil_SaveCoefficients": "A safetensors file with the numbers and where each face lies in its picture.",
+    "FaceVeil_LoadCoefficients": "Rows are taken for pictures of a batch in order when they are drawn over an image.",
     "FaceVeil_SaveDeidentifiedImage": (
         "ComfyUI's own *Save Image* writes the whole workflow into the file, with the name of the photo you loaded. This node writes pixels only."
     ),
