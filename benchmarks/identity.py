@@ -38,6 +38,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 EDGES = np.arange(0.0, 0.85, 0.05)
+TWICE = 0.05
 
 
 def main() -> int:
@@ -69,7 +70,9 @@ def likeness(sampler: IdentitySampler, learned: np.ndarray, held: np.ndarray) ->
     for name, values in (("nearest, real", real_near), ("nearest, drawn", drawn_near), ("pairs, real", real_pairs), ("pairs, drawn", drawn_pairs)):
         share = np.histogram(values, EDGES)[0] / len(values)
         print(f"{name:18} " + " ".join(f"{s:5.2f}" for s in share))
-    closest, usual = _nearest(drawn, learned).min(), np.percentile(_nearest(held, learned), 1)
+    apart = _nearest(held, learned)
+    # The data hold some pictures twice: those are not two people.
+    closest, usual = _nearest(drawn, learned).min(), np.percentile(apart[apart > TWICE], 1)
     return all([
         _bar("nearest held-out, drawn / real", abs(drawn_near.mean() / real_near.mean() - 1), 0.10),
         _bar("diversity of pairs, drawn / real", abs(drawn_pairs.mean() / real_pairs.mean() - 1), 0.10),

@@ -23,11 +23,10 @@ from .bank import Bank
 from .identity import Identity
 from .lds import IdentitySampler, builtin_sampler
 
-FORMAT = "faceveil.ledger/1"
+FORMAT = "faceveil.ledger/2"
 GROUPS, DECISIONS = 384, 6
 LEAST = 62
 """Hashes that must agree: what a cosine of .68 around the mean gives; photos of one person reach .82 (105), strangers .46 (30)."""
-HASH_BYTES = 6
 KEY_BYTES = 32
 
 
@@ -60,12 +59,12 @@ class Entry:
 
     Attributes:
         salt: random bytes.
-        hashes: ``GROUPS`` keyed hashes.
+        hashes: ``GROUPS`` keyed hashes of 16 bits, ``(GROUPS,)``.
         number: of the synthetic identity in the bank.
     """
 
     salt: bytes
-    hashes: tuple[bytes, ...]
+    hashes: np.ndarray
     number: int
 
 
@@ -99,9 +98,9 @@ class Ledger:
     def agreements(self, identity: Identity) -> list[int]:
         """How many hashes of each entry come out again for this face, of ``GROUPS``."""
         decisions = self._decide(identity.vector)
-        return [sum(self._hash(e.salt, i, d) == h for i, (d, h) in enumerate(zip(decisions, e.hashes, strict=True))) for e in self.entries]
+        return [int((self._hash(entry.salt, decisions) == entry.hashes).sum()) for entry in self.entries]
 
-    def _enrol(self, decisions: list[bytes]) -> int:
+    def _enrol(self, decisions: np.ndarray) -> int:
         taken = {entry.number for entry in self.entries}
         free = [n for n in range(self.size) if n not in taken]
         if not free:
@@ -109,18 +108,20 @@ class Ledger:
         salt = secrets.token_bytes(16)
         # The key, not the face, chooses: two keys give one person unrelated pseudonyms.
         number = free[int.from_bytes(self.key.digest(b"number", salt)[:8], "big") % len(free)]
-        self.entries.append(Entry(salt, tuple(self._hash(salt, i, d) for i, d in enumerate(decisions)), number))
+        self.entries.append(Entry(salt, self._hash(salt, decisions), number))
         return number
 
-    def _decide(self, vector: np.ndarray) -> list[bytes]:
-        """Quantised decisions, one byte string a group."""
+    def _decide(self, vector: np.ndarray) -> np.ndarray:
+        """Quantised decisions, a number below 2 ** DECISIONS for each group ``(GROUPS,)``."""
         if vector.shape != self._centre.shape:
             raise InputError(f"this ledger works on identities of {len(self._centre)} numbers, got {len(vector)}")
         sides = self._directions @ ((vector - self._centre) / self._spread) > 0
-        return [np.packbits(group).tobytes() for group in sides.reshape(GROUPS, DECISIONS)]
+        return np.asarray(sides.reshape(GROUPS, DECISIONS) @ (1 << np.arange(DECISIONS)))
 
-    def _hash(self, salt: bytes, group: int, decision: bytes) -> bytes:
-        return self.key.digest(b"group", salt, group.to_bytes(2, "big"), decision)[:HASH_BYTES]
+    def _hash(self, salt: bytes, decisions: np.ndarray) -> np.ndarray:
+        """Keyed hashes of decisions: a table of what each could hash to comes out of one call, so that large ledgers stay quick."""
+        stream = hashlib.shake_256(self.key.digest(b"entry", salt)).digest(2 * GROUPS << DECISIONS)
+        return np.frombuffer(stream, "<u2").reshape(GROUPS, -1)[np.arange(GROUPS), decisions]
 
     def save(self, path: Path) -> None:
         """Write the ledger; the key is not in it.
@@ -128,7 +129,7 @@ class Ledger:
         Raises:
             OutputError: the file cannot be written.
         """
-        rows = [{"salt": e.salt.hex(), "hashes": b"".join(e.hashes).hex(), "number": e.number} for e in self.entries]
+        rows = [{"salt": e.salt.hex(), "hashes": e.hashes.tobytes().hex(), "number": e.number} for e in self.entries]
         check = self.key.digest(b"check", str(self.size).encode()).hex()
         write_whole(path, json.dumps({"format": FORMAT, "check": check, "size": self.size, "entries": rows}).encode())
 
@@ -147,11 +148,9 @@ class Ledger:
             raise InputError(f"{path.name} is not a pseudonym ledger ({type(error).__name__}); name another file or start a new one") from None
         if not hmac.compare_digest(str(document.get("check")), self.key.digest(b"check", str(self.size).encode()).hex()):
             raise InputError(f"{path.name} belongs to another key or bank; use the ones it was made with")
-        if any(len(h) != GROUPS * HASH_BYTES for _, h, _ in rows):
+        if any(len(h) != 2 * GROUPS for _, h, _ in rows):
             raise InputError(f"{path.name} was cut off; restore a copy")
-        self.entries = [
-            Entry(salt, tuple(h[i : i + HASH_BYTES] for i in range(0, len(h), HASH_BYTES)), number) for salt, h, number in rows
-        ]
+        self.entries = [Entry(salt, np.frombuffer(hashes, "<u2"), number) for salt, hashes, number in rows]
 
 
 @dataclass

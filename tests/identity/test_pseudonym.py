@@ -68,14 +68,15 @@ def test_a_ledger_without_its_key_tells_nothing(sampler, people) -> None:
         names._enrol(a)
         names._enrol(b)
         first, second = names.entries[-2:]
-        like.append(sum(x == y for x, y in zip(first.hashes, second.hashes, strict=True)))
+        like.append(int((first.hashes == second.hashes).sum()))
         if i:
-            strange.append(sum(x == y for x, y in zip(first.hashes, names.entries[0].hashes, strict=True)))
-    assert max(like) == max(strange) == 0
+            strange.append(int((first.hashes == names.entries[0].hashes).sum()))
+    # 384 hashes of 16 bits meet by chance once in 170 pairs.
+    assert max(like) <= 1 and max(strange) <= 1
     thief = ledger(sampler, Key.new())
     thief.entries = names.entries
     counts = [max(thief.agreements(Identity(p, "dlib"))) for p in people[:5]]
-    assert max(counts) == 0
+    assert max(counts) <= 2
 
 
 def test_a_full_bank_and_bad_files_are_refused(sampler, people, tmp_path) -> None:
