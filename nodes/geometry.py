@@ -178,7 +178,7 @@ class ReplaceCoefficients(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_ReplaceCoefficients", display_name="Replace Coefficients", category=CATEGORY, is_output_node=True,
+            node_id="FaceVeil_ReplaceCoefficients", display_name="Replace or Blend Coefficients", category=CATEGORY, is_output_node=True,
             description="Give a face parts of another one: its expression, its light, its shape.",
             inputs=[
                 CoefficientsSocket.Input("coefficients", tooltip="The face that is changed."),

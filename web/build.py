@@ -29,7 +29,7 @@ NOTES = {
         "Each face gets the look of somebody who does not exist: another shape, another texture. The photo's light, colour, grain and "
         "sharpness stay, because its own pixels are moved and multiplied instead of being painted over.\n\n"
         "**What is checked.** The result is compared with the original by dlib's recogniser (128-d, same person below 0.60). Up to three "
-        "identities are tried; what is still recognised, too small or turned beyond 38 degrees is treated as *unsafe_face* says. "
+        "identities are tried; what is still recognised, too small or turned beyond 45 degrees is treated as *unsafe_face* says. "
         "No other recogniser is asked, and people who know someone may go by hair, clothes and place.\n\n"
         "**What it cannot do.** Profiles, children's proportions, and glasses that hide half the face; wrinkles and beards follow the original."
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def same_space(identities: Sequence[Identity]) -> str:
 
 
 def save_identity(path: Path, identity: Identity, when: datetime.date | None = None) -> None:
-    """Write vectors, space and date as safetensors; no picture and no file name.
+    """Write vectors, space, recogniser and date as safetensors; no picture and no file name.
 
     Raises:
         OutputError: the file cannot be written.
@@ -85,7 +86,12 @@ def save_identity(path: Path, identity: Identity, when: datetime.date | None = N
 
     date = (when or datetime.datetime.now(datetime.UTC).date()).isoformat()
     tensors = {"vectors": torch.from_numpy(identity.vectors.astype(np.float32))}
-    write_whole(path, save(tensors, {"format": FORMAT, "space": identity.space, "date": date}))
+    write_whole(path, save(tensors, {"format": FORMAT, "space": identity.space, "recogniser": recogniser_of(identity.space), "date": date}))
+
+
+def recogniser_of(space: str) -> str:
+    """Which recogniser a space belongs to: ``arcface`` of ``arcface-w600k``."""
+    return re.split("[-_:]", space)[0]
 
 
 def load_identity(path: Path, space: str | None = None) -> Identity:

@@ -27,7 +27,7 @@ def test_a_file_keeps_vectors_space_and_date_and_no_more(tmp_path) -> None:
     again = load_identity(tmp_path / "anna_smith.safetensors", "dlib")
     assert again.space == "dlib" and np.abs(again.vectors - identity.vectors).max() < 1e-6
     with safe_open(str(tmp_path / "anna_smith.safetensors"), "pt") as file:
-        assert file.metadata() == {"format": "faceveil.identity/1", "space": "dlib", "date": "2026-01-02"}
+        assert file.metadata() == {"format": "faceveil.identity/1", "space": "dlib", "recogniser": "dlib", "date": "2026-01-02"}
     assert b"anna" not in (tmp_path / "anna_smith.safetensors").read_bytes()
 
 

@@ -93,7 +93,7 @@ class Frame:
             ``(1, C, 256, 256)``.
         """
         where = (self._to_face @ torch.from_numpy(self.extend(points))).view(1, _GRID, _GRID, 2).movedim(-1, 1).float()
-        return sample(image, _grow(where, SIZE)[0].movedim(0, -1))
+        return sample(image, grow(where, SIZE)[0].movedim(0, -1))
 
     def lift(self, anchors: np.ndarray) -> np.ndarray:
         """Values ``(75, k)`` at the anchors, spread over a regular grid of the frame: ``(65, 65, k)``."""
@@ -237,5 +237,6 @@ def fill(nodes: Tensor, height: int, width: int) -> Tensor:
     return dense[0].movedim(0, -1)
 
 
-def _grow(grid: Tensor, size: int) -> Tensor:
+def grow(grid: Tensor, size: int) -> Tensor:
+    """Values ``(1, k, R, C)`` of a grid whose corners are the frame's, at every pixel ``(1, k, size, size)``."""
     return torch.nn.functional.interpolate(grid, size=(size, size), mode="bilinear", align_corners=True)

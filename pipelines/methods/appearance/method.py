@@ -26,7 +26,7 @@ from .render import REACH, Subject, prepare, render
 from .search import TRIALS, aim, search
 from .shape import NO_CORRECTION, Correction
 
-WIDEST_YAW = 38.0
+WIDEST_YAW = 45.0
 """Beyond this many degrees of head turn the far half of the face is not seen well enough."""
 STEEPEST_PITCH = 35.0
 CLOSED = 0.02

@@ -21,7 +21,8 @@ from .frame import REGIONS, Guides, Pose2D, fill, lattice, smooth_step
 from .layers import Layers, apply_gain, from_log, measure
 from .network import AppearanceModel, Codes
 from .shape import NO_CORRECTION, Correction, new_shape
-from .surface import facing
+from .surface import facing, turned_face
+from .turned import TURNED, TurnedFace
 
 RINGS = ((1.95, 2.10), (3.0, 3.2))
 """Half axes, in inter-ocular distances around the nose, of the ellipses where the bend has died out."""
@@ -59,6 +60,7 @@ class Subject:
         turned_to: 1 where the surface faces the viewer, 0 where a turned head hides it.
         attributes: what the new face shares with this one, ``(A + 1,)``.
         embedding: the recogniser's view of the original.
+        turned: the frame's surface on a turned head.
     """
 
     window: Tensor
@@ -74,6 +76,7 @@ class Subject:
     turned_to: Tensor
     attributes: np.ndarray
     embedding: np.ndarray
+    turned: TurnedFace | None = None
 
     def scaled(self, iod: float) -> Subject:
         """The same face in a smaller window, for quick trials; unchanged when it is small already."""
@@ -93,10 +96,11 @@ def prepare(model: AppearanceModel, window: Tensor, points: np.ndarray, embeddin
     scale = min(1.0, 100.0 / pose.iod)
     small = window if scale == 1 else resize(window, *(max(8, round(n * scale)) for n in window.shape[-2:]))
     factor = np.array([small.shape[-1] / window.shape[-1], small.shape[-2] / window.shape[-2]])
-    texture = model.frame.unwrap(small, points * factor)
-    layers = model.splitter.split(texture)
     shape = pose.to_frame(points)
     fit = model.shapes.fit(shape)
+    turned = turned_face(model, fit, shape) if abs(fit.yaw) > TURNED else None
+    texture = model.frame.unwrap(small, points * factor) if turned is None else turned.unwrap(small, Pose2D.of(points * factor))
+    layers = model.splitter.split(texture)
     measures = measure(model.splitter, texture, layers, shape)
     attributes = model.attributes.vector(embedding, measures)
     expected = {n: model.expected(n, attributes)[: model.regions[n].components] for n in REGIONS}
@@ -104,7 +108,7 @@ def prepare(model: AppearanceModel, window: Tensor, points: np.ndarray, embeddin
     return Subject(
         window=window, points=points, pose=pose, shape=shape, fit=fit, layers=layers, codes=codes,
         fitted=fitted, marks=_unexplained(layers, fitted), beard=_beard(model.guides, layers),
-        turned_to=smooth_step(facing(model, fit), *GRAZING), attributes=attributes, embedding=embedding,
+        turned_to=smooth_step(facing(model, fit), *GRAZING), attributes=attributes, embedding=embedding, turned=turned,
     )
 
 
@@ -132,7 +136,11 @@ def render(
     change = frame_change(model, subject, look, strength)
     height, width = subject.window.shape[-2:]
     field, moved = bend(subject, points)
-    looked = sample(change, model.frame.locate(points, (0, 0), height, width), padding="zeros")
+    if subject.turned is None:
+        where = model.frame.locate(points, (0, 0), height, width)
+    else:
+        where = subject.turned.locate(subject.pose, shape - subject.shape, height, width)
+    looked = sample(change, where, padding="zeros")
     gain, painted, paint, amount = looked[:, :3], looked[:, 3:6], looked[:, 6:7], looked[:, 7:]
     bent = torch.where(moved, sample(subject.window, pixel_grid(height, width) + field, "bicubic"), subject.window)
     changed = torch.lerp(apply_gain(bent, gain), from_log(painted), paint)
@@ -210,8 +218,13 @@ def bend(subject: Subject, points: np.ndarray) -> tuple[Tensor, Tensor]:
     centre = subject.points[27:36].mean(0)
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     rings = [centre + iod * np.stack([a * np.cos(angles), b * np.sin(angles)], 1) for a, b in RINGS]
-    source = np.concatenate([points, *rings])
-    values = np.concatenate([subject.points - points, np.zeros((48, 2))])
+    after, before = points, subject.points
+    if subject.turned is not None:
+        known = np.setdiff1d(np.arange(68), subject.turned.hidden_jaw)
+        seen, was = (subject.pose.to_picture(p) for p in subject.turned.controls(subject.pose.to_frame(points) - subject.shape))
+        after, before = np.concatenate([points[known], seen]), np.concatenate([subject.points[known], was])
+    source = np.concatenate([after, *rings])
+    values = np.concatenate([before - after, np.zeros((48, 2))])
     nodes = lattice(height, width, max(iod / 8, 6.0))
     queries = nodes.reshape(-1, 2).numpy()
     operator = thin_plate(torch.from_numpy((source - centre) / iod), torch.from_numpy((queries - centre) / iod), 5e-3)

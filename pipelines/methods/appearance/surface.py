@@ -14,8 +14,9 @@ from ...faces.sampling import sample
 from ...geometry.alignment import STANDARD
 from ...geometry.morphable import MorphableModel
 from ...geometry.shape_model import ShapeFit
-from .frame import REGIONS, SIZE, dilate, to_pixels
+from .frame import REGIONS, SIZE, Frame, dilate, to_pixels
 from .network import AppearanceModel, load_model
+from .turned import TurnedFace
 
 ALBEDO_MODES = 12
 """Modes of the albedo from each region."""
@@ -50,11 +51,8 @@ def morphable_model_of(appearance: AppearanceModel) -> MorphableModel:
     """Lift an appearance model's frame into space."""
     grid = appearance.frame.lift(_with_hairline(appearance, appearance.shapes.mean))
     rows, columns = grid.shape[:2]
-    axis = np.linspace(0.5, SIZE - 0.5, rows)
+    axis, triangles = np.linspace(0.5, SIZE - 0.5, rows), grid_triangles(appearance.frame, rows)
     pixels = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    face = dilate(appearance.frame.face, _RIM)[0, 0].numpy()
-    inside = face[pixels[:, 1].astype(int), pixels[:, 0].astype(int)] > 0.5
-    triangles = _triangles(inside.reshape(rows, columns))
     used = np.unique(triangles)
     renumber = np.full(rows * columns, -1)
     renumber[used] = np.arange(len(used))
@@ -127,8 +125,17 @@ def _with_hairline(appearance: AppearanceModel, points: np.ndarray, depth: bool 
     return np.concatenate([points, forehead])
 
 
-def _triangles(inside: np.ndarray) -> np.ndarray:
-    rows, columns = inside.shape
+def turned_face(appearance: AppearanceModel, fit: ShapeFit, shape: np.ndarray) -> TurnedFace:
+    """The frame's surface on a face with landmarks ``shape`` ``(68, 2)`` in IOD units."""
+    anchors = _with_hairline(appearance, appearance.shapes.shape(fit.coefficients))
+    return TurnedFace(appearance.frame, anchors, fit, shape, grid_triangles(appearance.frame, len(appearance.frame.lift(anchors))))
+
+
+def grid_triangles(frame: Frame, rows: int) -> np.ndarray:
+    """Triangles ``(F, 3)`` over the nodes of the frame's grid that lie on the face, counter-clockwise from outside."""
+    place = np.linspace(0.5, SIZE - 0.5, rows).astype(int)
+    inside = dilate(frame.face, _RIM)[0, 0].numpy()[place][:, place] > 0.5
+    columns = rows
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
     whole = inside[:-1, :-1] & inside[:-1, 1:] & inside[1:, :-1] & inside[1:, 1:]

@@ -1,0 +1,112 @@
+"""Fitting: synthetic truth comes back, real faces line up, and how long it takes.
+
+    python benchmarks/geometry.py [PHOTOS] [--faces N] [--sheet SHEET.png]
+
+The sheet shows each photo's square beside the fitted face over it: look at it, and keep it out of the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from faceveil.pipelines.faces.align import apply, crop, invert
+from faceveil.pipelines.faces.detect import detect_faces
+from faceveil.pipelines.geometry.camera import rotation
+from faceveil.pipelines.geometry.coefficients import Coefficients, neutral
+from faceveil.pipelines.geometry.fitting import SIDE, Fitter, project_landmarks
+from faceveil.pipelines.geometry.morphable import MorphableModel
+from faceveil.pipelines.geometry.preview import drawn
+from faceveil.pipelines.geometry.renderer import render
+from faceveil.pipelines.images import load_picture, picture_from
+from faceveil.pipelines.methods.appearance.surface import built_in_morphable_model
+from faceveil.pipelines.sample import astronaut
+from PIL import Image
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, nargs="?", default=DATA / "photos")
+    parser.add_argument("--faces", type=int, default=20, help="synthetic faces")
+    parser.add_argument("--sheet", type=Path)
+    options = parser.parse_args()
+    model = built_in_morphable_model()
+    fitter = Fitter(model)
+    passed = [truth(model, fitter, options.faces), photos(model, fitter, options.photos, options.sheet)]
+    return 0 if all(passed) else 1
+
+
+def truth(model: MorphableModel, fitter: Fitter, count: int) -> bool:
+    """Random faces, turned by up to 35 degrees, rendered at 224 px and fitted from their landmarks and the picture."""
+    wanted = somebody(model, count)
+    pictures, points = render(model, wanted, SIDE).image.clamp(0, 1), project_landmarks(model, wanted).double().numpy()
+    landmarks, inner, poses, shapes = [], [], [], []
+    for i in range(count):
+        found = fitter(pictures[i : i + 1], points[i])
+        c = found.coefficients
+        back = apply(invert(found.transforms[0].double().numpy()), project_landmarks(model, c)[0].double().numpy())
+        apart = ((back - points[i]) ** 2).sum(1)
+        landmarks.append(apart.mean())
+        inner.append(apart[17:].mean())
+        turn = rotation(c.angles)[0] @ rotation(wanted.angles[i : i + 1])[0].T
+        poses.append(math.degrees(math.acos(min(1.0, float((turn.trace() - 1) / 2)))))
+        shapes.append(float(((c.identity - wanted.identity[i : i + 1]) @ model.identity.flatten(1)).view(-1, 3).square().sum(1).mean()))
+    prior = float(model.identity.square().sum(2).mean(1).sum().sqrt())
+    return all([
+        _bar(f"landmarks, rms px of {count} faces", math.sqrt(np.mean(landmarks)), 0.5),
+        _bar("landmarks without the jaw, rms px", math.sqrt(np.mean(inner)), 0.5),
+        _bar("pose, mean degrees", float(np.mean(poses)), 1.5), _bar("pose, worst degrees", max(poses), 1.5),
+        _bar(f"identity, rms mm at the vertices (prior {100 * prior:.2f})", 100 * math.sqrt(np.mean(shapes)), 100 * prior / 3),
+    ])
+
+
+def photos(model: MorphableModel, fitter: Fitter, folder: Path, sheet: Path | None) -> bool:
+    pictures = [load_picture(p).pixels for p in sorted(folder.glob("*.jpg"))] + [picture_from(astronaut()).pixels]
+    errors, seconds, tiles = [], [], []
+    for picture in pictures:
+        points = detect_faces(picture)[0].points
+        begun = time.perf_counter()
+        found = fitter(picture, points)
+        seconds.append(time.perf_counter() - begun)
+        errors.append(float(found.errors))
+        square = crop(picture, found.transforms[0].double().numpy(), SIDE)
+        shown, mask = drawn(model, found.coefficients, "shaded", SIDE)
+        tiles.append(torch.cat([square, torch.lerp(square, shown, mask * 0.9)], 3)[0])
+    if sheet is not None:
+        rows = [torch.cat((tiles[i : i + 4] + [torch.zeros_like(tiles[0])] * 4)[:4], 2) for i in range(0, len(tiles), 4)]
+        Image.fromarray((torch.cat(rows, 1).movedim(0, -1).clamp(0, 1) * 255).byte().numpy()).save(sheet)
+    return all([
+        _bar(f"landmark error of {len(errors)} photos, mean IOD", float(np.mean(errors)), 0.02), _bar("landmark error, worst IOD", max(errors), 0.02),
+        _bar("seconds a face, median", float(np.median(seconds)), 3.0), _bar("seconds a face, worst", max(seconds), 3.0),
+    ])
+
+
+def somebody(model: MorphableModel, count: int) -> Coefficients:
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(size: int, spread: float) -> torch.Tensor:
+        return torch.randn(count, size, generator=generator) * spread
+
+    k, e, t = model.sizes
+    angles = torch.stack([normal(1, 0.15)[:, 0], (torch.rand(count, generator=generator) - 0.5) * 1.2, normal(1, 0.1)[:, 0]], 1)
+    return replace(
+        neutral(model.name, model.sizes, count), identity=normal(k, 1.0), expression=normal(e, 0.7), texture=normal(t, 0.7), lighting=normal(27, 0.1),
+        angles=angles, translation=normal(3, 1.0) * torch.tensor([0.05, 0.05, 0.3]),
+    )
+
+
+def _bar(name: str, value: float, limit: float) -> bool:
+    print(f"{'met ' if value <= limit else 'MISS'}  {name:62} {value:8.4g}  (<= {limit:.4g})")
+    return value <= limit
+
+
+if __name__ == "__main__":
+    sys.exit(main())
