@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor
 
 from ...faces.align import five_points
 from ...faces.sampling import sample
+from ...faces.warp import thin_plate
 from ...geometry.alignment import STANDARD
 from ...geometry.morphable import MorphableModel
 from ...geometry.shape_model import ShapeFit
-from .frame import REGIONS, SIZE, Frame, dilate, to_pixels
+from .frame import FOREHEAD, PX, REGIONS, SIZE, X0, Y0, Frame, dilate, erode, to_pixels
 from .network import AppearanceModel, load_model
 from .turned import TurnedFace
 
@@ -24,6 +26,7 @@ TONE = (0.80, 0.62, 0.53)
 """Of the mean skin; light does the rest."""
 _RIM = 0.06
 """How far the mesh goes beyond the jaw's landmarks, in inter-ocular distances."""
+_SLIVER = 0.05
 _HAIRLINE_DEPTH = (-0.42, -0.16, 0.00, 0.05, 0.00, -0.16, -0.42)
 
 
@@ -49,32 +52,71 @@ def built_in_morphable_model() -> MorphableModel:
 
 def morphable_model_of(appearance: AppearanceModel) -> MorphableModel:
     """Lift an appearance model's frame into space."""
-    grid = appearance.frame.lift(_with_hairline(appearance, appearance.shapes.mean))
-    rows, columns = grid.shape[:2]
-    axis, triangles = np.linspace(0.5, SIZE - 0.5, rows), grid_triangles(appearance.frame, rows)
-    pixels = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    frame, shapes = appearance.frame, appearance.shapes
+    rows = len(frame.lift(np.zeros((75, 1))))
+    triangles = grid_triangles(frame, rows)
+    axis = np.linspace(0.5, SIZE - 0.5, rows)
+    nodes = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2) / PX + [X0, Y0]
+    nodes = _smooth_rim(frame, nodes, triangles)
+    u, v = (nodes[triangles[:, i]] - nodes[triangles[:, 0]] for i in (1, 2))
+    area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+    # At the rim some triangles have collapsed or turned over.
+    triangles = triangles[area / np.median(area) > _SLIVER]
+    landmarks, weights = _on_grid(frame.mean, nodes, rows)
     used = np.unique(triangles)
-    renumber = np.full(rows * columns, -1)
+    renumber = np.full(len(nodes), -1)
     renumber[used] = np.arange(len(used))
-    landmarks, weights = _on_grid(to_pixels(appearance.frame.mean), axis)
-    shapes = appearance.shapes
+    plates = thin_plate(torch.from_numpy(frame.anchors), torch.from_numpy(nodes[used]), 2e-3).numpy()
     align = _alignment(five_points(shapes.mean))
 
     def dense(points: np.ndarray) -> np.ndarray:
-        return align.turn(appearance.frame.lift(_with_hairline(appearance, points, False)).reshape(-1, 3)[used])
+        return align.turn(plates @ _with_hairline(appearance, points, False))
 
     expressions = _expressions(appearance)
     moves = np.stack(list(expressions.values()))
     codes = moves.reshape(len(moves), -1) @ np.linalg.pinv(shapes.modes.reshape(len(shapes.modes), -1))
     basis, _ = np.linalg.qr(codes.T)
     identity = np.tensordot(np.eye(len(basis)) - basis @ basis.T, shapes.modes, 1)
-    albedo, albedo_modes = _albedo(appearance, torch.from_numpy(pixels[used]).float())
+    pixels = to_pixels(nodes[used])
+    albedo, albedo_modes = _albedo(appearance, torch.from_numpy(to_pixels(_drawn_in(frame, nodes[used]))).float())
     return MorphableModel(
-        name="appearance-shape", mean=_tensor(align(grid.reshape(-1, 3)[used])), identity=_tensor(np.stack([dense(m) for m in identity])),
-        expression=_tensor(np.stack([dense(m) for m in moves])), texture_mean=_tensor(albedo + np.log(TONE)), texture=_tensor(albedo_modes),
-        triangles=torch.from_numpy(renumber[triangles]), landmarks=torch.from_numpy(renumber[landmarks]), landmark_weights=_tensor(weights),
-        uv=_tensor(pixels[used] / SIZE), texture_scale="log", expressions=tuple(expressions),
+        name="appearance-shape", mean=_tensor(align(plates @ _with_hairline(appearance, shapes.mean))),
+        identity=_tensor(np.stack([dense(m) for m in identity])), expression=_tensor(np.stack([dense(m) for m in moves])),
+        texture_mean=_tensor(albedo + np.log(TONE)), texture=_tensor(albedo_modes), triangles=torch.from_numpy(renumber[triangles]),
+        landmarks=torch.from_numpy(renumber[landmarks]), landmark_weights=_tensor(weights), uv=_tensor(pixels / SIZE), texture_scale="log",
+        expressions=tuple(expressions),
     )
+
+
+def _smooth_rim(frame: Frame, nodes: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """The grid's nodes ``(R * R, 2)`` with those at the mesh's border moved onto the face's outline: cells alone make a staircase."""
+    edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), 1)
+    pairs, count = np.unique(edges, axis=0, return_counts=True)
+    border = np.unique(pairs[count == 1])
+    moved = nodes.copy()
+    moved[border] = _nearest(_outline(frame, _RIM), nodes[border])
+    return moved
+
+
+def _drawn_in(frame: Frame, points: np.ndarray) -> np.ndarray:
+    """Points with those at the rim drawn inwards: out there no training face had skin, and the texture says nothing."""
+    pixel = to_pixels(points).astype(int).clip(0, SIZE - 1)
+    outside = erode(frame.face, _RIM)[0, 0].numpy()[pixel[:, 1], pixel[:, 0]] < 0.5
+    drawn = points.copy()
+    drawn[outside] = _nearest(_outline(frame, -_RIM), points[outside])
+    return drawn
+
+
+def _outline(frame: Frame, grown: float) -> np.ndarray:
+    """Jaw and hairline of the mean face as a closed line of points, moved outwards by ``grown`` IOD."""
+    ring = np.concatenate([frame.mean[0:17], FOREHEAD[::-1], frame.mean[:1]])
+    ring = np.concatenate([np.linspace(p, q, 20, endpoint=False) for p, q in pairwise(ring)])
+    outward = ring - ring.mean(0)
+    return np.asarray(ring + grown * outward / np.linalg.norm(outward, axis=1, keepdims=True))
+
+
+def _nearest(line: np.ndarray, points: np.ndarray) -> np.ndarray:
+    return np.asarray(line[np.linalg.norm(points[:, None] - line[None], axis=2).argmin(1)])
 
 
 @dataclass(frozen=True)
@@ -104,17 +146,25 @@ def _tensor(values: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).float()
 
 
-def _on_grid(points: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Three vertices of a regular grid around each point ``(68, 2)``, and their shares."""
-    step = axis[1] - axis[0]
-    cell = np.clip(np.floor((points - axis[0]) / step).astype(int), 0, len(axis) - 2)
-    x, y = ((points - axis[0]) / step - cell).T
-    first = cell[:, 1] * len(axis) + cell[:, 0]
+def _on_grid(points: np.ndarray, nodes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Three nodes of the grid ``(R * R, 2)`` around each point ``(68, 2)``, and their shares."""
+    cell = np.clip(np.floor((to_pixels(points) - 0.5) / (SIZE - 1) * (rows - 1)).astype(int), 0, rows - 2)
+    first = cell[:, 1] * rows + cell[:, 0]
     # Each cell is cut from its upper right to its lower left corner.
-    upper = x + y <= 1
-    corners = np.where(upper[:, None], first[:, None] + [0, 1, len(axis)], first[:, None] + [len(axis) + 1, len(axis), 1])
-    shares = np.where(upper[:, None], np.stack([1 - x - y, x, y], 1), np.stack([x + y - 1, 1 - x, 1 - y], 1))
-    return corners, shares
+    halves = np.stack([first[:, None] + [0, 1, rows], first[:, None] + [rows + 1, rows, 1]])
+    shares = np.stack([_barycentric(points, nodes[corners]) for corners in halves])
+    better = shares.min(2).argmax(0)
+    row = np.arange(len(points))
+    return halves[better, row], shares[better, row]
+
+
+def _barycentric(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Shares ``(N, 3)`` of the corners ``(N, 3, 2)`` of a triangle in points ``(N, 2)``."""
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    u, v, w = b - a, c - a, points - a
+    area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+    second, third = (w[:, 0] * v[:, 1] - w[:, 1] * v[:, 0]) / area, (u[:, 0] * w[:, 1] - u[:, 1] * w[:, 0]) / area
+    return np.stack([1 - second - third, second, third], 1)
 
 
 def _with_hairline(appearance: AppearanceModel, points: np.ndarray, depth: bool = True) -> np.ndarray:
