@@ -89,8 +89,9 @@ def photos(model: MorphableModel, fitter: Fitter, folder: Path, sheet: Path | No
     ])
 
 
-def somebody(model: MorphableModel, count: int) -> Coefficients:
-    generator = torch.Generator().manual_seed(0)
+def somebody(model: MorphableModel, count: int, seed: int = 0) -> Coefficients:
+    """Random faces under random light, turned by up to 35 degrees."""
+    generator = torch.Generator().manual_seed(seed)
 
     def normal(size: int, spread: float) -> torch.Tensor:
         return torch.randn(count, size, generator=generator) * spread

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from faceveil.pipelines.geometry.coefficients import Coefficients, neutral
 from faceveil.pipelines.geometry.morphable import MorphableModel
 from faceveil.pipelines.methods.appearance.surface import built_in_morphable_model
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 ZIP = Path(__file__).resolve().parents[3] / "shared" / "data" / "ict_facekit_subset.zip"
 
 
@@ -31,22 +30,21 @@ def ict_folder(tmp_path_factory) -> Path:
     return folder
 
 
-def somebody(model: MorphableModel, seed: int, count: int = 1) -> Coefficients:
-    """Random faces under random light, turned by up to 35 degrees."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(size: int, spread: float) -> torch.Tensor:
-        return torch.randn(count, size, generator=generator) * spread
-
-    k, e, t = model.sizes
-    turn = (torch.rand(count, generator=generator) - 0.5) * 1.2
-    angles = torch.stack([normal(1, 0.15)[:, 0], turn, normal(1, 0.1)[:, 0]], 1)
-    return replace(
-        neutral(model.name, model.sizes, count), identity=normal(k, 1.0), expression=normal(e, 0.7).clamp(*model.expression_range), texture=normal(t, 0.7),
-        lighting=normal(27, 0.1), angles=angles, translation=normal(3, 1.0) * torch.tensor([0.05, 0.05, 0.3]),
-    )
+def _benchmark(name: str):
+    """A script of the benchmarks as a module: its baselines are ours."""
+    spec = importlib.util.spec_from_file_location(f"faceveil_benchmark_{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-@pytest.fixture(scope="session", name="somebody")
-def somebody_fixture():
-    return somebody
+@pytest.fixture(scope="session")
+def somebody():
+    """Random faces under random light, turned by up to 35 degrees, from model, number and seed."""
+    return _benchmark("geometry").somebody
+
+
+@pytest.fixture(scope="session")
+def loop():
+    """Visibility by a loop over triangles."""
+    return _benchmark("renderer").loop

@@ -14,40 +14,13 @@ from faceveil.pipelines.geometry.lighting import AMBIENT, basis, shading
 from faceveil.pipelines.geometry.renderer import interpolate, rasterise, render
 
 
-def naive(flat: torch.Tensor, depth: torch.Tensor, triangles: torch.Tensor, size: int) -> np.ndarray:
-    """One triangle after the other, each pixel of its box, nearest wins, the first of equals."""
-    points, inverse = flat.numpy(), 1 / depth.numpy()
-    faces, nearest = np.full((size, size), -1), np.full((size, size), np.inf, np.float32)
-    one, half = np.float32(1), np.float32(0.5)
-    for number, (i, j, k) in enumerate(triangles.tolist()):
-        a, b, c = points[i], points[j], points[k]
-        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-        if area >= -1e-9:
-            continue
-        low = np.maximum(np.ceil(np.minimum(np.minimum(a, b), c) - half), 0).astype(int)
-        high = np.minimum(np.floor(np.maximum(np.maximum(a, b), c) - half), size - 1).astype(int)
-        if (high < low).any():
-            continue
-        x = np.arange(low[0], high[0] + 1, dtype=np.float32)[None] + half
-        y = np.arange(low[1], high[1] + 1, dtype=np.float32)[:, None] + half
-        scale = one / area
-        first = (c[0] - b[0]) * scale * (y - b[1]) - (c[1] - b[1]) * scale * (x - b[0])
-        second = (a[0] - c[0]) * scale * (y - c[1]) - (a[1] - c[1]) * scale * (x - c[0])
-        third = one - first - second
-        near = one / (first * inverse[i] + second * inverse[j] + third * inverse[k])
-        window = np.s_[low[1] : high[1] + 1, low[0] : high[0] + 1]
-        hit = (first >= 0) & (second >= 0) & (third >= 0) & (near < nearest[window])
-        nearest[window][hit], faces[window][hit] = near[hit], number
-    return faces
-
-
 @pytest.mark.parametrize(("seed", "size"), [(0, 96), (1, 96), (2, 224)])
-def test_each_pixel_shows_the_triangle_that_a_loop_finds(model, somebody, seed, size) -> None:
-    c = somebody(model, seed)
+def test_each_pixel_shows_the_triangle_that_a_loop_finds(model, somebody, loop, seed, size) -> None:
+    c = somebody(model, 1, seed)
     flat, depth = project(place(model.vertices(c.identity, c.expression), c.angles, c.translation), size)
     faces = rasterise(flat, depth, model.triangles, size, size)[0].numpy()
     assert (faces >= 0).mean() > 0.1
-    assert np.array_equal(faces, naive(flat[0], depth[0], model.triangles, size))
+    assert np.array_equal(faces, loop(flat[0], depth[0], model.triangles, size))
 
 
 def test_a_large_triangle_outside_the_picture_is_cut(model) -> None:
@@ -87,7 +60,7 @@ def test_perspective_is_true() -> None:
 
 
 def test_what_is_seen_has_its_kind(model, somebody) -> None:
-    seen = render(model, somebody(model, 4), 128)
+    seen = render(model, somebody(model, 1, 4), 128)
     hit = seen.mask[0, 0] > 0
     assert 0.1 < hit.float().mean() < 0.7
     assert seen.image[:, :, ~hit].abs().max() == 0 and seen.depth[:, :, ~hit].abs().max() == 0
@@ -98,7 +71,7 @@ def test_what_is_seen_has_its_kind(model, somebody) -> None:
 
 def test_gradients_are_right(model, somebody) -> None:
     """Against central differences in double precision, with what is visible held fixed."""
-    c = somebody(model, 5)
+    c = somebody(model, 1, 5)
     vertices = place(model.vertices(c.identity, c.expression), c.angles, c.translation).double()
     flat, depth = project(vertices, 64)
     faces = rasterise(flat, depth, model.triangles, 64, 64)
@@ -121,7 +94,7 @@ def test_gradients_are_right(model, somebody) -> None:
 
 
 def test_gradients_reach_all_coefficients(model, somebody) -> None:
-    c = somebody(model, 6)
+    c = somebody(model, 1, 6)
     free = {k: v.clone().requires_grad_(True) for k, v in c.fields().items()}
     render(model, replace(c, **free), 64).image.square().sum().backward()
     for name in ("identity", "expression", "texture", "lighting", "angles", "translation"):
