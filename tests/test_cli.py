@@ -6,8 +6,10 @@ import json
 
 import pytest
 from faceveil.pipelines.cli import main
-from faceveil.pipelines.cli.terminal import OK
+from faceveil.pipelines.cli.terminal import OK, SOME_FAILED, UNPROTECTED
 from faceveil.pipelines.faces.face import Faces
+from faceveil.pipelines.identity.identity import Identity, save_identity
+from faceveil.pipelines.identity.lds import builtin_sampler
 from PIL import Image
 
 
@@ -70,3 +72,21 @@ def test_usage_errors_exit_with_2() -> None:
     with pytest.raises(SystemExit) as caught:
         main(["anonymize"])
     assert caught.value.code == 2
+
+
+def test_pseudonyms_keep_a_key_and_a_ledger(portrait_file, tmp_path) -> None:
+    key = tmp_path / "mine.key"
+    for out in ("a.png", "b.png"):
+        assert main(["anonymize", str(portrait_file), "-o", str(tmp_path / out), "--pseudonyms", str(key), "--policy", "pass"]) in (OK, UNPROTECTED)
+    assert len(key.read_bytes()) == 32 and (tmp_path / "mine.ledger.json").is_file()
+    assert len(json.loads((tmp_path / "mine.ledger.json").read_text())["entries"]) == 1
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_saved_identity_is_shown(portrait_file, tmp_path) -> None:
+    save_identity(tmp_path / "somebody.safetensors", Identity(builtin_sampler("dlib").sample(1, 3).vectors, "dlib"))
+    shown = ["anonymize", str(portrait_file), "-o", str(tmp_path / "out.png"), "--identity", str(tmp_path / "somebody.safetensors")]
+    assert main([*shown, "--policy", "pass"]) in (OK, UNPROTECTED)
+    assert main([*shown, "--pseudonyms", str(tmp_path / "x.key")]) == SOME_FAILED
+    assert main([*shown, "--method", "solid"]) == SOME_FAILED
+    assert not (tmp_path / "x.key").exists()
