@@ -94,7 +94,7 @@ class MorphableModel:
 
     def normals(self, vertices: Tensor) -> Tensor:
         """Unit vertex normals ``(N, V, 3)``: the unit normals of the triangles around each vertex, added up."""
-        a, b, c = vertices[:, self.triangles].unbind(2)
+        a, b, c = (vertices.index_select(1, corner) for corner in self.triangles.unbind(1))
         faces = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
         total = torch.zeros_like(vertices)
         for corner in self.triangles.unbind(1):

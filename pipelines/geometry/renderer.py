@@ -7,6 +7,7 @@ pixel, the least of ``depth bits << 32 | triangle``: one scatter, no race, and o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from .coefficients import Coefficients
 from .lighting import shading
 from .morphable import MorphableModel
 
+_SIDES = (0, 2, 3, 5, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 _AT_ONCE = 1 << 22
 """Pixels tested in one go: bounds memory."""
 _NOTHING = torch.iinfo(torch.int64).max
@@ -69,8 +71,9 @@ def rasterise(flat: Tensor, depth: Tensor, triangles: Tensor, height: int, width
         triangles: ``(F, 3)``, counter-clockwise seen from outside.
     """
     count, faces = len(flat), len(triangles)
-    corners = flat.detach()[:, triangles].reshape(-1, 3, 2)
-    inverse = 1 / depth.detach()[:, triangles].reshape(-1, 3)
+    order = triangles.reshape(-1)
+    corners = flat.detach().index_select(1, order).reshape(-1, 3, 2)
+    inverse = 1 / depth.detach().index_select(1, order).reshape(-1, 3)
     edge_a, edge_b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = edge_a[:, 0] * edge_b[:, 1] - edge_a[:, 1] * edge_b[:, 0]
     limit = torch.tensor([width - 1, height - 1], device=flat.device)
@@ -81,13 +84,12 @@ def rasterise(flat: Tensor, depth: Tensor, triangles: Tensor, height: int, width
     low, high = low[chosen].clamp(min=0), torch.minimum(high[chosen], limit)
     boxes = high - low + 1
     buffer = torch.full((count * height * width,), _NOTHING, dtype=torch.int64, device=flat.device)
-    level = torch.ceil(torch.log2(boxes.float())).long()
-    kind = level[:, 0] * 32 + level[:, 1]
-    for value in kind.unique().tolist():
-        columns, rows = 1 << (value // 32), 1 << (value % 32)
-        members = (kind == value).nonzero()[:, 0]
-        for part in members.split(max(1, _AT_ONCE // (columns * rows))):
-            pixel, key = _test(corners, inverse, area, chosen[part], low[part], high[part], columns, rows, faces, height, width)
+    side = boxes.amax(1)
+    # Sides grow by about half: fewer sizes would test more pixels outside of boxes, more of them cost calls.
+    for smaller, larger in pairwise(_SIDES):
+        members = ((side > smaller) & (side <= larger)).nonzero()[:, 0]
+        for part in members.split(max(1, _AT_ONCE // larger**2)):
+            pixel, key = _test(corners, inverse, area, chosen[part], low[part], high[part], larger, larger, faces, height, width)
             buffer.scatter_reduce_(0, pixel, key, "amin")
     nearest = torch.where(buffer == _NOTHING, -1, buffer & 0xFFFFFFFF)
     return nearest.view(count, height, width)
@@ -134,7 +136,8 @@ def interpolate(values: Tensor, flat: Tensor, depth: Tensor, triangles: Tensor, 
     count, height, width = faces.shape
     picture, y, x = (faces >= 0).nonzero(as_tuple=True)
     corner = triangles[faces[picture, y, x]] + (picture * flat.shape[1])[:, None]
-    a, b, c = flat.reshape(-1, 2)[corner].unbind(1)
+    places = flat.reshape(-1, 2)
+    a, b, c = (places.index_select(0, corner[:, i]) for i in range(3))
     at = torch.stack([x, y], -1) + 0.5
 
     def twice_area(p: Tensor, q: Tensor, r: Tensor) -> Tensor:
@@ -142,7 +145,8 @@ def interpolate(values: Tensor, flat: Tensor, depth: Tensor, triangles: Tensor, 
 
     weights = torch.stack([twice_area(b, c, at), twice_area(c, a, at), twice_area(a, b, at)], 1) / depth.reshape(-1)[corner]
     weights = weights / weights.sum(1, keepdim=True)
-    mixed = (weights[..., None] * values.reshape(-1, values.shape[-1])[corner]).sum(1)
+    rows = values.reshape(-1, values.shape[-1])
+    mixed = sum((weights[:, i : i + 1] * rows.index_select(0, corner[:, i]) for i in range(1, 3)), weights[:, :1] * rows.index_select(0, corner[:, 0]))
     out = mixed.new_zeros(count * height * width, values.shape[-1])
     out = out.index_copy(0, (picture * height + y) * width + x, mixed)
     return out.view(count, height, width, -1).movedim(-1, 1)

@@ -24,9 +24,9 @@ from .identity import Identity
 from .lds import IdentitySampler, builtin_sampler
 
 FORMAT = "faceveil.ledger/2"
-GROUPS, DECISIONS = 384, 6
-LEAST = 62
-"""Hashes that must agree: what a cosine of .68 around the mean gives; photos of one person reach .82 (105), strangers .46 (30)."""
+GROUPS, DECISIONS = 1024, 6
+LEAST = 134
+"""Hashes that must agree: what a cosine of .62 around the mean gives; photos of one person reach .82 (280), strangers .46 (79)."""
 KEY_BYTES = 32
 
 

@@ -71,7 +71,7 @@ def test_a_ledger_without_its_key_tells_nothing(sampler, people) -> None:
         like.append(int((first.hashes == second.hashes).sum()))
         if i:
             strange.append(int((first.hashes == names.entries[0].hashes).sum()))
-    # 384 hashes of 16 bits meet by chance once in 170 pairs.
+    # 1024 hashes of 16 bits meet by chance once in 64 pairs.
     assert max(like) <= 1 and max(strange) <= 1
     thief = ledger(sampler, Key.new())
     thief.entries = names.entries
