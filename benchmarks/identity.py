@@ -1,6 +1,6 @@
 """Identities: are drawn people like real ones, do levels move away, are pseudonyms stable, does the default show what it is given?
 
-    python benchmarks/identity.py [FACES] [--photos PHOTOS] [--levels N] [--views N] [--train]
+    python benchmarks/identity.py [FACES] [--photos PHOTOS] [--levels N] [--views N] [--train] [--only PART]
 
 FACES is a folder of portraits (default ../shared/data/synthetic_faces beside the repository); every fifth one was held out when the
 shipped sampler was trained and is what drawn people are compared with.
@@ -13,6 +13,7 @@ import io
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 # A second thread of numpy's linear algebra would fight with the workers.
@@ -48,6 +49,7 @@ def main() -> int:
     parser.add_argument("faces", type=Path, nargs="?", default=DATA / "synthetic_faces")
     parser.add_argument("--photos", type=Path, default=DATA / "photos", help="real portraits, and two photos each of three people")
     parser.add_argument("--levels", type=int, default=200, help="identities that the ten levels are averaged over")
+    parser.add_argument("--only", choices=("thresholds", "likeness", "levels", "linking", "survival"), help="one part")
     parser.add_argument("--train", action="store_true", help="also train the shipped sampler anew, and say how long it took")
     parser.add_argument("--views", type=int, default=50, help="changed views of each of a hundred people")
     options = parser.parse_args()
@@ -60,10 +62,13 @@ def main() -> int:
         begun = time.perf_counter()
         sampler = train_sampler(learned, "dlib", learned.shape[1], Recipe(steps=3000))
         print(f"training on {len(learned)} faces: {time.perf_counter() - begun:.0f} s (goal: 600)")
-    passed = [
-        thresholds(learned, options.photos), likeness(sampler, learned, held), levels(sampler, held[: options.levels]),
-        linking(sampler, [p for p, h in zip(portraits, held_out, strict=True) if h], options.photos, options.views), survival(options.photos),
-    ]
+    parts: dict[str, Callable[[], bool]] = {
+        "thresholds": lambda: thresholds(learned, options.photos), "likeness": lambda: likeness(sampler, learned, held),
+        "levels": lambda: levels(sampler, held[: options.levels]),
+        "linking": lambda: linking(sampler, [p for p, h in zip(portraits, held_out, strict=True) if h], options.photos, options.views),
+        "survival": lambda: survival(options.photos),
+    }
+    passed = [part() for name, part in parts.items() if options.only in (None, name)]
     return 0 if all(passed) else 1
 
 

@@ -75,24 +75,32 @@ class LoadMorphableModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_LoadMorphableModel", display_name="Load Morphable Model", category=CATEGORY,
+            node_id="FaceVeil_LoadMorphableModel", display_name="Load Morphable Model", category=CATEGORY, is_output_node=True,
             description="Open a 3D model of the face: the built-in one, or BFM and ICT-FaceKit, which you have.",
             inputs=[
                 io.Combo.Input("model", options=[_BUILTIN, *names(OWN, (".mat", "_morphable.safetensors", "generic_neutral_mesh.obj"))],
                                tooltip="From models/faceveil: BFM_model_front.mat, ICT-FaceKit's folder, or a converted NAME_morphable.safetensors."),
             ],
-            outputs=[MorphableSocket.Output(display_name="model", tooltip="For Estimate Coefficients and Sample Geometry.")],
+            outputs=[
+                MorphableSocket.Output(display_name="model", tooltip="For Estimate Coefficients and Load Coefficients."),
+                io.Image.Output(display_name="preview", tooltip="Its mean face."),
+            ],
         )
 
     @classmethod
     def execute(cls, model: str = _BUILTIN) -> io.NodeOutput:
+        from ..pipelines.geometry.coefficients import neutral
+        from ..pipelines.geometry.preview import drawn
         from ..pipelines.geometry.readers import load_morphable
         from ..pipelines.methods.appearance.surface import built_in_morphable_model
 
         if model == _BUILTIN:
-            return io.NodeOutput(built_in_morphable_model())
-        path = path_of(OWN, model, "put it there and reload the page")
-        return io.NodeOutput(load_morphable(path.parent if path.suffix == ".obj" else path))
+            opened = built_in_morphable_model()
+        else:
+            path = path_of(OWN, model, "put it there and reload the page")
+            opened = load_morphable(path.parent if path.suffix == ".obj" else path)
+        picture = pixels_to_image(drawn(opened, neutral(opened.name, opened.sizes), "shaded", _PREVIEW)[0])
+        return io.NodeOutput(opened, picture, ui=ui.PreviewImage(picture))
 
 
 class EstimateCoefficients(io.ComfyNode):

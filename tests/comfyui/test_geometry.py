@@ -95,8 +95,8 @@ def test_files(run, found, tmp_path, monkeypatch) -> None:
 def test_models(run, found, tmp_path, monkeypatch) -> None:
     import folder_paths
 
-    (model,) = run("LoadMorphableModel", model="built-in")
-    assert model.name == found[0].model.name
+    model, picture = run("LoadMorphableModel", model="built-in")
+    assert model.name == found[0].model.name and picture.shape == (1, 384, 384, 3)
     with pytest.raises(Exception, match="is not in models/faceveil"):
         run("LoadMorphableModel", model="BFM_model_front.mat")
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "faceveil", ([str(tmp_path)], {".pth"}))
