@@ -41,13 +41,15 @@ def facing(appearance: AppearanceModel, fit: ShapeFit) -> Tensor:
 
 @lru_cache(maxsize=1)
 def built_in_morphable_model() -> MorphableModel:
-    """The morphable model that comes with the package: 40 shapes, 7 expressions, 48 textures over about 2,200 vertices.
+    """The morphable model that comes with the package: 40 shapes, 7 expressions, 48 textures over about 2,400 vertices.
 
     Landmarks give depth, thin plates fill in between, texture codes give albedo. What an expression could do to the landmarks is
     taken out of the identity modes: a smile is nobody's face. So the coefficients of two shapes that differ by an expression alone
     show the same identity.
     """
-    return morphable_model_of(load_model())
+    # Kept for the whole process: a model that was made inside a ComfyUI node must serve gradients elsewhere as well.
+    with torch.inference_mode(False):
+        return morphable_model_of(load_model())
 
 
 def morphable_model_of(appearance: AppearanceModel) -> MorphableModel:
