@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..faces.align import footprint
+from ..faces.blend import paste
 from ..faces.face import Face, inter_ocular
 from ..identity.identity import Identity
 
@@ -61,6 +63,23 @@ class Change:
         here = (..., slice(y, y + height), slice(x, x + width))
         cover = covered[here]
         return replace(self, window=torch.lerp(self.window, picture[here], cover), mask=self.mask * (cover < 1))
+
+
+def pasted(picture: Tensor, transform: np.ndarray, shown: Tensor, mask: Tensor, points: np.ndarray) -> Change:
+    """The change that pastes an aligned square back.
+
+    Args:
+        picture: ``(1, 3, H, W)``.
+        transform: from the picture to the square ``(2, 3)``.
+        shown: the new square ``(1, 3, S, S)``.
+        mask: ``(1, 1, S, S)``, 0 where the picture stays bit for bit.
+        points: the new landmarks in pixels of the picture.
+    """
+    x0, y0, x1, y1 = footprint(transform, shown.shape[-1], picture.shape[-2], picture.shape[-1])
+    window = picture[..., y0:y1, x0:x1]
+    shift = np.array([[1.0, 0.0, x0], [0.0, 1.0, y0], [0.0, 0.0, 1.0]])
+    changed = paste(window, shown, transform @ shift, mask)
+    return Change(changed, (x0, y0), (changed != window).any(1, keepdim=True).float(), points)
 
 
 class Method(Protocol):

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ...errors import InputError
-from ...faces.align import apply, footprint
-from ...faces.blend import paste
+from ...faces.align import apply
 from ...faces.face import Face, inter_ocular
 from ...faces.masks import hull_mask
 from ...identity.arcface import SPACE, ArcFace
@@ -22,7 +20,7 @@ from ...identity.bank import Bank
 from ...identity.blend import slerp
 from ...identity.identity import Identity
 from ...identity.lds import IdentitySampler
-from ..base import Change, View, too_small
+from ..base import Change, View, pasted, too_small
 from .network import SIDE, InSwapper, swapper_transform
 
 GROW, FEATHER = 0.25, 0.12
@@ -84,15 +82,8 @@ class InSwapperMethod:
         return identity
 
     def veil(self, prepared: Prepared, identity: Identity, strength: float) -> Change:
-        points, picture = prepared.view.face.points, prepared.view.picture
-        x0, y0, x1, y1 = footprint(prepared.transform, SIDE, picture.shape[-2], picture.shape[-1])
-        window = picture[..., y0:y1, x0:x1]
-        if strength == 0:
-            return Change(window, (x0, y0), torch.zeros_like(window[:, :1]), points)
-        shown = self.swapper.show(picture, prepared.transform, slerp(prepared.own, identity, strength).vector)
-        inside = apply(prepared.transform, points)
-        mask = hull_mask(inside, SIDE, SIDE, grow=GROW, feather=FEATHER * inter_ocular(inside))
-        shift = np.array([[1.0, 0.0, x0], [0.0, 1.0, y0], [0.0, 0.0, 1.0]])
-        pasted = paste(window, shown, prepared.transform @ shift, mask)
-        changed = (pasted != window).any(1, keepdim=True).float()
-        return Change(pasted, (x0, y0), changed, points)
+        points, picture, transform = prepared.view.face.points, prepared.view.picture, prepared.transform
+        inside = apply(transform, points)
+        mask = hull_mask(inside, SIDE, SIDE, grow=GROW, feather=FEATHER * inter_ocular(inside)) * float(strength > 0)
+        shown = self.swapper.show(picture, transform, slerp(prepared.own, identity, strength).vector)
+        return pasted(picture, transform, shown, mask, points)

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...faces.align import apply, crop, ffhq_transform, footprint
-from ...faces.blend import paste
+from ...faces.align import apply, crop, ffhq_transform
 from ...faces.face import Face, inter_ocular
 from ...faces.masks import hull_mask
 from ...identity.identity import Identity
-from ..base import Change, View, too_small
+from ..base import Change, View, pasted, too_small
 from .pipeline import DEGREE, GUIDANCE, STEPS, ReferenceNetPipeline
 
 SIDE = 512
@@ -66,18 +65,11 @@ class ReferenceNetMethod:
 
     def veil(self, prepared: Prepared, identity: int, strength: float) -> Change:
         points, picture = prepared.view.face.points, prepared.view.picture
-        x0, y0, x1, y1 = footprint(prepared.transform, SIDE, picture.shape[-2], picture.shape[-1])
-        window = picture[..., y0:y1, x0:x1]
+        inside = apply(prepared.transform, points)
+        mask = hull_mask(inside, SIDE, SIDE, grow=GROW, feather=FEATHER * inter_ocular(inside))
         if strength == 0:
-            return Change(window, (x0, y0), torch.zeros_like(window[:, :1]), points)
+            return pasted(picture, prepared.transform, prepared.square, torch.zeros_like(mask), points)
         shown = self.pipeline.anonymize(
             prepared.square, DEGREE * strength, self.guidance, self.steps, [torch.Generator().manual_seed(identity)]
         ).cpu()
-        inside = apply(prepared.transform, points)
-        iod = inter_ocular(inside)
-        mask = hull_mask(inside, SIDE, SIDE, grow=GROW, feather=FEATHER * iod)
-        shift = np.array([[1.0, 0.0, x0], [0.0, 1.0, y0], [0.0, 0.0, 1.0]])
-        here = prepared.transform @ shift
-        pasted = paste(window, shown, here, mask)
-        changed = (pasted != window).any(1, keepdim=True).float()
-        return Change(pasted, (x0, y0), changed, points)
+        return pasted(picture, prepared.transform, shown, mask, points)
