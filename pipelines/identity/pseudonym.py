@@ -27,6 +27,8 @@ FORMAT = "faceveil.ledger/2"
 GROUPS, DECISIONS = 1024, 6
 LEAST = 134
 """Hashes that must agree: what a cosine of .62 around the mean gives; photos of one person reach .82 (280), strangers .46 (79)."""
+NEARLY = 0.55
+"""Share of the best entry's agreement from which an older entry is taken for the same person."""
 KEY_BYTES = 32
 
 
@@ -92,7 +94,9 @@ class Ledger:
         """
         counts = self.agreements(identity)
         if counts and max(counts) >= self.least:
-            return self.entries[int(np.argmax(counts))].number
+            # A bad photo may once have passed for somebody new: the older name stays, unless another entry fits clearly better.
+            enough = max(self.least, NEARLY * max(counts))
+            return next(entry.number for entry, count in zip(self.entries, counts, strict=True) if count >= enough)
         return self._enrol(self._decide(identity.vector))
 
     def agreements(self, identity: Identity) -> list[int]:

@@ -51,6 +51,19 @@ def test_everybody_keeps_a_number_and_nobody_shares_one(sampler, people, tmp_pat
     assert [tomorrow.number(view(sampler, p, 100 + i)) for i, p in enumerate(people)] == numbers
 
 
+def test_a_bad_photo_does_not_take_the_name_away(sampler, people) -> None:
+    """Somebody who was once enrolled twice keeps the older name; somebody else's own entry wins over an older one that fits a little."""
+    names = ledger(sampler, Key.new())
+    first = names.number(Identity(people[0], "dlib"))
+    poor = view(sampler, people[0], 5)
+    names._enrol(names._decide(poor.vector))
+    between = Identity(people[0] + 1.2 * poor.vector, "dlib")
+    counts = names.agreements(between)
+    assert counts[1] > counts[0] >= names.least and names.number(between) == first
+    other = names.number(Identity(people[1], "dlib"))
+    assert other != first and names.number(Identity(people[1] + 0.05 * people[0], "dlib")) == other
+
+
 def test_keys_are_unlinkable(sampler, people) -> None:
     names = [ledger(sampler, Key.new(), 5000) for _ in range(2)]
     a, b = ([n.number(Identity(p, "dlib")) for p in people] for n in names)
