@@ -116,7 +116,7 @@ def linking(sampler: IdentitySampler, portraits: list[Portrait], photos: Path, v
     return all([
         _bar("views that lose their pseudonym", 1 - stable / len(found), 0.0), _bar("people who share one", len(people) - len(set(numbers[0])), 0.0),
         _bar("real pairs that lose it, or share one", 3 - sum(kept) + abs(3 - len(set(pairs))), 0.0),
-        _bar("|correlation| of numbers under two keys (chance: 0.2)", abs(linked), 0.2), thief(sampler, ledgers[0], vectors),
+        _bar("|correlation| of numbers under two keys (3 standard errors)", abs(linked), 3 / np.sqrt(len(people))), thief(sampler, ledgers[0], vectors),
     ])
 
 
