@@ -30,10 +30,11 @@ def read_safetensors(path: Path, what: str, remedy: str, error: type[FaceVeilErr
         raise error(f"{what} {path.name} is not a whole safetensors file ({damage}); {remedy}") from None
 
 
-def read_state(path: Path, what: str, remedy: str) -> dict[str, Tensor]:
+def read_state(path: Path, what: str, remedy: str, under: str = "state_dict") -> dict[str, Tensor]:
     """A network's weights from safetensors, or from a PyTorch file, in which nothing but tensors is accepted.
 
-    A state dict that lies under ``state_dict`` in a PyTorch file is found there.
+    Args:
+        under: key of a PyTorch file below which its weights may lie, beside an optimiser's and other things.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds something else than tensors.
@@ -48,7 +49,7 @@ def read_state(path: Path, what: str, remedy: str) -> dict[str, Tensor]:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
         raise WeightsError(f"{what} {path.name} is not a whole PyTorch file of plain tensors; {remedy}") from None
-    state = stored.get("state_dict", stored) if isinstance(stored, dict) else None
+    state = stored.get(under, stored) if isinstance(stored, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WeightsError(f"{what} {path.name} holds no network's weights; {remedy}")
     return state

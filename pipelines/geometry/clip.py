@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .coefficients import Coefficients
+from .coefficients import FIELDS, Coefficients, same_model
 from .fitting import Estimate
 
 STEADY = ("identity", "texture")
@@ -22,8 +22,6 @@ def join(estimates: Sequence[Estimate]) -> Estimate:
     Raises:
         InputError: there are none, or of different models.
     """
-    from .coefficients import FIELDS, same_model
-
     if not estimates:
         raise InputError("there are no faces to estimate; connect pictures that show some")
     model = same_model([e.coefficients for e in estimates])

@@ -61,9 +61,8 @@ class Coefficients:
     def __len__(self) -> int:
         return len(self.identity)
 
-    def __getitem__(self, index: int | slice) -> Coefficients:
-        rows = slice(index, index + 1 or None) if isinstance(index, int) else index
-        return self._with({name: value[rows] for name, value in self.fields().items()})
+    def __getitem__(self, index: int) -> Coefficients:
+        return self.rows([index])
 
     def rows(self, chosen: Sequence[int]) -> Coefficients:
         """Some rows, in this order."""

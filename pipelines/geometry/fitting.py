@@ -199,7 +199,7 @@ class _Look:
     def solve(self, state: _State) -> None:
         """Light and texture for the shape as it stands, by turns: each is linear when the other is known."""
         shape = self._shape(state)
-        colour, _ = self._at(_flatten(shape @ state.turn.T + state.shift)[0])
+        colour, _ = self._at(project((shape @ state.turn.T + state.shift)[None], SIDE)[0][0])
         harmonics = basis(self._normals(state))
         for _ in range(3):
             albedo = self._albedo()
@@ -210,7 +210,7 @@ class _Look:
                 # Half a face sees half a sphere: without a prior its light turns wild on the other half.
                 left = (design * trust[:, None]).T @ design + _LIGHT_PRIOR * trust.sum() * torch.diag(torch.tensor([0.01] + [1.0] * 8).double())
                 self.lighting[channel] = torch.linalg.solve(left, (design * trust[:, None]).T @ missing)
-            shade = (harmonics @ self.lighting.T + AMBIENT * 0.886227).clamp(min=0.05)
+            shade = self._shade(state).clamp(min=0.05)
             self._solve_texture(colour, shade)
 
     def _solve_texture(self, colour: Tensor, shade: Tensor) -> None:
@@ -230,12 +230,15 @@ class _Look:
         placed, motion = state.motion(self._shape(state), self._identity, self._expression)
         flat, moves = _flatten(placed, motion)
         colour, slope = self._at(flat)
-        shown = self._albedo() * (basis(self._normals(state)) @ self.lighting.T + AMBIENT * 0.886227)
+        shown = self._albedo() * self._shade(state)
         # The vertex slides over the picture: what it sees changes by slope times motion, what it shows does not.
         return (slope @ moves).flatten(0, 1), (shown - colour).flatten()
 
     def _shape(self, state: _State) -> Tensor:
         return self._mean + torch.tensordot(state.identity, self._identity, 1) + torch.tensordot(state.expression, self._expression, 1)
+
+    def _shade(self, state: _State) -> Tensor:
+        return shading(self._normals(state)[None], self.lighting.reshape(1, -1))[0]
 
     def _normals(self, state: _State) -> Tensor:
         vertices = self.model.vertices(state.identity[None].float(), state.expression[None].float())
@@ -253,11 +256,9 @@ class _Look:
         return seen[:, :3], seen[:, 3:].unflatten(1, (2, 3)).transpose(1, 2)
 
 
-def _flatten(placed: Tensor, motion: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _flatten(placed: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
     """Pixels ``(P, 2)`` of placed points ``(P, 3)``, and how they move ``(P, 2, U)`` with the points' motion ``(P, 3, U)``."""
     flat, distance = project(placed[None], SIDE)
-    if motion is None:
-        return flat[0], placed
     scale = FOCAL * SIDE / distance[0]
     x, y = scale * placed[:, 0], scale * placed[:, 1]
     across = scale[:, None] * motion[:, 0] + (x / distance[0])[:, None] * motion[:, 2]

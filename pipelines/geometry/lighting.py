@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 BANDS = 9
+EVEN = 0.886227
+"""What the first band does at every normal."""
 AMBIENT = 0.8
 """What is added to the first band of each channel, so that coefficients of zero are a plain, even light."""
 
@@ -16,7 +18,7 @@ def basis(normals: Tensor) -> Tensor:
     """The nine harmonics ``(..., 9)`` at unit normals ``(..., 3)`` of the turned head, not of the camera's axes."""
     x, y, z = normals.unbind(-1)
     return torch.stack([
-        torch.full_like(x, 0.886227), -1.772454 * y, 1.772454 * z, -1.772454 * x, 2.427032 * x * y, -2.427032 * y * z,
+        torch.full_like(x, EVEN), -1.772454 * y, 1.772454 * z, -1.772454 * x, 2.427032 * x * y, -2.427032 * y * z,
         2.427032 * 0.5 / math.sqrt(3) * (3 * z * z - 1), -2.427032 * x * z, 2.427032 * 0.5 * (x * x - y * y),
     ], -1)
 
@@ -29,4 +31,4 @@ def shading(normals: Tensor, lighting: Tensor) -> Tensor:
         lighting: ``(N, 27)``, channel by channel.
     """
     gamma = lighting.unflatten(-1, (3, BANDS))
-    return basis(normals) @ gamma.transpose(-1, -2) + AMBIENT * 0.886227
+    return basis(normals) @ gamma.transpose(-1, -2) + AMBIENT * EVEN

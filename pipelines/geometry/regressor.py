@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import WeightsError
 from ..faces.align import apply, crop
 from ..progress import Progress, silent
+from ..stored import read_state
 from .alignment import SIDE, reconstruction_transform
 from .coefficients import DEEP3D, Coefficients
 from .fitting import Estimate, landmark_errors
@@ -56,7 +57,7 @@ class Regressor:
         """
         self.model, self._net = model, ReconstructionNet().eval().requires_grad_(False)
         try:
-            self._net.load_state_dict(from_net_recon(_read(path)))
+            self._net.load_state_dict(from_net_recon(read_state(path, "regressor", "get epoch_20.pth of Deep3DFaceRecon", "net_recon")))
         except RuntimeError:
             raise WeightsError(f"{path.name} does not hold Deep3DFaceRecon's net_recon; use its epoch_20.pth") from None
 
@@ -97,22 +98,6 @@ def _renamed(key: str) -> str:
     if kind == "downsample.":
         return f"{place}.shortcut.{'convolution' if number == '0' else 'normalization'}.{rest}"
     return f"{place}.layer.{int(number) - 1}.{'convolution' if kind == 'conv' else 'normalization'}.{rest}"
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The checkpoint holds optimiser and schedule beside the network: only the network is taken."""
-    if path.suffix == ".safetensors" or not path.is_file():
-        from ..stored import read_safetensors
-
-        return read_safetensors(path, "regressor", "get epoch_20.pth of Deep3DFaceRecon")[0]
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        state = stored["net_recon"]
-        if not all(isinstance(v, Tensor) for v in state.values()):
-            raise TypeError("net_recon")
-    except Exception as error:  # torch raises classes of every kind for damaged files
-        raise WeightsError(f"{path.name} is not a whole checkpoint of Deep3DFaceRecon ({type(error).__name__}); get a fresh epoch_20.pth") from None
-    return dict(state)
 
 
 def _resnet50() -> Any:

@@ -62,7 +62,7 @@ def test_replace_and_blend() -> None:
     with pytest.raises(InputError, match="nose is not one of"):
         a.replaced(b, ("nose",))
     with pytest.raises(InputError, match="2 rows of coefficients do not fit 3"):
-        a.replaced(a[:2], ("identity",))
+        a.replaced(a.rows([0, 1]), ("identity",))
 
 
 def test_noise_is_ideudemons() -> None:

@@ -29,19 +29,20 @@ class TurnedFace:
     """The frame's grid on one face.
 
     Args:
-        anchors: the face's 75 points in space in the shape model's axes, from its fit.
-        inside: which nodes of the grid belong to the face ``(R, C)``.
-        triangles: over the grid's nodes, counter-clockwise from outside.
+        anchors: the face's 75 points in space ``(75, 3)`` in the shape model's axes, before ``fit`` turns them.
+        shape: its measured landmarks ``(68, 2)`` in IOD units.
+        triangles: over the nodes of the grid that belong to the face ``(F, 3)``, counter-clockwise from outside.
+
+    Attributes:
+        hidden_jaw: numbers of the jaw's landmarks that mark the outline of a turned head instead.
     """
 
     def __init__(self, frame: Frame, anchors: np.ndarray, fit: ShapeFit, shape: np.ndarray, triangles: np.ndarray) -> None:
         self._frame, self._triangles = frame, torch.from_numpy(triangles)
-        trust = np.ones(68)
-        if abs(fit.yaw) > _SLIDING:
-            trust[9:17 if fit.yaw > 0 else 9] = 0.0
-            trust[0 if fit.yaw < 0 else 8 : 8] = 0.0
-        self.hidden_jaw = np.flatnonzero(trust == 0)
-        missed = (shape - fit.project(anchors)[:68]) * trust[:, None]
+        far = np.arange(9, 17) if fit.yaw > 0 else np.arange(8)
+        self.hidden_jaw = far if abs(fit.yaw) > _SLIDING else far[:0]
+        missed = shape - fit.project(anchors)[:68]
+        missed[self.hidden_jaw] = 0.0
         space = frame.lift(anchors)
         flat = fit.project(space.reshape(-1, 3)).reshape(*space.shape[:2], 2) + frame.lift(_with_zeros(missed))
         self._grid = flat
