@@ -44,7 +44,9 @@ def main() -> int:
     options = parser.parse_args()
     parts: dict[str, Callable[[], bool]] = {
         "bars": lambda: bars(options.photos, [int(s) for s in options.seeds.split(",")], options.sheet),
-        "persons": lambda: persons(options.photos), "stages": stages, "large": large,
+        "persons": lambda: persons(options.photos),
+        "stages": stages,
+        "large": large,
     }
     chosen = [options.only] if options.only else list(parts)
     return 0 if all([parts[name]() for name in chosen]) else 1
@@ -76,23 +78,28 @@ def bars(folder: Path, seeds: list[int], sheet: Path | None) -> bool:
             distance = float(np.linalg.norm(default_recogniser().embed(result.pixels, seen.points) - original))
             moves = [abs(f(seen.points) - f(face.points)) for f in (yaw_proxy, mouth_gap, eye_opening)]
             rows.append([distance, *moves])
-            print(f"{name:18} seed {seed}: L2 {distance:.2f}  yaw {moves[0]:.3f}  mouth {moves[1]:.3f}  eyes {moves[2]:.3f}  tries {report.tries}")
+            print(
+                f"{name:18} seed {seed}: L2 {distance:.2f}  yaw {moves[0]:.3f}  mouth {moves[1]:.3f}  eyes"
+                f" {moves[2]:.3f}  tries {report.tries}"
+            )
     table = np.array(rows)
     total = len(pictures) * len(seeds)
     if sheet:
         _save_sheet(tiles, sheet)
     print(f"\n{len(pictures)} photos x {len(seeds)} seeds")
-    return all([
-        _bar("dlib L2 >= 0.60, share", float((table[:, 0] >= 0.6).mean()), 1.0, at_least=True),
-        _bar("dlib L2, least", float(table[:, 0].min()), 0.60, at_least=True),
-        _bar("dlib L2, mean", float(table[:, 0].mean()), 0.80, at_least=True),
-        _bar("redacted, share", redacted / total, 0.05),
-        _bar("not detected again, share", lost / total, 0.0),
-        _bar("|yaw proxy| change, mean IOD", float(table[:, 1].mean()), 0.025),
-        _bar("mouth gap change, mean IOD", float(table[:, 2].mean()), 0.04),
-        _bar("eye opening change, mean", float(table[:, 3].mean()), 0.015),
-        _bar("changed pixels outside the mask", outside, 0),
-    ])
+    return all(
+        [
+            _bar("dlib L2 >= 0.60, share", float((table[:, 0] >= 0.6).mean()), 1.0, at_least=True),
+            _bar("dlib L2, least", float(table[:, 0].min()), 0.60, at_least=True),
+            _bar("dlib L2, mean", float(table[:, 0].mean()), 0.80, at_least=True),
+            _bar("redacted, share", redacted / total, 0.05),
+            _bar("not detected again, share", lost / total, 0.0),
+            _bar("|yaw proxy| change, mean IOD", float(table[:, 1].mean()), 0.025),
+            _bar("mouth gap change, mean IOD", float(table[:, 2].mean()), 0.04),
+            _bar("eye opening change, mean", float(table[:, 3].mean()), 0.015),
+            _bar("changed pixels outside the mask", outside, 0),
+        ]
+    )
 
 
 def persons(folder: Path) -> bool:
@@ -118,14 +125,19 @@ def persons(folder: Path) -> bool:
                 shown.append(default_recogniser().embed(result.pixels, seen.points))
                 own.append(float(np.linalg.norm(shown[-1] - original)))
             between.append(float(np.linalg.norm(shown[0] - shown[1])))
-            print(f"person {person} seed {seed}: to the originals {own[-2]:.2f} and {own[-1]:.2f}, to each other {between[-1]:.2f}")
+            print(
+                f"person {person} seed {seed}: to the originals {own[-2]:.2f} and {own[-1]:.2f}, to each other"
+                f" {between[-1]:.2f}"
+            )
     if not own:
         print("no pairs of one person in the folder: skipped")
         return True
-    return all([
-        _bar("one identity in two photos: L2 to the original, least", min(own), 0.60, at_least=True),
-        _bar("one identity in two photos: L2 to each other, mean", float(np.mean(between)), 0.45),
-    ])
+    return all(
+        [
+            _bar("one identity in two photos: L2 to the original, least", min(own), 0.60, at_least=True),
+            _bar("one identity in two photos: L2 to each other, mean", float(np.mean(between)), 0.45),
+        ]
+    )
 
 
 def stages() -> bool:
@@ -151,10 +163,12 @@ def stages() -> bool:
         print(f"{name:32} {value:.3f} CPU s")
     shared = seconds["embed"] + seconds["prepare"] + seconds["render"]
     del settings
-    return all([
-        _bar("a face with search, CPU s", shared + seconds["search, 15 renderings"], 2.5),
-        _bar("a face, single shot, CPU s", shared + seconds["draw one identity"], 0.4),
-    ])
+    return all(
+        [
+            _bar("a face with search, CPU s", shared + seconds["search, 15 renderings"], 2.5),
+            _bar("a face, single shot, CPU s", shared + seconds["draw one identity"], 0.4),
+        ]
+    )
 
 
 def large() -> bool:
@@ -163,7 +177,9 @@ def large() -> bool:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.png"
-        portrait = torch.nn.functional.interpolate(picture_from(astronaut()).pixels[..., :440, :440], size=(1300, 1300), mode="bicubic").clamp(0, 1)
+        portrait = torch.nn.functional.interpolate(
+            picture_from(astronaut()).pixels[..., :440, :440], size=(1300, 1300), mode="bicubic"
+        ).clamp(0, 1)
         canvas = torch.full((1, 3, 3000, 4000), 0.4)
         for i in range(6):
             y, x = 100 + 1450 * (i // 3), 20 + 1330 * (i % 3)
@@ -173,7 +189,9 @@ def large() -> bool:
         save_picture(Picture(canvas), path)
         code = "import sys; from faceveil.pipelines.cli import main; sys.exit(main(sys.argv[1:]))"
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code, "anonymize", str(path), "-o", str(Path(folder) / "out.png")], check=True)
+        subprocess.run(
+            [sys.executable, "-c", code, "anonymize", str(path), "-o", str(Path(folder) / "out.png")], check=True
+        )
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     return all([_bar("12 megapixels, 6 faces, s", seconds, 30.0), _bar("12 megapixels, 6 faces, peak GiB", peak, 2.0)])
@@ -200,7 +218,11 @@ def _largest(picture: Picture) -> Face:
 def _nearest(pixels: torch.Tensor, face: Face) -> Face | None:
     """The face found where ``face`` was."""
     centre = np.array(face.box).reshape(2, 2).mean(0)
-    found = [f for f in detect_faces(pixels) if f.landmarks and np.linalg.norm(np.array(f.box).reshape(2, 2).mean(0) - centre) < face.size / 2]
+    found = [
+        f
+        for f in detect_faces(pixels)
+        if f.landmarks and np.linalg.norm(np.array(f.box).reshape(2, 2).mean(0) - centre) < face.size / 2
+    ]
     return found[0] if found else None
 
 

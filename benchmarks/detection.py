@@ -2,8 +2,10 @@
 
     python benchmarks/detection.py [FACES] [--detector NAME FILE ...]
 
-FACES is a folder of portraits (default ../shared/data/synthetic_faces beside the repository). Detectors whose files are not
-named are left out. A face counts as found when a detected box's centre lies inside it; everything else found is a false face.
+FACES is a folder of portraits (default ../shared/data/synthetic_faces beside the repository). Detectors whose files are
+not named are left out. A face counts as found when a detected box's centre lies inside it; everything else found is a
+false
+face.
 """
 
 from __future__ import annotations
@@ -45,11 +47,16 @@ def main() -> int:
 def collages(portraits: list[torch.Tensor]) -> list[tuple[str, tuple[torch.Tensor, list[np.ndarray]]]]:
     rows = [(f"60 faces of {side} px", _grid(portraits, side, 10)) for side in (16, 24, 40, 80, 160)]
     rows += [("4 faces of 600 px", _grid(portraits[:4], 600, 2)), ("one face, 1400 px", _grid(portraits[:1], 1400, 1))]
-    rows += [(f"12 faces turned by {turn} degrees", _grid(portraits[:12], 110, 4, turn)) for turn in (30, 60, 90, 135, 180, 270)]
+    rows += [
+        (f"12 faces turned by {turn} degrees", _grid(portraits[:12], 110, 4, turn))
+        for turn in (30, 60, 90, 135, 180, 270)
+    ]
     return rows
 
 
-def _grid(portraits: list[torch.Tensor], side: int, columns: int, turn: float = 0.0) -> tuple[torch.Tensor, list[np.ndarray]]:
+def _grid(
+    portraits: list[torch.Tensor], side: int, columns: int, turn: float = 0.0
+) -> tuple[torch.Tensor, list[np.ndarray]]:
     from kornia.geometry.transform import rotate
 
     cell = round(side / FACE_SHARE)

@@ -58,14 +58,29 @@ def truth(model: MorphableModel, fitter: Fitter, count: int) -> bool:
         inner.append(apart[17:].mean())
         turn = rotation(c.angles)[0] @ rotation(wanted.angles[i : i + 1])[0].T
         poses.append(math.degrees(math.acos(min(1.0, float((turn.trace() - 1) / 2)))))
-        shapes.append(float(((c.identity - wanted.identity[i : i + 1]) @ model.identity.flatten(1)).view(-1, 3).square().sum(1).mean()))
+        shapes.append(
+            float(
+                ((c.identity - wanted.identity[i : i + 1]) @ model.identity.flatten(1))
+                .view(-1, 3)
+                .square()
+                .sum(1)
+                .mean()
+            )
+        )
     prior = float(model.identity.square().sum(2).mean(1).sum().sqrt())
-    return all([
-        _bar(f"landmarks, rms px of {count} faces", math.sqrt(np.mean(landmarks)), 0.5),
-        _bar("landmarks without the jaw, rms px", math.sqrt(np.mean(inner)), 0.5),
-        _bar("pose, mean degrees", float(np.mean(poses)), 1.5), _bar("pose, worst degrees", max(poses), 1.5),
-        _bar(f"identity, rms mm at the vertices (prior {100 * prior:.2f})", 100 * math.sqrt(np.mean(shapes)), 100 * prior / 3),
-    ])
+    return all(
+        [
+            _bar(f"landmarks, rms px of {count} faces", math.sqrt(np.mean(landmarks)), 0.5),
+            _bar("landmarks without the jaw, rms px", math.sqrt(np.mean(inner)), 0.5),
+            _bar("pose, mean degrees", float(np.mean(poses)), 1.5),
+            _bar("pose, worst degrees", max(poses), 1.5),
+            _bar(
+                f"identity, rms mm at the vertices (prior {100 * prior:.2f})",
+                100 * math.sqrt(np.mean(shapes)),
+                100 * prior / 3,
+            ),
+        ]
+    )
 
 
 def photos(model: MorphableModel, fitter: Fitter, folder: Path, sheet: Path | None) -> bool:
@@ -81,12 +96,18 @@ def photos(model: MorphableModel, fitter: Fitter, folder: Path, sheet: Path | No
         shown, mask = drawn(model, found.coefficients, "shaded", SIDE)
         tiles.append(torch.cat([square, torch.lerp(square, shown, mask * 0.9)], 3)[0])
     if sheet is not None:
-        rows = [torch.cat((tiles[i : i + 4] + [torch.zeros_like(tiles[0])] * 4)[:4], 2) for i in range(0, len(tiles), 4)]
+        rows = [
+            torch.cat((tiles[i : i + 4] + [torch.zeros_like(tiles[0])] * 4)[:4], 2) for i in range(0, len(tiles), 4)
+        ]
         Image.fromarray((torch.cat(rows, 1).movedim(0, -1).clamp(0, 1) * 255).byte().numpy()).save(sheet)
-    return all([
-        _bar(f"landmark error of {len(errors)} photos, mean IOD", float(np.mean(errors)), 0.02), _bar("landmark error, worst IOD", max(errors), 0.02),
-        _bar("seconds a face, median", float(np.median(seconds)), 3.0), _bar("seconds a face, worst", max(seconds), 3.0),
-    ])
+    return all(
+        [
+            _bar(f"landmark error of {len(errors)} photos, mean IOD", float(np.mean(errors)), 0.02),
+            _bar("landmark error, worst IOD", max(errors), 0.02),
+            _bar("seconds a face, median", float(np.median(seconds)), 3.0),
+            _bar("seconds a face, worst", max(seconds), 3.0),
+        ]
+    )
 
 
 def somebody(model: MorphableModel, count: int, seed: int = 0) -> Coefficients:
@@ -97,10 +118,17 @@ def somebody(model: MorphableModel, count: int, seed: int = 0) -> Coefficients:
         return torch.randn(count, size, generator=generator) * spread
 
     k, e, t = model.sizes
-    angles = torch.stack([normal(1, 0.15)[:, 0], (torch.rand(count, generator=generator) - 0.5) * 1.2, normal(1, 0.1)[:, 0]], 1)
+    angles = torch.stack(
+        [normal(1, 0.15)[:, 0], (torch.rand(count, generator=generator) - 0.5) * 1.2, normal(1, 0.1)[:, 0]], 1
+    )
     return replace(
-        neutral(model.name, model.sizes, count), identity=normal(k, 1.0), expression=normal(e, 0.7), texture=normal(t, 0.7), lighting=normal(27, 0.1),
-        angles=angles, translation=normal(3, 1.0) * torch.tensor([0.05, 0.05, 0.3]),
+        neutral(model.name, model.sizes, count),
+        identity=normal(k, 1.0),
+        expression=normal(e, 0.7),
+        texture=normal(t, 0.7),
+        lighting=normal(27, 0.1),
+        angles=angles,
+        translation=normal(3, 1.0) * torch.tensor([0.05, 0.05, 0.3]),
     )
 
 

@@ -1,9 +1,10 @@
-"""Identities: are drawn people like real ones, do levels move away, are pseudonyms stable, does the default show what it is given?
+"""Identities: are drawn people like real ones, do levels move away, are pseudonyms stable, does the default show what
+it is given?
 
     python benchmarks/identity.py [FACES] [--photos PHOTOS] [--levels N] [--views N] [--train] [--only PART]
 
-FACES is a folder of portraits (default ../shared/data/synthetic_faces beside the repository); every fifth one was held out when the
-shipped sampler was trained and is what drawn people are compared with.
+FACES is a folder of portraits (default ../shared/data/synthetic_faces beside the repository); every fifth one was held
+out when the shipped sampler was trained and is what drawn people are compared with.
 """
 
 from __future__ import annotations
@@ -48,10 +49,14 @@ KEY_PAIRS = 10
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", type=Path, nargs="?", default=DATA / "synthetic_faces")
-    parser.add_argument("--photos", type=Path, default=DATA / "photos", help="real portraits, and two photos each of three people")
+    parser.add_argument(
+        "--photos", type=Path, default=DATA / "photos", help="real portraits, and two photos each of three people"
+    )
     parser.add_argument("--levels", type=int, default=200, help="identities that the ten levels are averaged over")
     parser.add_argument("--only", choices=("thresholds", "likeness", "levels", "linking", "survival"), help="one part")
-    parser.add_argument("--train", action="store_true", help="also train the shipped sampler anew, and say how long it took")
+    parser.add_argument(
+        "--train", action="store_true", help="also train the shipped sampler anew, and say how long it took"
+    )
     parser.add_argument("--views", type=int, default=50, help="changed views of each of a hundred people")
     options = parser.parse_args()
     portraits = find_portraits(options.faces)
@@ -64,9 +69,12 @@ def main() -> int:
         sampler = train_sampler(learned, "dlib", learned.shape[1], Recipe(steps=3000))
         print(f"training on {len(learned)} faces: {time.perf_counter() - begun:.0f} s (goal: 600)")
     parts: dict[str, Callable[[], bool]] = {
-        "thresholds": lambda: thresholds(learned, options.photos), "likeness": lambda: likeness(sampler, learned, held),
+        "thresholds": lambda: thresholds(learned, options.photos),
+        "likeness": lambda: likeness(sampler, learned, held),
         "levels": lambda: levels(sampler, held[: options.levels]),
-        "linking": lambda: linking(sampler, [p for p, h in zip(portraits, held_out, strict=True) if h], options.photos, options.views),
+        "linking": lambda: linking(
+            sampler, [p for p, h in zip(portraits, held_out, strict=True) if h], options.photos, options.views
+        ),
         "survival": lambda: survival(options.photos),
     }
     passed = [part() for name, part in parts.items() if options.only in (None, name)]
@@ -80,27 +88,38 @@ def likeness(sampler: IdentitySampler, learned: np.ndarray, held: np.ndarray) ->
     real_near, drawn_near = _nearest(others, held), _nearest(drawn, held)
     real_pairs, drawn_pairs = _pairs(held), _pairs(drawn)
     print("distance           " + " ".join(f"{e:5.2f}" for e in EDGES[:-1]))
-    for name, values in (("nearest, real", real_near), ("nearest, drawn", drawn_near), ("pairs, real", real_pairs), ("pairs, drawn", drawn_pairs)):
+    for name, values in (
+        ("nearest, real", real_near),
+        ("nearest, drawn", drawn_near),
+        ("pairs, real", real_pairs),
+        ("pairs, drawn", drawn_pairs),
+    ):
         share = np.histogram(values, EDGES)[0] / len(values)
         print(f"{name:18} " + " ".join(f"{s:5.2f}" for s in share))
     apart = _nearest(held, learned)
     # The data hold some pictures twice: those are not two people.
     closest, usual = _nearest(drawn, learned).min(), np.percentile(apart[apart > TWICE], 1)
-    return all([
-        _bar("nearest held-out, drawn / real", abs(drawn_near.mean() / real_near.mean() - 1), 0.10),
-        _bar("diversity of pairs, drawn / real", abs(drawn_pairs.mean() / real_pairs.mean() - 1), 0.10),
-        _bar(f"closest to a training face {closest:.3f}, real ones at 1 % {usual:.3f}", usual - closest, 0.0),
-    ])
+    return all(
+        [
+            _bar("nearest held-out, drawn / real", abs(drawn_near.mean() / real_near.mean() - 1), 0.10),
+            _bar("diversity of pairs, drawn / real", abs(drawn_pairs.mean() / real_pairs.mean() - 1), 0.10),
+            _bar(f"closest to a training face {closest:.3f}, real ones at 1 % {usual:.3f}", usual - closest, 0.0),
+        ]
+    )
 
 
 def levels(sampler: IdentitySampler, people: np.ndarray) -> bool:
-    means = [float(np.mean([sampler.level(p, level, i).cosines[0] for i, p in enumerate(people)])) for level in range(1, LEVELS + 1)]
+    means = [
+        float(np.mean([sampler.level(p, level, i).cosines[0] for i, p in enumerate(people)]))
+        for level in range(1, LEVELS + 1)
+    ]
     print(f"mean cosine to the original, levels 1 to 10 ({len(people)} people): " + " ".join(f"{m:.2f}" for m in means))
     return _bar("largest step between levels (below 0: strictly away)", float(np.diff(means).max()), -1e-9)
 
 
 def linking(sampler: IdentitySampler, portraits: list[Portrait], photos: Path, views: int) -> bool:
-    """A hundred synthetic people, changed views of each of their pictures, under two keys; then two photos each of three real people."""
+    """A hundred synthetic people, changed views of each of their pictures, under two keys; then two photos each of
+    three real people."""
     people, vectors = strangers(sampler, portraits, 100)
     jobs = [(p.path, turn) for p in people for turn in range(views)]
     seen = list(parallel(embed_view, jobs, os.cpu_count() or 1, silent, "views"))
@@ -113,13 +132,24 @@ def linking(sampler: IdentitySampler, portraits: list[Portrait], photos: Path, v
     linked = float(np.mean([correlation(sampler, vectors) for _ in range(KEY_PAIRS)]))
     pairs = [ledgers[0].number(_photo(photos / f"person_{who}_{i}.jpg")) for who in "abc" for i in (1, 2)]
     kept = [pairs[i] == pairs[i + 1] for i in (0, 2, 4)]
-    print(f"{len(people)} people, {len(seen)} views, a face found in {len(found)}; {stable} keep their pseudonym, {grown} were taken for somebody new")
+    print(
+        f"{len(people)} people, {len(seen)} views, a face found in {len(found)}; {stable} keep their pseudonym, {grown}"
+        " were taken for somebody new"
+    )
     print(f"real people: {sum(kept)} of 3 pairs share a pseudonym, {len(set(pairs))} different ones")
-    return all([
-        _bar("views that lose their pseudonym", 1 - stable / len(found), 0.0), _bar("people who share one", len(people) - len(set(numbers[0])), 0.0),
-        _bar("real pairs that lose it, or share one", 3 - sum(kept) + abs(3 - len(set(pairs))), 0.0),
-        _bar(f"|correlation| of numbers under two keys, mean of {KEY_PAIRS} pairs (3 errors)", abs(linked), 3 / np.sqrt(len(people) * KEY_PAIRS)), thief(sampler, ledgers[0], vectors),
-    ])
+    return all(
+        [
+            _bar("views that lose their pseudonym", 1 - stable / len(found), 0.0),
+            _bar("people who share one", len(people) - len(set(numbers[0])), 0.0),
+            _bar("real pairs that lose it, or share one", 3 - sum(kept) + abs(3 - len(set(pairs))), 0.0),
+            _bar(
+                f"|correlation| of numbers under two keys, mean of {KEY_PAIRS} pairs (3 errors)",
+                abs(linked),
+                3 / np.sqrt(len(people) * KEY_PAIRS),
+            ),
+            thief(sampler, ledgers[0], vectors),
+        ]
+    )
 
 
 def correlation(sampler: IdentitySampler, vectors: list[np.ndarray]) -> float:
@@ -128,7 +158,9 @@ def correlation(sampler: IdentitySampler, vectors: list[np.ndarray]) -> float:
     return float(np.corrcoef([[ledger.number(Identity(v, "dlib")) for v in vectors] for ledger in ledgers])[0, 1])
 
 
-def strangers(sampler: IdentitySampler, portraits: list[Portrait], count: int) -> tuple[list[Portrait], list[np.ndarray]]:
+def strangers(
+    sampler: IdentitySampler, portraits: list[Portrait], count: int
+) -> tuple[list[Portrait], list[np.ndarray]]:
     """The first portraits of people who do not resemble each other: the data hold some twice."""
     people: list[Portrait] = []
     vectors: list[np.ndarray] = []
@@ -143,14 +175,19 @@ def strangers(sampler: IdentitySampler, portraits: list[Portrait], count: int) -
 
 
 def embed_view(path: Path, turn: int) -> np.ndarray | None:
-    """A portrait turned, scaled, shifted, relit, blurred, with noise, as a JPEG, perhaps mirrored: found and embedded anew."""
+    """A portrait turned, scaled, shifted, relit, blurred, with noise, as a JPEG, perhaps mirrored: found and embedded
+    anew."""
     rng = np.random.default_rng([turn, *path.name.encode()])
     with Image.open(path) as picture:
         view = picture.convert("RGB")
     if rng.random() < 0.5:
         view = ImageOps.mirror(view)
     side = int(rng.integers(128, 513))
-    view = ImageOps.expand(view, 40, (128, 128, 128)).rotate(rng.uniform(-15, 15), Image.Resampling.BICUBIC, fillcolor=(128, 128, 128)).resize((side, side))
+    view = (
+        ImageOps.expand(view, 40, (128, 128, 128))
+        .rotate(rng.uniform(-15, 15), Image.Resampling.BICUBIC, fillcolor=(128, 128, 128))
+        .resize((side, side))
+    )
     for kind, reach in ((ImageEnhance.Brightness, 0.3), (ImageEnhance.Contrast, 0.3), (ImageEnhance.Color, 0.5)):
         view = kind(view).enhance(1 + rng.uniform(-reach, reach))
     view = view.filter(ImageFilter.GaussianBlur(rng.uniform(0, side / 400)))
@@ -163,7 +200,8 @@ def embed_view(path: Path, turn: int) -> np.ndarray | None:
 
 
 def thief(sampler: IdentitySampler, ledger: Ledger, vectors: list[np.ndarray]) -> bool:
-    """Who holds the ledger and photos of all people, but not the key, guesses who is who by hashing under keys of his own."""
+    """Who holds the ledger and photos of all people, but not the key, guesses who is who by hashing under keys of his
+    own."""
     guesses = right = 0
     for turn in range(10):
         key = Key(bytes([100 + turn]) * 32)
@@ -180,7 +218,8 @@ def thief(sampler: IdentitySampler, ledger: Ledger, vectors: list[np.ndarray]) -
 
 
 def survival(photos: Path) -> bool:
-    """How much of a wanted identity the embedded default shows: cosine of wanted and obtained around the mean of all people."""
+    """How much of a wanted identity the embedded default shows: cosine of wanted and obtained around the mean of all
+    people."""
     sampler = builtin_sampler("dlib")
     method = AppearanceMethod()
     settings = Settings(policy=Policy.always("pass"))
@@ -193,7 +232,10 @@ def survival(photos: Path) -> bool:
             shown = identity_in(anonymize_batch(pixels, settings, method=method, identity=wanted).pixels)
             before.append(float(sampler.cosine(own.vector, wanted.vector)[0, 0]))
             after.append(float(sampler.cosine(shown.vector, wanted.vector)[0, 0]))
-    print(f"cosine to a wanted identity, {len(after)} pictures: {np.mean(before):.2f} before, {np.mean(after):.2f} shown (worst {np.min(after):.2f})")
+    print(
+        f"cosine to a wanted identity, {len(after)} pictures: {np.mean(before):.2f} before, {np.mean(after):.2f} shown"
+        f" (worst {np.min(after):.2f})"
+    )
     return _bar("pictures that come no nearer", float(np.mean(np.array(after) <= np.array(before))), 0.0)
 
 
@@ -204,9 +246,17 @@ def thresholds(vectors: np.ndarray, photos: Path) -> bool:
     people = [[_photo(photos / f"person_{who}_{i}.jpg").vector for i in (1, 2)] for who in "abc"]
     same = [float(np.linalg.norm(a - b)) for a, b in people]
     other = [float(np.linalg.norm(a - b)) for i, p in enumerate(people) for q in people[i + 1 :] for a in p for b in q]
-    print(f"dlib, unit vectors: same person below {limit:.3f}; genuine {max(same):.3f} at most, impostors {min(other):.3f} at least; "
-          f"{np.mean(pairs < limit):.2%} of {len(pairs)} pairs of synthetic strangers lie below")
-    return all([_bar("largest genuine distance", max(same), limit), _bar("threshold below the smallest impostor distance", limit, min(other))])
+    print(
+        f"dlib, unit vectors: same person below {limit:.3f}; genuine {max(same):.3f} at most, impostors"
+        f" {min(other):.3f} at least; {np.mean(pairs < limit):.2%} of {len(pairs)} pairs of synthetic strangers lie"
+        " below"
+    )
+    return all(
+        [
+            _bar("largest genuine distance", max(same), limit),
+            _bar("threshold below the smallest impostor distance", limit, min(other)),
+        ]
+    )
 
 
 def _photo(path: Path) -> Identity:

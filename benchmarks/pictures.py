@@ -1,4 +1,5 @@
-"""Make the README's picture and the templates' thumbnails again: ``python benchmarks/pictures.py`` (public-domain portrait only)."""
+"""Make the README's picture and the templates' thumbnails again: ``python benchmarks/pictures.py`` (public-domain
+portrait only)."""
 
 from __future__ import annotations
 
@@ -39,7 +40,10 @@ def main() -> None:
     faces = detect_faces(trio)
     others = [f for f in faces if f not in Selection("largest").of(faces)]
     kept = anonymize_batch(trio, Settings(), type(faces)(others)).pixels
-    _write(_strip([("", _tile(portrait, head)), ("", _tile(veiled[0], head))]), ROOT / "workflows" / "veil-one-portrait.jpg")
+    _write(
+        _strip([("", _tile(portrait, head)), ("", _tile(veiled[0], head))]),
+        ROOT / "workflows" / "veil-one-portrait.jpg",
+    )
     before = draw_faces(trio, faces, landmarks=False)
     stacked = Image.new("RGB", (560, 512))
     stacked.paste(before.resize((560, 256)), (0, 0))
@@ -48,15 +52,24 @@ def main() -> None:
     _write(_strip([("", _tile(portrait, head)), ("", _tile(solid, head))]), ROOT / "workflows" / "redact-faces.jpg")
     sampler, own = builtin_sampler("dlib"), identity_in(portrait)
     somebody = Identity(sampler.away_from(own.vector, 7).vectors, "dlib")
-    _write(_strip([("", _tile(portrait, head)), ("", _tile(_shown(portrait, somebody), head))]), ROOT / "workflows" / "sample-a-new-identity.jpg")
+    _write(
+        _strip([("", _tile(portrait, head)), ("", _tile(_shown(portrait, somebody), head))]),
+        ROOT / "workflows" / "sample-a-new-identity.jpg",
+    )
     pseudonym = Identity(sampler.sample(1, 11).vectors, "dlib")
     second = portrait[..., :400, 30:430]
-    tiles = [("", _tile(_shown(portrait, pseudonym), head)), ("", _image(_shown(second, pseudonym)).resize((SIDE, SIDE)))]
+    tiles = [
+        ("", _tile(_shown(portrait, pseudonym), head)),
+        ("", _image(_shown(second, pseudonym)).resize((SIDE, SIDE))),
+    ]
     _write(_strip(tiles), ROOT / "workflows" / "same-pseudonym-in-two-photos.jpg")
     model = built_in_morphable_model()
     found = Fitter(model)(portrait, detect_faces(portrait)[0].points)
     drawings = [overlay(model, portrait, found, style, 0.95)[0] for style in ("shaded", "wireframe", "normals")]
-    _write(_strip([("", _tile(d, head)) for d in (portrait, *drawings)]), ROOT / "workflows" / "3d-overlay-of-a-portrait.jpg")
+    _write(
+        _strip([("", _tile(d, head)) for d in (portrait, *drawings)]),
+        ROOT / "workflows" / "3d-overlay-of-a-portrait.jpg",
+    )
     edited = moved(model, found.coefficients, {"jaw width": 2.0, "nose length": -1.5, "eye size": 1.5})
     bent, _ = reshape(model, portrait, found, edited)
     tiles = [("", _tile(p, head)) for p in (portrait, bent, anonymize_batch(bent, Settings()).pixels)]
@@ -77,7 +90,11 @@ def _tile(pixels: torch.Tensor, box: tuple[int, int, int, int]) -> Image.Image:
 
 def _model() -> Image.Image:
     model = built_in_morphable_model()
-    turned = replace(neutral(model.name, model.sizes), angles=torch.tensor([[0.0, -0.42, 0.0]]), translation=torch.tensor([[0.0, 0.0, 0.6]]))
+    turned = replace(
+        neutral(model.name, model.sizes),
+        angles=torch.tensor([[0.0, -0.42, 0.0]]),
+        translation=torch.tensor([[0.0, 0.0, 0.6]]),
+    )
     shown, mask = drawn(model, turned, "shaded", 2 * SIDE)
     return _image(torch.where(mask > 0, shown, 0.16)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 

@@ -2,9 +2,10 @@
 
     python benchmarks/referencenet.py [--full] [--runs N]
 
-Naive is what the published code computes: own, source and driving tokens are queried together, references are projected in every
-step, two thirds of the answer are thrown away. Without a GPU: FLOPs at full size on the meta device, and wall-clock at a mid size.
---full (the default where CUDA is at hand) adds Stable Diffusion 2.1's size in bfloat16 at 512 px.
+Naive is what the published code computes: own, source and driving tokens are queried together, references are projected
+in every step, two thirds of the answer are thrown away. Without a GPU: FLOPs at full size on the meta device, and wall-
+clock at
+a mid size. --full (the default where CUDA is at hand) adds Stable Diffusion 2.1's size in bfloat16 at 512 px.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from faceveil.pipelines.methods.referencenet.attention import States, attend, re
 from faceveil.pipelines.methods.referencenet.files import SD21_UNET
 from torch import Tensor
 
-MID = {**SD21_UNET, "block_out_channels": (160, 320, 640, 640), "attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024, "sample_size": 32}
+MID = {
+    **SD21_UNET,
+    "block_out_channels": (160, 320, 640, 640),
+    "attention_head_dim": (5, 10, 20, 20),
+    "cross_attention_dim": 1024,
+    "sample_size": 32,
+}
 BATCH = 1
 
 
@@ -34,7 +41,9 @@ class Naive:
 
     def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         tokens = torch.cat([hidden_states, self._references], 1)
-        query, key, value = (split_heads(p(tokens), attention) for p in (attention.to_q, attention.to_k, attention.to_v))
+        query, key, value = (
+            split_heads(p(tokens), attention) for p in (attention.to_q, attention.to_k, attention.to_v)
+        )
         return attend(attention, query, key, value).chunk(3, 1)[0]
 
 
@@ -71,8 +80,10 @@ def wall_clock(runs: int) -> bool:
     net = _net(MID)
     inputs, states = _inputs(net, 32, torch.float32, "cpu")
     seconds, answers = _interleaved(net, inputs, states, {"naive": _naive, "ours": _ours}, runs, lambda: None)
-    print(f"CPU step, mid size: naive {seconds['naive']:.2f} s, ours {seconds['ours']:.2f} s ({runs} interleaved runs), "
-          f"outputs differ by {float((answers['naive'] - answers['ours']).abs().max()):.1e}")
+    print(
+        f"CPU step, mid size: naive {seconds['naive']:.2f} s, ours {seconds['ours']:.2f} s ({runs} interleaved runs), "
+        f"outputs differ by {float((answers['naive'] - answers['ours']).abs().max()):.1e}"
+    )
     return _bar("CPU wall-clock ratio", seconds["naive"] / seconds["ours"], 1.35)
 
 
@@ -91,10 +102,16 @@ def full_size(runs: int) -> bool:
     eager = _bar("GPU ratio, eager against eager", seconds["naive"] / seconds["ours"], 1.3)
     _where_time_goes(net, inputs, states)
     for batch in (1, 8):
-        print(f"  peak VRAM of a step, batch {batch}: {_vram(net, batch, dtype):.2f} GiB (the denoiser alone; ReferenceNets offloaded)")
+        print(
+            f"  peak VRAM of a step, batch {batch}: {_vram(net, batch, dtype):.2f} GiB (the denoiser alone;"
+            " ReferenceNets offloaded)"
+        )
     net.compile(mode="max-autotune-no-cudagraphs")
     fast, _ = _interleaved(net, inputs, states, {"compiled": _ours}, 4 * runs, torch.cuda.synchronize)
-    print(f"  compiled ours: {fast['compiled'] * 1e3:.1f} ms a step, {net_flops['ours'] / fast['compiled'] / peak:.0%} of the peak")
+    print(
+        f"  compiled ours: {fast['compiled'] * 1e3:.1f} ms a step, {net_flops['ours'] / fast['compiled'] / peak:.0%} of"
+        " the peak"
+    )
     return all([eager, _bar("GPU ratio, compiled against naive eager", seconds["naive"] / fast["compiled"], 2.0)])
 
 
@@ -104,8 +121,11 @@ def _net(config: dict[str, Any]) -> Any:
     return UNet2DConditionModel.from_config(config).eval().requires_grad_(False)
 
 
-def _inputs(net: Any, side: int, dtype: torch.dtype, device: str, batch: int = BATCH) -> tuple[tuple[Tensor, ...], tuple[tuple[States, ...], States]]:
-    """Arguments of one step with two guidance rows, and random states of the shapes that a ReferenceNet of this size records."""
+def _inputs(
+    net: Any, side: int, dtype: torch.dtype, device: str, batch: int = BATCH
+) -> tuple[tuple[Tensor, ...], tuple[tuple[States, ...], States]]:
+    """Arguments of one step with two guidance rows, and random states of the shapes that a ReferenceNet of this size
+    records."""
     width = net.config.cross_attention_dim
     x, t = torch.randn(2 * batch, 4, side, side, dtype=dtype, device=device), torch.tensor(500, device=device)
     context = torch.randn(2 * batch, 2, width, dtype=dtype, device=device)
@@ -141,7 +161,12 @@ def _ours(net: Any, source: tuple[States, ...], driving: States) -> AbstractCont
 
 
 def _interleaved(
-    net: Any, inputs: tuple[Tensor, ...], states: Any, ways: dict[str, Callable[..., Any]], runs: int, wait: Callable[[], None]
+    net: Any,
+    inputs: tuple[Tensor, ...],
+    states: Any,
+    ways: dict[str, Callable[..., Any]],
+    runs: int,
+    wait: Callable[[], None],
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     times: dict[str, list[float]] = {name: [] for name in ways}
     answers = {}
@@ -191,7 +216,11 @@ def _vram(net: Any, batch: int, dtype: torch.dtype) -> float:
 def _where_time_goes(net: Any, inputs: tuple[Tensor, ...], states: Any) -> None:
     from torch.profiler import ProfilerActivity, profile
 
-    with _ours(net, *states), torch.no_grad(), profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
+    with (
+        _ours(net, *states),
+        torch.no_grad(),
+        profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler,
+    ):
         net(*inputs)
     print(profiler.key_averages().table(sort_by="self_device_time_total", row_limit=8, max_name_column_width=50))
 

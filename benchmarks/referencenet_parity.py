@@ -3,7 +3,8 @@
     python benchmarks/referencenet_parity.py [DIR]
 
 DIR holds the networks in the public checkpoint's layout, ``manifest.json`` with the settings of each case, and
-``case_<name>.safetensors`` with recorded inputs, noise and final latents; tests/methods/referencenet/fixture when omitted.
+``case_<name>.safetensors`` with recorded inputs, noise and final latents; tests/methods/referencenet/fixture when
+omitted.
 Three figures a case: float32 and float64 from the recorded latents and embeddings, and end to end from the pictures.
 """
 
@@ -29,9 +30,17 @@ from torch import Tensor
 FIXTURE = Path(__file__).resolve().parents[1] / "tests" / "methods" / "referencenet" / "fixture"
 FP32, FP64, END_TO_END = 2e-4, 1e-9, 5e-4
 SCHEDULERS = {
-    "ddim": "DDIMScheduler", "ddpm": "DDPMScheduler", "euler": "EulerDiscreteScheduler", "euler_a": "EulerAncestralDiscreteScheduler",
-    "dpm": "DPMSolverMultistepScheduler", "dpmsolver": "DPMSolverMultistepScheduler", "pndm": "PNDMScheduler", "unipc": "UniPCMultistepScheduler",
-    "heun": "HeunDiscreteScheduler", "lms": "LMSDiscreteScheduler", "deis": "DEISMultistepScheduler",
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler_a": "EulerAncestralDiscreteScheduler",
+    "dpm": "DPMSolverMultistepScheduler",
+    "dpmsolver": "DPMSolverMultistepScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "lms": "LMSDiscreteScheduler",
+    "deis": "DEISMultistepScheduler",
 }
 
 
@@ -58,9 +67,15 @@ def main() -> int:
     found = {}
     for case in cases:
         found[case["name"]] = errors = check(folder, case, pipeline)
-        print(f"{case['name']:32} {errors.fp32:9.1e} {errors.fp64:9.1e} {errors.end_to_end:9.1e}  {'met' if errors.met else 'MISS'}")
+        print(
+            f"{case['name']:32} {errors.fp32:9.1e} {errors.fp64:9.1e} {errors.end_to_end:9.1e} "
+            f" {'met' if errors.met else 'MISS'}"
+        )
     worst = [max(getattr(e, key) for e in found.values()) for key in ("fp32", "fp64", "end_to_end")]
-    print(f"{'worst of all':32} {worst[0]:9.1e} {worst[1]:9.1e} {worst[2]:9.1e}  (bars {FP32:g}, {FP64:g}, {END_TO_END:g})")
+    print(
+        f"{'worst of all':32} {worst[0]:9.1e} {worst[1]:9.1e} {worst[2]:9.1e}  (bars {FP32:g}, {FP64:g},"
+        f" {END_TO_END:g})"
+    )
     return 0 if all(e.met for e in found.values()) else 1
 
 
@@ -79,7 +94,11 @@ def check(folder: Path, case: dict[str, Any], pipeline: ReferenceNetPipeline) ->
     double = from_recorded(pipeline, case, {k: v.double() for k, v in recorded.items() if v.is_floating_point()})
     pipeline.to(torch.float32)
     whole = from_pictures(folder, pipeline, case)
-    return Errors(_apart(single, recorded["final_latents"]), _apart(double, recorded["final_latents_f64"]), _apart(whole, recorded["final_latents"]))
+    return Errors(
+        _apart(single, recorded["final_latents"]),
+        _apart(double, recorded["final_latents_f64"]),
+        _apart(whole, recorded["final_latents"]),
+    )
 
 
 def scheduler_of(folder: Path, name: str) -> Any:
@@ -88,24 +107,35 @@ def scheduler_of(folder: Path, name: str) -> Any:
 
     kind = getattr(diffusers, SCHEDULERS.get(name, name))
     file = folder / "scheduler" / "scheduler_config.json"
-    config = {k: v for k, v in json.loads(file.read_text()).items() if not k.startswith("_")} if file.is_file() else SCHEDULER
+    config = (
+        {k: v for k, v in json.loads(file.read_text()).items() if not k.startswith("_")}
+        if file.is_file()
+        else SCHEDULER
+    )
     return kind.from_config(config)
 
 
 def from_recorded(pipeline: ReferenceNetPipeline, case: dict[str, Any], recorded: dict[str, Tensor]) -> Tensor:
-    """Final latents from recorded latents, embeddings and noise; of doubled rows the last half is the conditional one."""
+    """Final latents from recorded latents, embeddings and noise; of doubled rows the last half is the conditional
+    one."""
     batch = recorded["init_latents"].shape[0]
     source, source_embedding, driving, driving_embedding = (
-        recorded[key][-batch:].contiguous() for key in ("source_latents", "source_embeds", "driving_latents", "driving_embeds")
+        recorded[key][-batch:].contiguous()
+        for key in ("source_latents", "source_embeds", "driving_latents", "driving_embeds")
     )
     with torch.no_grad():
         encoded = Encoded(
-            source, source_embedding, driving_embedding, pipeline.driving_net.record(driving, driving_embedding),
+            source,
+            source_embedding,
+            driving_embedding,
+            pipeline.driving_net.record(driving, driving_embedding),
             pipeline.source_net.unconditional(source, source_embedding),
         )
     conditions = pipeline.condition(encoded, max(case["degree"], 0.0), case["guidance"])
     with _step_noise(recorded.get("variance_noise")):
-        return pipeline.denoise(conditions, encoded, case["guidance"], case["steps"], Draws.of(batch, [], False), recorded["init_latents"])
+        return pipeline.denoise(
+            conditions, encoded, case["guidance"], case["steps"], Draws.of(batch, [], False), recorded["init_latents"]
+        )
 
 
 def from_pictures(folder: Path, pipeline: ReferenceNetPipeline, case: dict[str, Any]) -> Tensor:
@@ -138,7 +168,11 @@ def _step_noise(noise: Tensor | None) -> Iterator[None]:
         yield
         return
     drawn = iter(noise)
-    modules = [m for name, m in list(sys.modules.items()) if name.startswith("diffusers.schedulers.") and "randn_tensor" in vars(m)]
+    modules = [
+        m
+        for name, m in list(sys.modules.items())
+        if name.startswith("diffusers.schedulers.") and "randn_tensor" in vars(m)
+    ]
     with ExitStack() as patches:
         for module in modules:
             patches.enter_context(patch.object(module, "randn_tensor", lambda *_, **__: next(drawn)))

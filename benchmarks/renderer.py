@@ -1,8 +1,10 @@
-"""The renderer: speed against a loop over triangles in the same run, the same pixels, gradients, batches, and CUDA where there is one.
+"""The renderer: speed against a loop over triangles in the same run, the same pixels, gradients, batches, and CUDA
+where there is one.
 
     python benchmarks/renderer.py [--ict FOLDER]
 
-With ICT-FaceKit's files (a folder, or the zip of the data folder) its face of 18,460 triangles is drawn, else the built-in model.
+With ICT-FaceKit's files (a folder, or the zip of the data folder) its face of 18,460 triangles is drawn, else the
+built-in model.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ def main() -> int:
     parser.add_argument("--ict", type=Path, default=DATA / "ict_facekit_subset.zip")
     model = _model(parser.parse_args().ict)
     coefficients = turned(model)
-    print(f"{model.name}: {len(model.mean)} vertices, {len(model.triangles)} triangles, {SIZE} px, {torch.get_num_threads()} threads")
+    print(
+        f"{model.name}: {len(model.mean)} vertices, {len(model.triangles)} triangles, {SIZE} px,"
+        f" {torch.get_num_threads()} threads"
+    )
     passed = [same_pixels(model, coefficients), speed(model, coefficients), gradients(model, coefficients)]
     if torch.cuda.is_available():
         passed.append(cuda(model, coefficients))
@@ -60,18 +65,26 @@ def speed(model: MorphableModel, coefficients: Coefficients) -> bool:
         free = {name: value.clone().requires_grad_(True) for name, value in coefficients.fields().items()}
         render(model, Coefficients(model.name, **free), SIZE).image.square().sum().backward()
 
-    return all([
-        _bar("a frame forward, ms", 1e3 * forward, 25), _bar("a frame forward and backward, ms", 1e3 * _median(both), 40),
-        _bar("batch of 8 against 8 times one", batch / (8 * forward), 1.3),
-    ])
+    return all(
+        [
+            _bar("a frame forward, ms", 1e3 * forward, 25),
+            _bar("a frame forward and backward, ms", 1e3 * _median(both), 40),
+            _bar("batch of 8 against 8 times one", batch / (8 * forward), 1.3),
+        ]
+    )
 
 
 def gradients(model: MorphableModel, coefficients: Coefficients) -> bool:
     """Against central differences in double precision, at 20 vertices, with visibility held."""
-    points = place(model.vertices(coefficients.identity, coefficients.expression), coefficients.angles, coefficients.translation).double()
+    points = place(
+        model.vertices(coefficients.identity, coefficients.expression), coefficients.angles, coefficients.translation
+    ).double()
     flat, depth = project(points, SIZE)
     faces = rasterise(flat, depth, model.triangles, SIZE, SIZE)
-    colours, aim = (torch.rand(s, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) for s in (points.shape, (1, 3, SIZE, SIZE)))
+    colours, aim = (
+        torch.rand(s, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        for s in (points.shape, (1, 3, SIZE, SIZE))
+    )
 
     def cost(p: torch.Tensor) -> torch.Tensor:
         return ((interpolate(colours, *project(p, SIZE), model.triangles, faces) - aim) ** 2).sum()

@@ -2,7 +2,8 @@
 
     python benchmarks/turned.py [FACES] [--count N] [--sheet SHEET.png]
 
-FACES is a folder of portraits; those turned by 18 degrees or more are used, most turned first. Both ways search with the same seed.
+FACES is a folder of portraits; those turned by 18 degrees or more are used, most turned first. Both ways search with
+the same seed.
 The sheet shows photo, plates, surface: look at it, and keep it out of the repository.
 """
 
@@ -58,13 +59,18 @@ def main() -> int:
             shown.append(changed)
         tiles.append(torch.cat([_square(p) for p in shown], 2))
     turns = [t for *_, t in faces]
-    print(f"{len(faces)} faces, turned by {min(turns):.0f} to {max(turns):.0f} degrees; distance to the original, landmarks off (IOD), change of the turn")
+    print(
+        f"{len(faces)} faces, turned by {min(turns):.0f} to {max(turns):.0f} degrees; distance to the original,"
+        " landmarks off (IOD), change of the turn"
+    )
     means = {way: np.nanmean(np.array(figures), 0) for way, figures in rows.items()}
     for way, (distance, off, turned) in means.items():
         lost = int(np.isnan(np.array(rows[way])[:, 1]).sum())
         print(f"{way:8} {distance:6.3f} {off:7.4f} {turned:7.4f}   not found again: {lost}")
     if options.sheet is not None:
-        strips = [torch.cat((tiles[i : i + 3] + [torch.zeros_like(tiles[0])] * 3)[:3], 2) for i in range(0, len(tiles), 3)]
+        strips = [
+            torch.cat((tiles[i : i + 3] + [torch.zeros_like(tiles[0])] * 3)[:3], 2) for i in range(0, len(tiles), 3)
+        ]
         Image.fromarray((torch.cat(strips, 1).movedim(0, -1).clamp(0, 1) * 255).byte().numpy()).save(options.sheet)
     return 0 if means["surface"][1] <= means["plates"][1] and means["surface"][2] <= means["plates"][2] + 0.01 else 1
 
@@ -93,11 +99,17 @@ def veiled(picture: Tensor, face: Face) -> tuple[Tensor, tuple[float, float, flo
     x, y = change.origin
     shown = picture.clone()
     shown[..., y : y + change.window.shape[-2], x : x + change.window.shape[-1]] = change.window
-    seen = fit_landmarks(shown, np.concatenate([change.points.min(0), change.points.max(0)]), five_points(change.points))
+    seen = fit_landmarks(
+        shown, np.concatenate([change.points.min(0), change.points.max(0)]), five_points(change.points)
+    )
     if seen is None:
         return shown, (float("nan"),) * 3
     off = np.linalg.norm(seen[17:] - change.points[17:], axis=1).mean() / inter_ocular(face.points)
-    return shown, (recogniser.distance(recogniser.embed(shown, seen), own), float(off), abs(yaw_proxy(seen) - yaw_proxy(face.points)))
+    return shown, (
+        recogniser.distance(recogniser.embed(shown, seen), own),
+        float(off),
+        abs(yaw_proxy(seen) - yaw_proxy(face.points)),
+    )
 
 
 def _square(picture: Tensor) -> Tensor:

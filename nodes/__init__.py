@@ -17,13 +17,18 @@ async def comfy_entrypoint() -> ComfyExtension:
 
     class FaceVeilExtension(ComfyExtension):
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
-            return [node for module in (sample, detect, veil, swap, crop, compare, save, referencenet, identity, bank, geometry) for node in module.NODES]
+            return [
+                node
+                for module in (sample, detect, veil, swap, crop, compare, save, referencenet, identity, bank, geometry)
+                for node in module.NODES
+            ]
 
     return FaceVeilExtension()
 
 
 def _register_models() -> None:
-    """Let ``models/faceveil`` hold our weights, beside what the user's extra_model_paths.yaml says; no folder is made."""
+    """Let ``models/faceveil`` hold our weights, beside what the user's extra_model_paths.yaml says; no folder is
+    made."""
     from pathlib import Path
 
     import folder_paths

@@ -24,13 +24,27 @@ class LoadRecogniser(io.ComfyNode):
         from ..pipelines.identity.kinds import KINDS
 
         return io.Schema(
-            node_id="FaceVeil_LoadRecogniser", display_name="Load Recogniser", category=CATEGORY,
+            node_id="FaceVeil_LoadRecogniser",
+            display_name="Load Recogniser",
+            category=CATEGORY,
             description="Open a recogniser that you have, in place of the built-in dlib. Nothing is downloaded.",
             inputs=[
-                io.Combo.Input("kind", options=list(KINDS), tooltip="dlib needs no file. Vectors of different recognisers cannot be mixed."),
-                io.Combo.Input("file", options=["none", *names(FACES, _NETWORKS)], tooltip="From models/faceveil or models/insightface."),
+                io.Combo.Input(
+                    "kind",
+                    options=list(KINDS),
+                    tooltip="dlib needs no file. Vectors of different recognisers cannot be mixed.",
+                ),
+                io.Combo.Input(
+                    "file",
+                    options=["none", *names(FACES, _NETWORKS)],
+                    tooltip="From models/faceveil or models/insightface.",
+                ),
             ],
-            outputs=[RecogniserSocket.Output(display_name="recogniser", tooltip="For Embed Faces, Build Synthetic Bank and Swap with Identity.")],
+            outputs=[
+                RecogniserSocket.Output(
+                    display_name="recogniser", tooltip="For Embed Faces, Build Synthetic Bank and Swap with Identity."
+                )
+            ],
         )
 
     @classmethod
@@ -45,16 +59,34 @@ class BuildSyntheticBank(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_BuildSyntheticBank", display_name="Build Synthetic Bank", category=CATEGORY, is_output_node=True,
-            description="Collect people who do not exist from a folder of their pictures, once, to give them out later.",
+            node_id="FaceVeil_BuildSyntheticBank",
+            display_name="Build Synthetic Bank",
+            category=CATEGORY,
+            is_output_node=True,
+            description=(
+                "Collect people who do not exist from a folder of their pictures, once, to give them out later."
+            ),
             inputs=[
-                io.String.Input("folder", default="synthetic_faces", tooltip="Below ComfyUI's input folder: pictures of synthetic people, one each."),
-                io.String.Input("name", default="people", tooltip="Of the bank. It is kept in models/faceveil/banks; an existing one is opened as it is."),
+                io.String.Input(
+                    "folder",
+                    default="synthetic_faces",
+                    tooltip="Below ComfyUI's input folder: pictures of synthetic people, one each.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="people",
+                    tooltip="Of the bank. It is kept in models/faceveil/banks; an existing one is opened as it is.",
+                ),
                 RecogniserSocket.Input("recogniser", optional=True, tooltip="dlib's without one."),
             ],
             outputs=[
-                BankSocket.Output(display_name="bank", tooltip="For Map to Pseudonym, Nearest Synthetic Person and Swap with Identity."),
-                io.Int.Output(display_name="people", tooltip="How many it holds; somebody who was there already is left out."),
+                BankSocket.Output(
+                    display_name="bank",
+                    tooltip="For Map to Pseudonym, Nearest Synthetic Person and Swap with Identity.",
+                ),
+                io.Int.Output(
+                    display_name="people", tooltip="How many it holds; somebody who was there already is left out."
+                ),
             ],
         )
 
@@ -85,32 +117,48 @@ class LoadSyntheticBank(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_LoadSyntheticBank", display_name="Load Synthetic Bank", category=CATEGORY,
+            node_id="FaceVeil_LoadSyntheticBank",
+            display_name="Load Synthetic Bank",
+            category=CATEGORY,
             description="Open a bank of synthetic people that Build Synthetic Bank made.",
             inputs=[io.Combo.Input("bank", options=names(OWN, (_BANK,)), tooltip="From models/faceveil/banks.")],
-            outputs=[BankSocket.Output(display_name="bank", tooltip="For Map to Pseudonym, Nearest Synthetic Person and Swap with Identity.")],
+            outputs=[
+                BankSocket.Output(
+                    display_name="bank",
+                    tooltip="For Map to Pseudonym, Nearest Synthetic Person and Swap with Identity.",
+                )
+            ],
         )
 
     @classmethod
     def execute(cls, bank: str = "") -> io.NodeOutput:
         from ..pipelines.identity.bank import load_bank
 
-        return io.NodeOutput(load_bank(path_of(OWN, bank, "make one with Build Synthetic Bank and reload the page").parent))
+        return io.NodeOutput(
+            load_bank(path_of(OWN, bank, "make one with Build Synthetic Bank and reload the page").parent)
+        )
 
 
 class NearestSyntheticPerson(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_NearestSyntheticPerson", display_name="Nearest Synthetic Person", category=CATEGORY,
-            description="Find the person of a bank who is most alike and still tells as somebody else (the mapping of IDDiffuse).",
+            node_id="FaceVeil_NearestSyntheticPerson",
+            display_name="Nearest Synthetic Person",
+            category=CATEGORY,
+            description=(
+                "Find the person of a bank who is most alike and still tells as somebody else (the mapping of"
+                " IDDiffuse)."
+            ),
             inputs=[
                 IdentitySocket.Input("identity", tooltip="From Embed Faces with the bank's recogniser, averaged."),
                 BankSocket.Input("bank", tooltip="From Build or Load Synthetic Bank."),
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="For Veil Faces or Swap with Identity."),
-                io.Image.Output(display_name="picture", tooltip="The synthetic person, 256 px; also a source for Encode Reference."),
+                io.Image.Output(
+                    display_name="picture", tooltip="The synthetic person, 256 px; also a source for Encode Reference."
+                ),
                 io.Int.Output(display_name="number", tooltip="In the bank."),
             ],
         )

@@ -13,12 +13,20 @@ class CompareIdentity(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_CompareIdentity", display_name="Compare Identity", category=ROOT, is_output_node=True,
+            node_id="FaceVeil_CompareIdentity",
+            display_name="Compare Identity",
+            category=ROOT,
+            is_output_node=True,
             description="Ask a recogniser whether the largest faces of two pictures are the same person.",
-            inputs=[io.Image.Input("image_a", tooltip="One picture."), io.Image.Input("image_b", tooltip="The other picture.")],
+            inputs=[
+                io.Image.Input("image_a", tooltip="One picture."),
+                io.Image.Input("image_b", tooltip="The other picture."),
+            ],
             outputs=[
                 io.Float.Output(display_name="distance", tooltip="Smaller is more alike."),
-                io.Boolean.Output(display_name="same_person", tooltip="Whether the distance is below the recogniser's threshold."),
+                io.Boolean.Output(
+                    display_name="same_person", tooltip="Whether the distance is below the recogniser's threshold."
+                ),
                 io.String.Output(display_name="verdict", tooltip="The same in words."),
             ],
         )
@@ -32,7 +40,10 @@ class CompareIdentity(io.ComfyNode):
         recogniser = default_recogniser()
         a, b = (person_in(Picture(image_to_pixels(image[:1]))) for image in (image_a, image_b))
         verdict = judge(recogniser, a, b)
-        text = f"{verdict.words}: {recogniser.name} distance {verdict.distance:.2f}, same person below {verdict.threshold:.2f}"
+        text = (
+            f"{verdict.words}: {recogniser.name} distance {verdict.distance:.2f}, same person below"
+            f" {verdict.threshold:.2f}"
+        )
         return io.NodeOutput(verdict.distance, verdict.same, text, ui=ui.PreviewText(text))
 
 

@@ -18,7 +18,9 @@ def image_to_pixels(image: Tensor) -> Tensor:
         InputError: the batch is empty or holds values that are not finite.
     """
     if image.dim() != 4 or image.numel() == 0:
-        raise InputError(f"the image batch is empty or not a batch (shape {tuple(image.shape)}); connect a Load Image node")
+        raise InputError(
+            f"the image batch is empty or not a batch (shape {tuple(image.shape)}); connect a Load Image node"
+        )
     pixels = image.detach().to("cpu", torch.float32).movedim(-1, 1)
     if not bool(torch.isfinite(pixels).all()):
         raise InputError("the image holds values that are not finite; check the node that made it")

@@ -27,14 +27,27 @@ class CropFaces(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_CropFaces", display_name="Crop Faces", category=ROOT,
+            node_id="FaceVeil_CropFaces",
+            display_name="Crop Faces",
+            category=ROOT,
             description="Cut every face out as an aligned square, to work on it with any other node and paste it back.",
             inputs=[
                 io.Image.Input("image", tooltip="The pictures the faces were found in."),
                 FacesSocket.Input("faces", tooltip="From Detect Faces or Select Faces."),
-                io.Int.Input("size", default=512, min=64, max=2048, step=8, tooltip="Side of the squares in pixels. 512 suits Stable Diffusion 1.5 and 2.1."),
-                io.Combo.Input("alignment", options=["ffhq", "arcface", "box"], default="ffhq",
-                               tooltip="ffhq shows the whole head upright, arcface the inner face, box is not turned."),
+                io.Int.Input(
+                    "size",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=8,
+                    tooltip="Side of the squares in pixels. 512 suits Stable Diffusion 1.5 and 2.1.",
+                ),
+                io.Combo.Input(
+                    "alignment",
+                    options=["ffhq", "arcface", "box"],
+                    default="ffhq",
+                    tooltip="ffhq shows the whole head upright, arcface the inner face, box is not turned.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="crops", tooltip="One square a face."),
@@ -55,7 +68,9 @@ class CropFaces(io.ComfyNode):
             progress(number, len(faces), "cropping")
             crops.append(crop_faces(pixels[face.image : face.image + 1], [face], size, alignment))
         images, masks = torch.cat([c.images for c in crops]), torch.cat([c.masks for c in crops])
-        places = tuple(Place(face, c.transforms[0].double().numpy(), size) for face, c in zip(faces, crops, strict=True))
+        places = tuple(
+            Place(face, c.transforms[0].double().numpy(), size) for face, c in zip(faces, crops, strict=True)
+        )
         return io.NodeOutput(pixels_to_image(images), mask_to_socket(masks), places)
 
 
@@ -63,22 +78,40 @@ class PasteFaces(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_PasteFaces", display_name="Paste Faces", category=ROOT,
-            description="Put worked-on squares back into their pictures, smallest face first, so that overlapping faces stay whole.",
+            node_id="FaceVeil_PasteFaces",
+            display_name="Paste Faces",
+            category=ROOT,
+            description=(
+                "Put worked-on squares back into their pictures, smallest face first, so that overlapping faces stay"
+                " whole."
+            ),
             inputs=[
                 io.Image.Input("image", tooltip="The pictures that the faces were cropped from."),
                 io.Image.Input("crops", tooltip="The changed squares, in the order of Crop Faces."),
                 CropsSocket.Input("places", tooltip="From Crop Faces."),
-                io.Mask.Input("masks", optional=True, tooltip="What to paste of each square; without it the face with a soft edge."),
-                io.Boolean.Input("match_colour", default=False, tooltip="Give each square the colours of the face it replaces."),
+                io.Mask.Input(
+                    "masks",
+                    optional=True,
+                    tooltip="What to paste of each square; without it the face with a soft edge.",
+                ),
+                io.Boolean.Input(
+                    "match_colour", default=False, tooltip="Give each square the colours of the face it replaces."
+                ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The pictures with the squares pasted in."),
-                     io.Mask.Output(display_name="mask", tooltip="Where pixels may have changed.")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The pictures with the squares pasted in."),
+                io.Mask.Output(display_name="mask", tooltip="Where pixels may have changed."),
+            ],
         )
 
     @classmethod
     def execute(
-        cls, image: torch.Tensor, crops: torch.Tensor, places: tuple[Place, ...], masks: torch.Tensor | None = None, match_colour: bool = False
+        cls,
+        image: torch.Tensor,
+        crops: torch.Tensor,
+        places: tuple[Place, ...],
+        masks: torch.Tensor | None = None,
+        match_colour: bool = False,
     ) -> io.NodeOutput:
         from ..pipelines.faces.align import apply, crop
         from ..pipelines.faces.blend import match_colour as matched
@@ -87,7 +120,9 @@ class PasteFaces(io.ComfyNode):
 
         pixels, squares = image_to_pixels(image), image_to_pixels(crops)
         if len(squares) != len(places):
-            raise InputError(f"{len(squares)} squares do not fit the {len(places)} faces that were cropped; keep the batch whole")
+            raise InputError(
+                f"{len(squares)} squares do not fit the {len(places)} faces that were cropped; keep the batch whole"
+            )
         size = squares.shape[-1]
         given = None if masks is None else mask_from_socket(masks, len(squares), *squares.shape[-2:])
         result, progress = pixels.clone(), bar()

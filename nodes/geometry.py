@@ -75,14 +75,25 @@ class LoadMorphableModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_LoadMorphableModel", display_name="Load Morphable Model", category=CATEGORY, is_output_node=True,
+            node_id="FaceVeil_LoadMorphableModel",
+            display_name="Load Morphable Model",
+            category=CATEGORY,
+            is_output_node=True,
             description="Open a 3D model of the face: the built-in one, or BFM and ICT-FaceKit, which you have.",
             inputs=[
-                io.Combo.Input("model", options=[_BUILTIN, *names(OWN, (".mat", "_morphable.safetensors", "generic_neutral_mesh.obj"))],
-                               tooltip="From models/faceveil: BFM_model_front.mat, ICT-FaceKit's folder, or a converted NAME_morphable.safetensors."),
+                io.Combo.Input(
+                    "model",
+                    options=[_BUILTIN, *names(OWN, (".mat", "_morphable.safetensors", "generic_neutral_mesh.obj"))],
+                    tooltip=(
+                        "From models/faceveil: BFM_model_front.mat, ICT-FaceKit's folder, or a converted"
+                        " NAME_morphable.safetensors."
+                    ),
+                ),
             ],
             outputs=[
-                MorphableSocket.Output(display_name="model", tooltip="For Estimate Coefficients and Load Coefficients."),
+                MorphableSocket.Output(
+                    display_name="model", tooltip="For Estimate Coefficients and Load Coefficients."
+                ),
                 io.Image.Output(display_name="preview", tooltip="Its mean face."),
             ],
         )
@@ -107,27 +118,53 @@ class EstimateCoefficients(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_EstimateCoefficients", display_name="Estimate Coefficients", category=CATEGORY,
+            node_id="FaceVeil_EstimateCoefficients",
+            display_name="Estimate Coefficients",
+            category=CATEGORY,
             description="Fit a 3D face to each face of the pictures: shape, expression, texture, light, pose and gaze.",
             inputs=[
                 io.Image.Input("image", tooltip="Pictures with faces, or the frames of a clip."),
-                io.Combo.Input("regressor", options=["none: fit", *names(OWN, (".pth",))],
-                               tooltip="Fitting needs no weights. epoch_20.pth of Deep3DFaceRecon reads BFM coefficients instead; load BFM as model."),
-                io.Float.Input("smoothing", default=-1.0, min=-1.0, max=30.0, step=0.5,
-                               tooltip="For a clip of one person: frames that are averaged over, 0 shares the shape only. -1: pictures are on their own."),
+                io.Combo.Input(
+                    "regressor",
+                    options=["none: fit", *names(OWN, (".pth",))],
+                    tooltip=(
+                        "Fitting needs no weights. epoch_20.pth of Deep3DFaceRecon reads BFM coefficients instead; load"
+                        " BFM as model."
+                    ),
+                ),
+                io.Float.Input(
+                    "smoothing",
+                    default=-1.0,
+                    min=-1.0,
+                    max=30.0,
+                    step=0.5,
+                    tooltip=(
+                        "For a clip of one person: frames that are averaged over, 0 shares the shape only. -1: pictures"
+                        " are on their own."
+                    ),
+                ),
                 MorphableSocket.Input("model", optional=True, tooltip="The built-in one without it."),
                 FacesSocket.Input("faces", optional=True, tooltip="Only these faces; without it all that are found."),
             ],
             outputs=[
                 CoefficientsSocket.Output(display_name="coefficients", tooltip="One row for each face."),
-                io.Image.Output(display_name="overlay", tooltip="The fitted faces over the pictures: look whether they line up."),
-                io.String.Output(display_name="numbers", tooltip="Pose, gaze and the landmarks' error of each face, to read."),
+                io.Image.Output(
+                    display_name="overlay", tooltip="The fitted faces over the pictures: look whether they line up."
+                ),
+                io.String.Output(
+                    display_name="numbers", tooltip="Pose, gaze and the landmarks' error of each face, to read."
+                ),
             ],
         )
 
     @classmethod
     def execute(
-        cls, image: torch.Tensor, regressor: str = "none: fit", smoothing: float = -1.0, model: Any = None, faces: Faces | None = None,
+        cls,
+        image: torch.Tensor,
+        regressor: str = "none: fit",
+        smoothing: float = -1.0,
+        model: Any = None,
+        faces: Faces | None = None,
     ) -> io.NodeOutput:
         from ..pipelines.faces.detect import detect_faces
         from ..pipelines.geometry.clip import join, smooth
@@ -136,9 +173,15 @@ class EstimateCoefficients(io.ComfyNode):
         from ..pipelines.methods.appearance.surface import built_in_morphable_model
 
         model = model or built_in_morphable_model()
-        estimator: Any = Fitter(model) if regressor.startswith("none") else Regressor(path_of(OWN, regressor, "put it there and reload the page"), model)
+        estimator: Any = (
+            Fitter(model)
+            if regressor.startswith("none")
+            else Regressor(path_of(OWN, regressor, "put it there and reload the page"), model)
+        )
         if model.name != "bfm" and isinstance(estimator, Regressor):
-            raise InputError(f"the regressor reads coefficients of bfm, but the model is {model.name}; load BFM_model_front.mat")
+            raise InputError(
+                f"the regressor reads coefficients of bfm, but the model is {model.name}; load BFM_model_front.mat"
+            )
         pixels = image_to_pixels(image)
         chosen = [f for f in (detect_faces(pixels) if faces is None else faces) if f.landmarks]
         if not chosen:
@@ -146,7 +189,9 @@ class EstimateCoefficients(io.ComfyNode):
         progress, estimates = bar(), []
         for done, face in enumerate(chosen):
             progress(done, len(chosen), "fitting faces")
-            estimates.append(estimator(pixels[face.image : face.image + 1], face.points, _within(progress, done, len(chosen))))
+            estimates.append(
+                estimator(pixels[face.image : face.image + 1], face.points, _within(progress, done, len(chosen)))
+            )
         estimate = join(estimates)
         if smoothing >= 0:
             estimate = smooth(estimate, smoothing)
@@ -161,23 +206,56 @@ class EditCoefficients(io.ComfyNode):
         from ..pipelines.geometry.names import EXPRESSION_SLIDERS, SHAPE_SLIDERS
 
         def slider(name: str, tip: str) -> io.Float.Input:
-            return io.Float.Input(name.replace(" ", "_"), default=0.0, min=-4.0, max=4.0, step=0.1, display_mode=io.NumberDisplay.slider, tooltip=tip)
+            return io.Float.Input(
+                name.replace(" ", "_"),
+                default=0.0,
+                min=-4.0,
+                max=4.0,
+                step=0.1,
+                display_mode=io.NumberDisplay.slider,
+                tooltip=tip,
+            )
 
         shape = [slider(n, f"{n.capitalize()}, in standard deviations among people.") for n in SHAPE_SLIDERS]
-        expression = [slider(n, f"{n.capitalize()}: part of the expression, not of the person.") for n in EXPRESSION_SLIDERS]
-        pose = [io.Float.Input(n, default=0.0, min=-60.0, max=60.0, step=1.0, display_mode=io.NumberDisplay.slider, tooltip=f"Degrees to {tip}.")
-                for n, tip in (("nod", "look up"), ("turn", "turn towards image right"), ("lean", "lean clockwise"))]
+        expression = [
+            slider(n, f"{n.capitalize()}: part of the expression, not of the person.") for n in EXPRESSION_SLIDERS
+        ]
+        pose = [
+            io.Float.Input(
+                n,
+                default=0.0,
+                min=-60.0,
+                max=60.0,
+                step=1.0,
+                display_mode=io.NumberDisplay.slider,
+                tooltip=f"Degrees to {tip}.",
+            )
+            for n, tip in (("nod", "look up"), ("turn", "turn towards image right"), ("lean", "lean clockwise"))
+        ]
         return io.Schema(
-            node_id="FaceVeil_EditCoefficients", display_name="Edit Coefficients", category=CATEGORY, is_output_node=True,
+            node_id="FaceVeil_EditCoefficients",
+            display_name="Edit Coefficients",
+            category=CATEGORY,
+            is_output_node=True,
             description="Change a face with sliders: proportions, expression and pose.",
-            inputs=[CoefficientsSocket.Input("coefficients", tooltip="From Estimate Coefficients."), *shape, *expression, *pose], outputs=_OUTPUTS,
+            inputs=[
+                CoefficientsSocket.Input("coefficients", tooltip="From Estimate Coefficients."),
+                *shape,
+                *expression,
+                *pose,
+            ],
+            outputs=_OUTPUTS,
         )
 
     @classmethod
-    def execute(cls, coefficients: Geometry, nod: float = 0.0, turn: float = 0.0, lean: float = 0.0, **sliders: float) -> io.NodeOutput:
+    def execute(
+        cls, coefficients: Geometry, nod: float = 0.0, turn: float = 0.0, lean: float = 0.0, **sliders: float
+    ) -> io.NodeOutput:
         from ..pipelines.geometry.sliders import moved
 
-        changed = moved(coefficients.model, coefficients.estimate.coefficients, {n.replace("_", " "): v for n, v in sliders.items()})
+        changed = moved(
+            coefficients.model, coefficients.estimate.coefficients, {n.replace("_", " "): v for n, v in sliders.items()}
+        )
         step = torch.deg2rad(torch.tensor([-nod, turn, -lean]))
         return _result(coefficients.with_coefficients(replace(changed, angles=changed.angles + step)))
 
@@ -186,13 +264,27 @@ class ReplaceCoefficients(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_ReplaceCoefficients", display_name="Replace or Blend Coefficients", category=CATEGORY, is_output_node=True,
+            node_id="FaceVeil_ReplaceCoefficients",
+            display_name="Replace or Blend Coefficients",
+            category=CATEGORY,
+            is_output_node=True,
             description="Give a face parts of another one: its expression, its light, its shape.",
             inputs=[
                 CoefficientsSocket.Input("coefficients", tooltip="The face that is changed."),
                 CoefficientsSocket.Input("other", tooltip="Where the parts come from: one face, or one for each."),
-                io.String.Input("parts", default="expression", tooltip="Some of identity, expression, texture, lighting, pose, gaze, separated by commas."),
-                io.Float.Input("share", default=1.0, min=-1.0, max=2.0, step=0.05, tooltip="1 takes the other's, 0.5 is halfway, 2 goes past it."),
+                io.String.Input(
+                    "parts",
+                    default="expression",
+                    tooltip="Some of identity, expression, texture, lighting, pose, gaze, separated by commas.",
+                ),
+                io.Float.Input(
+                    "share",
+                    default=1.0,
+                    min=-1.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="1 takes the other's, 0.5 is halfway, 2 goes past it.",
+                ),
             ],
             outputs=_OUTPUTS,
         )
@@ -207,31 +299,67 @@ class PerturbCoefficients(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_PerturbCoefficients", display_name="Perturb Coefficients", category=CATEGORY, is_output_node=True,
+            node_id="FaceVeil_PerturbCoefficients",
+            display_name="Perturb Coefficients",
+            category=CATEGORY,
+            is_output_node=True,
             description="Add seeded noise, the same for all rows: the identity protection of IDEudemon.",
             inputs=[
                 CoefficientsSocket.Input("coefficients", tooltip="From Estimate Coefficients."),
-                io.Float.Input("scale", default=1.0, min=0.0, max=3.0, step=0.05, tooltip="Of the noise, in standard deviations among people."),
-                io.Int.Input("seed", default=0, min=0, max=_SEED_MAX, control_after_generate=True, tooltip="Another seed, another change."),
-                io.String.Input("parts", default="identity", tooltip="Some of identity, expression, texture, separated by commas."),
+                io.Float.Input(
+                    "scale",
+                    default=1.0,
+                    min=0.0,
+                    max=3.0,
+                    step=0.05,
+                    tooltip="Of the noise, in standard deviations among people.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=_SEED_MAX,
+                    control_after_generate=True,
+                    tooltip="Another seed, another change.",
+                ),
+                io.String.Input(
+                    "parts", default="identity", tooltip="Some of identity, expression, texture, separated by commas."
+                ),
             ],
             outputs=_OUTPUTS,
         )
 
     @classmethod
     def execute(cls, coefficients: Geometry, scale: float, seed: int, parts: str) -> io.NodeOutput:
-        return _result(coefficients.with_coefficients(coefficients.estimate.coefficients.perturbed(scale, seed, _fields(parts))))
+        return _result(
+            coefficients.with_coefficients(coefficients.estimate.coefficients.perturbed(scale, seed, _fields(parts)))
+        )
 
 
 class SampleGeometry(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_SampleGeometry", display_name="Sample Geometry", category=CATEGORY, is_output_node=True,
-            description="Draw the face shape of a person who does not exist (the latent-diffusion sampler of DiffDeID), keeping everything else.",
+            node_id="FaceVeil_SampleGeometry",
+            display_name="Sample Geometry",
+            category=CATEGORY,
+            is_output_node=True,
+            description=(
+                "Draw the face shape of a person who does not exist (the latent-diffusion sampler of DiffDeID), keeping"
+                " everything else."
+            ),
             inputs=[
-                CoefficientsSocket.Input("coefficients", tooltip="From Estimate Coefficients: expression, light and pose stay."),
-                io.Int.Input("seed", default=0, min=0, max=_SEED_MAX, control_after_generate=True, tooltip="Another seed, another person."),
+                CoefficientsSocket.Input(
+                    "coefficients", tooltip="From Estimate Coefficients: expression, light and pose stay."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=_SEED_MAX,
+                    control_after_generate=True,
+                    tooltip="Another seed, another person.",
+                ),
                 io.Int.Input("level", default=10, min=1, max=10, tooltip="1 stays akin to the face, 10 is a stranger."),
                 io.Boolean.Input("texture", default=True, tooltip="Draw the skin's texture anew as well."),
             ],
@@ -242,7 +370,9 @@ class SampleGeometry(io.ComfyNode):
     def execute(cls, coefficients: Geometry, seed: int, level: int, texture: bool) -> io.NodeOutput:
         from ..pipelines.geometry.drawing import draw_geometry
 
-        return _result(coefficients.with_coefficients(draw_geometry(coefficients.estimate.coefficients, level, seed, texture)))
+        return _result(
+            coefficients.with_coefficients(draw_geometry(coefficients.estimate.coefficients, level, seed, texture))
+        )
 
 
 class Render3DFace(io.ComfyNode):
@@ -251,24 +381,40 @@ class Render3DFace(io.ComfyNode):
         from ..pipelines.geometry.names import STYLES
 
         return io.Schema(
-            node_id="FaceVeil_Render3DFace", display_name="Render 3D Face", category=CATEGORY,
-            description="Draw 3D faces alone or over their pictures: shaded, as normals or depth for ControlNet, as a mask or as wires.",
+            node_id="FaceVeil_Render3DFace",
+            display_name="Render 3D Face",
+            category=CATEGORY,
+            description=(
+                "Draw 3D faces alone or over their pictures: shaded, as normals or depth for ControlNet, as a mask or"
+                " as wires."
+            ),
             inputs=[
                 CoefficientsSocket.Input("coefficients", tooltip="From any 3D node."),
                 io.Combo.Input("style", options=list(STYLES), default="shaded", tooltip="What is drawn."),
-                io.Int.Input("size", default=512, min=64, max=2048, step=64, tooltip="Of the square, when no image is connected."),
+                io.Int.Input(
+                    "size", default=512, min=64, max=2048, step=64, tooltip="Of the square, when no image is connected."
+                ),
                 io.Float.Input("opacity", default=0.9, min=0.0, max=1.0, step=0.05, tooltip="Over an image."),
-                io.Image.Input("image", optional=True, tooltip="The pictures that the coefficients come from, to draw over."),
+                io.Image.Input(
+                    "image", optional=True, tooltip="The pictures that the coefficients come from, to draw over."
+                ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="One square a face, or the pictures with the faces over them."),
+                io.Image.Output(
+                    display_name="image", tooltip="One square a face, or the pictures with the faces over them."
+                ),
                 io.Mask.Output(display_name="mask", tooltip="Where the faces are."),
             ],
         )
 
     @classmethod
     def execute(
-        cls, coefficients: Geometry, style: str, size: int, opacity: float, image: torch.Tensor | None = None,
+        cls,
+        coefficients: Geometry,
+        style: str,
+        size: int,
+        opacity: float,
+        image: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         if image is None:
             return io.NodeOutput(*_shown(coefficients, style, size))
@@ -280,7 +426,9 @@ class ReshapeFace(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_ReshapeFace", display_name="Reshape Face", category=CATEGORY,
+            node_id="FaceVeil_ReshapeFace",
+            display_name="Reshape Face",
+            category=CATEGORY,
             description="Bend the photo to an edited 3D face: its own pixels follow the surface.",
             inputs=[
                 io.Image.Input("image", tooltip="The pictures that the coefficients come from."),
@@ -299,10 +447,14 @@ class ReshapeFace(io.ComfyNode):
 
         pixels, pictures, masks = image_to_pixels(image), [], []
         if coefficients.images != edited.images:
-            raise InputError("the edited faces come from other pictures; connect both from the same Estimate Coefficients")
+            raise InputError(
+                "the edited faces come from other pictures; connect both from the same Estimate Coefficients"
+            )
         for i, rows in enumerate(_rows(coefficients, len(pixels))):
             part = coefficients.estimate.rows(rows)
-            picture, mask = reshape(coefficients.model, pixels[i : i + 1], part, edited.estimate.coefficients.rows(rows))
+            picture, mask = reshape(
+                coefficients.model, pixels[i : i + 1], part, edited.estimate.coefficients.rows(rows)
+            )
             pictures.append(picture)
             masks.append(mask)
         return io.NodeOutput(pixels_to_image(torch.cat(pictures)), mask_to_socket(torch.cat(masks)))
@@ -312,11 +464,18 @@ class SaveCoefficients(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_SaveCoefficients", display_name="Save Coefficients", category=CATEGORY, is_output_node=True,
-            description="Keep 3D faces as a file: numbers, the model's name and the date, no picture and no name of one.",
+            node_id="FaceVeil_SaveCoefficients",
+            display_name="Save Coefficients",
+            category=CATEGORY,
+            is_output_node=True,
+            description=(
+                "Keep 3D faces as a file: numbers, the model's name and the date, no picture and no name of one."
+            ),
             inputs=[
                 CoefficientsSocket.Input("coefficients", tooltip="The shape of a real person's face is personal data."),
-                io.String.Input("filename_prefix", default="coefficients", tooltip="Name of the file below ComfyUI's output folder."),
+                io.String.Input(
+                    "filename_prefix", default="coefficients", tooltip="Name of the file below ComfyUI's output folder."
+                ),
             ],
             outputs=[],
         )
@@ -335,11 +494,18 @@ class LoadCoefficients(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_LoadCoefficients", display_name="Load Coefficients", category=CATEGORY, is_output_node=True,
+            node_id="FaceVeil_LoadCoefficients",
+            display_name="Load Coefficients",
+            category=CATEGORY,
+            is_output_node=True,
             description="Read 3D faces that Save Coefficients wrote.",
             inputs=[
-                io.String.Input("file", default="coefficients_00001_.safetensors", tooltip="Below ComfyUI's output or input folder."),
-                MorphableSocket.Input("model", optional=True, tooltip="The model they belong to; the built-in one without it."),
+                io.String.Input(
+                    "file", default="coefficients_00001_.safetensors", tooltip="Below ComfyUI's output or input folder."
+                ),
+                MorphableSocket.Input(
+                    "model", optional=True, tooltip="The model they belong to; the built-in one without it."
+                ),
             ],
             outputs=_OUTPUTS,
         )
@@ -376,7 +542,10 @@ def _rows(geometry: Geometry, count: int) -> list[list[int]]:
         InputError: a row belongs to a picture that is not there.
     """
     if max(geometry.images) >= count:
-        raise InputError(f"the coefficients name picture {max(geometry.images)}, but there are {count}; connect the pictures they come from")
+        raise InputError(
+            f"the coefficients name picture {max(geometry.images)}, but there are {count}; connect the pictures they"
+            " come from"
+        )
     return [[row for row, image in enumerate(geometry.images) if image == i] for i in range(count)]
 
 
@@ -393,11 +562,22 @@ def _words(geometry: Geometry) -> str:
     for row, error in enumerate(geometry.estimate.errors.tolist()):
         nod, turn, lean = degrees(c.angles[row])
         gaze = ", ".join(f"{v:+.2f}" for v in c.gaze[row].tolist())
-        lines.append(f"face {row}: up {nod:+.0f}, towards image right {turn:+.0f}, clockwise {lean:+.0f} degrees; gaze {gaze}; landmarks off by {error:.1%}")
+        lines.append(
+            f"face {row}: up {nod:+.0f}, towards image right {turn:+.0f}, clockwise {lean:+.0f} degrees; gaze {gaze};"
+            f" landmarks off by {error:.1%}"
+        )
     return "\n".join(lines)
 
 
 NODES = [
-    LoadMorphableModel, EstimateCoefficients, EditCoefficients, ReplaceCoefficients, PerturbCoefficients, SampleGeometry, Render3DFace, ReshapeFace,
-    SaveCoefficients, LoadCoefficients,
+    LoadMorphableModel,
+    EstimateCoefficients,
+    EditCoefficients,
+    ReplaceCoefficients,
+    PerturbCoefficients,
+    SampleGeometry,
+    Render3DFace,
+    ReshapeFace,
+    SaveCoefficients,
+    LoadCoefficients,
 ]

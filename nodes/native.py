@@ -1,7 +1,8 @@
 """ReferenceNets as ComfyUI's own models: loading, recording states, and a MODEL that reads them from its CONDITIONING.
 
-A state is what ``attn1_patch`` sees: the normed tokens before a self-attention. The first layer of each block writes, all
-layers of that block read. The states travel in ``model_conds``, so that ComfyUI does the bookkeeping of rows, batches,
+A state is what ``attn1_patch`` sees: the normed tokens before a self-attention. The first layer of each block writes,
+all layers of that block read. The states travel in ``model_conds``, so that ComfyUI does the bookkeeping of rows,
+batches,
 areas and guidance; a model that is patched for them does what it always did when they are absent.
 """
 
@@ -50,7 +51,9 @@ def load_unet(path: Path) -> Any:
     if model is None and config.is_file():
         model = _load_of_config(tensors, json.loads(config.read_text(encoding="utf-8")))
     if model is None or "num_res_blocks" not in model.model.model_config.unet_config:
-        raise WeightsError(f"{path.name} is not a UNet that ComfyUI knows; use the unet or referencenet file of face-anon-simple")
+        raise WeightsError(
+            f"{path.name} is not a UNet that ComfyUI knows; use the unet or referencenet file of face-anon-simple"
+        )
     return model
 
 
@@ -64,15 +67,32 @@ def _load_of_config(tensors: dict[str, Tensor], config: dict[str, Any]) -> Any:
         return None
 
     class Sized(comfy.supported_models.SD20):
-        unet_extra_config: ClassVar = {**comfy.supported_models.SD20.unet_extra_config, "num_head_channels": sizes.pop()}
+        unet_extra_config: ClassVar = {
+            **comfy.supported_models.SD20.unet_extra_config,
+            "num_head_channels": sizes.pop(),
+        }
 
-    network = Sized({
-        "image_size": 32, "in_channels": config["in_channels"], "out_channels": config["out_channels"], "model_channels": channels[0],
-        "num_res_blocks": [layers] * len(channels), "channel_mult": [c // channels[0] for c in channels], "use_checkpoint": False, "legacy": False,
-        "transformer_depth": [d for d in down for _ in range(layers)], "transformer_depth_middle": 1,
-        "transformer_depth_output": [d for d in down for _ in range(layers + 1)], "use_linear_in_transformer": True, "use_spatial_transformer": True,
-        "context_dim": config["cross_attention_dim"], "adm_in_channels": None, "use_temporal_attention": False, "use_temporal_resblock": False,
-    })
+    network = Sized(
+        {
+            "image_size": 32,
+            "in_channels": config["in_channels"],
+            "out_channels": config["out_channels"],
+            "model_channels": channels[0],
+            "num_res_blocks": [layers] * len(channels),
+            "channel_mult": [c // channels[0] for c in channels],
+            "use_checkpoint": False,
+            "legacy": False,
+            "transformer_depth": [d for d in down for _ in range(layers)],
+            "transformer_depth_middle": 1,
+            "transformer_depth_output": [d for d in down for _ in range(layers + 1)],
+            "use_linear_in_transformer": True,
+            "use_spatial_transformer": True,
+            "context_dim": config["cross_attention_dim"],
+            "adm_in_channels": None,
+            "use_temporal_attention": False,
+            "use_temporal_resblock": False,
+        }
+    )
     names = comfy.utils.unet_to_diffusers(network.unet_config)
     network.set_inference_dtype(torch.float32, None)
     model = network.get_model({}, "")
@@ -82,11 +102,14 @@ def _load_of_config(tensors: dict[str, Tensor], config: dict[str, Any]) -> Any:
         return None
     from comfy.model_patcher import ModelPatcher
 
-    return ModelPatcher(model.eval(), comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device())
+    return ModelPatcher(
+        model.eval(), comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+    )
 
 
 def blocks(unet_config: dict[str, Any]) -> dict[tuple[str, int], int]:
-    """For each place with self-attention, such as ``("input", 4)``, the number of its block among those with attention."""
+    """For each place with self-attention, such as ``("input", 4)``, the number of its block among those with
+    attention."""
     found: dict[tuple[str, int], tuple[str, int]] = {}
     depths, place = list(unet_config["transformer_depth"]), 1
     for level, count in enumerate(unet_config["num_res_blocks"]):
@@ -132,8 +155,12 @@ def record(model: Any, latents: Tensor, embedding: Tensor) -> States:
 
     scaled = model.model.process_latent_in(latents).to(device, dtype)
     with torch.inference_mode(), suppress(_Recorded):
-        network(scaled, timesteps=torch.zeros(len(latents), device=device), context=embedding.to(device, dtype),
-                transformer_options={"patches": {"attn1_patch": [note]}})
+        network(
+            scaled,
+            timesteps=torch.zeros(len(latents), device=device),
+            context=embedding.to(device, dtype),
+            transformer_options={"patches": {"attn1_patch": [note]}},
+        )
     return states
 
 
@@ -164,7 +191,14 @@ def reader(model: Any) -> Any:
     clone.add_object_patch("model_sampling", VPrediction(model.model.model_config))
 
     def carry(
-        executor: Any, x: Tensor, timesteps: Tensor, context: Any = None, y: Any = None, control: Any = None, transformer_options: Any = None, **kw: Any
+        executor: Any,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Any = None,
+        y: Any = None,
+        control: Any = None,
+        transformer_options: Any = None,
+        **kw: Any,
     ) -> Any:
         states: Sequence[Tensor] | None = kw.pop(COND, None)
         options = dict(transformer_options or {})

@@ -62,7 +62,10 @@ def _path(name: str, what: str) -> Path:
     from ..weights.catalogue import card
 
     c = card(what)
-    remedy = f"get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, licence: {c.licence}), put it into models/{c.folder}, and reload the page"
+    remedy = (
+        f"get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, licence: {c.licence}), put it into models/{c.folder},"
+        " and reload the page"
+    )
     return path_of(FOLDERS, name, remedy)
 
 
@@ -70,13 +73,24 @@ class LoadReferenceNet(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_LoadReferenceNet", display_name="Load ReferenceNet", category=CATEGORY,
-            description="Load the two networks of Face Anonymization Made Simple that look at the pictures. They run once a picture.",
+            node_id="FaceVeil_LoadReferenceNet",
+            display_name="Load ReferenceNet",
+            category=CATEGORY,
+            description=(
+                "Load the two networks of Face Anonymization Made Simple that look at the pictures. They run once a"
+                " picture."
+            ),
             inputs=[
-                io.Combo.Input("source_net", options=names(FOLDERS, (".safetensors",)),
-                               tooltip="referencenet of face-anon-simple: looks at the person who is shown."),
-                io.Combo.Input("driving_net", options=names(FOLDERS, (".safetensors",)),
-                               tooltip="conditioning_referencenet: looks at the face whose pose and expression are kept."),
+                io.Combo.Input(
+                    "source_net",
+                    options=names(FOLDERS, (".safetensors",)),
+                    tooltip="referencenet of face-anon-simple: looks at the person who is shown.",
+                ),
+                io.Combo.Input(
+                    "driving_net",
+                    options=names(FOLDERS, (".safetensors",)),
+                    tooltip="conditioning_referencenet: looks at the face whose pose and expression are kept.",
+                ),
             ],
             outputs=[ReferenceNetSocket.Output(display_name="referencenet", tooltip="For Encode Reference.")],
         )
@@ -93,9 +107,18 @@ class LoadFaceDenoiser(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_LoadFaceDenoiser", display_name="Load Face Denoiser", category=CATEGORY,
-            description="Load the denoiser of Face Anonymization Made Simple as a MODEL. Core's Load Diffusion Model works as well.",
-            inputs=[io.Combo.Input("denoiser", options=names(FOLDERS, (".safetensors",)), tooltip="unet of face-anon-simple.")],
+            node_id="FaceVeil_LoadFaceDenoiser",
+            display_name="Load Face Denoiser",
+            category=CATEGORY,
+            description=(
+                "Load the denoiser of Face Anonymization Made Simple as a MODEL. Core's Load Diffusion Model works as"
+                " well."
+            ),
+            inputs=[
+                io.Combo.Input(
+                    "denoiser", options=names(FOLDERS, (".safetensors",)), tooltip="unet of face-anon-simple."
+                )
+            ],
             outputs=[io.Model.Output(display_name="model", tooltip="For Apply ReferenceNet.")],
         )
 
@@ -110,23 +133,37 @@ class EncodeReference(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_EncodeReference", display_name="Encode Reference", category=CATEGORY,
-            description="Look at a face once, for any level and any number of samplings. With a source picture: swap that person in.",
+            node_id="FaceVeil_EncodeReference",
+            display_name="Encode Reference",
+            category=CATEGORY,
+            description=(
+                "Look at a face once, for any level and any number of samplings. With a source picture: swap that"
+                " person in."
+            ),
             inputs=[
-                io.Image.Input("image", tooltip="Aligned faces, from Crop Faces at 512 px: their pose, expression and background are kept."),
+                io.Image.Input(
+                    "image",
+                    tooltip="Aligned faces, from Crop Faces at 512 px: their pose, expression and background are kept.",
+                ),
                 ReferenceNetSocket.Input("referencenet", tooltip="From Load ReferenceNet."),
                 io.Vae.Input("vae", tooltip="Any VAE of Stable Diffusion 1 or 2."),
                 io.ClipVision.Input("clip_vision", tooltip="CLIP ViT-L/14 (clip-vit-large-patch14)."),
-                io.Image.Input("source", optional=True, tooltip="Another person to show instead: one picture, or one for each."),
+                io.Image.Input(
+                    "source", optional=True, tooltip="Another person to show instead: one picture, or one for each."
+                ),
             ],
             outputs=[
-                ReferenceSocket.Output(display_name="reference", tooltip="For Anonymization Level, or Apply ReferenceNet."),
+                ReferenceSocket.Output(
+                    display_name="reference", tooltip="For Anonymization Level, or Apply ReferenceNet."
+                ),
                 io.Latent.Output(display_name="latent", tooltip="Empty latents of the right size for KSampler."),
             ],
         )
 
     @classmethod
-    def execute(cls, image: Tensor, referencenet: Any, vae: Any, clip_vision: Any, source: Tensor | None = None) -> io.NodeOutput:
+    def execute(
+        cls, image: Tensor, referencenet: Any, vae: Any, clip_vision: Any, source: Tensor | None = None
+    ) -> io.NodeOutput:
         from .native import record, record_nothing
 
         driving_latents = vae.encode(image[..., :3])
@@ -137,8 +174,13 @@ class EncodeReference(io.ComfyNode):
             shown = _fitted(source, image)
             source_latents, source_embedding = vae.encode(shown), _embed(clip_vision, shown)
         reference = Reference(
-            referencenet, source_latents, source_embedding, driving_embedding, record(referencenet[1], driving_latents, driving_embedding),
-            record_nothing(referencenet[0], source_latents, source_embedding), swap=source is not None,
+            referencenet,
+            source_latents,
+            source_embedding,
+            driving_embedding,
+            record(referencenet[1], driving_latents, driving_embedding),
+            record_nothing(referencenet[0], source_latents, source_embedding),
+            swap=source is not None,
         )
         return io.NodeOutput(reference, {"samples": torch.zeros_like(driving_latents)})
 
@@ -147,14 +189,33 @@ class AnonymizationLevel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_AnonymizationLevel", display_name="Anonymization Level", category=CATEGORY,
-            description="Say how far from the person the result should go. Changing it re-reads one picture only; nothing is encoded again.",
+            node_id="FaceVeil_AnonymizationLevel",
+            display_name="Anonymization Level",
+            category=CATEGORY,
+            description=(
+                "Say how far from the person the result should go. Changing it re-reads one picture only; nothing is"
+                " encoded again."
+            ),
             inputs=[
                 ReferenceSocket.Input("reference", tooltip="From Encode Reference."),
-                io.Float.Input("level", default=1.0, min=0.0, max=2.0, step=0.05, display_mode=io.NumberDisplay.slider,
-                               tooltip="0 keeps (or swaps in) the person, 1 is recommended, more goes further."),
-                io.Combo.Input("unit", options=["strength", "degree d"], default="strength",
-                               tooltip="strength 1 is the recommended degree 1.25; degree d is the paper's own number, 1 ignores the person."),
+                io.Float.Input(
+                    "level",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="0 keeps (or swaps in) the person, 1 is recommended, more goes further.",
+                ),
+                io.Combo.Input(
+                    "unit",
+                    options=["strength", "degree d"],
+                    default="strength",
+                    tooltip=(
+                        "strength 1 is the recommended degree 1.25; degree d is the paper's own number, 1 ignores the"
+                        " person."
+                    ),
+                ),
             ],
             outputs=[ReferenceSocket.Output(display_name="reference", tooltip="The same pictures at this level.")],
         )
@@ -162,7 +223,9 @@ class AnonymizationLevel(io.ComfyNode):
     @classmethod
     def execute(cls, reference: Reference, level: float, unit: str) -> io.NodeOutput:
         if level < 0:
-            raise InputError(f"the level must be 0 or more, got {level:g}; a negative one would bring the person out more")
+            raise InputError(
+                f"the level must be 0 or more, got {level:g}; a negative one would bring the person out more"
+            )
         return io.NodeOutput(reference.at(level * DEGREE if unit == "strength" else level))
 
 
@@ -170,15 +233,27 @@ class ApplyReferenceNet(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_ApplyReferenceNet", display_name="Apply ReferenceNet", category=CATEGORY,
-            description="Let a denoiser read the references, then sample with KSampler: cfg 4, 25 steps dpmpp_2m, or as in the paper 200 ddpm ddim_uniform.",
+            node_id="FaceVeil_ApplyReferenceNet",
+            display_name="Apply ReferenceNet",
+            category=CATEGORY,
+            description=(
+                "Let a denoiser read the references, then sample with KSampler: cfg 4, 25 steps dpmpp_2m, or as in the"
+                " paper 200 ddpm ddim_uniform."
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The denoiser; LoRA may be on it. The model itself stays unpatched."),
-                ReferenceSocket.Input("reference", tooltip="From Anonymization Level. Straight from Encode Reference it is shown at d 1.25, or swapped."),
+                ReferenceSocket.Input(
+                    "reference",
+                    tooltip=(
+                        "From Anonymization Level. Straight from Encode Reference it is shown at d 1.25, or swapped."
+                    ),
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="For KSampler."),
-                io.Conditioning.Output(display_name="positive", tooltip="Holds the references; use it with this model only."),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="Holds the references; use it with this model only."
+                ),
                 io.Conditioning.Output(display_name="negative", tooltip="The same without the source."),
             ],
         )
@@ -192,12 +267,15 @@ class ApplyReferenceNet(io.ComfyNode):
             reference = reference.at(0.0 if reference.swap else DEGREE)
         embedding, driving = weaken(reference.source_embedding, reference.degree), reference.driving_embedding
         positive = conditioning(torch.cat([embedding, driving], 1), reference.source, reference.driving)
-        negative = conditioning(torch.cat([torch.zeros_like(embedding), driving], 1), reference.unconditional, reference.driving)
+        negative = conditioning(
+            torch.cat([torch.zeros_like(embedding), driving], 1), reference.unconditional, reference.driving
+        )
         return io.NodeOutput(reader(model), positive, negative)
 
 
 def _embed(clip_vision: Any, image: Tensor) -> Tensor:
-    """The pooled class token ``(B, 1, D)``: after the last norm and before the projection, which core's output includes."""
+    """The pooled class token ``(B, 1, D)``: after the last norm and before the projection, which core's output
+    includes."""
     seen = clip_vision.encode_image(image[..., :3])
     tower = clip_vision.model.vision_model
     if not hasattr(tower, "post_layernorm") or getattr(tower, "output_layernorm", False):
@@ -211,8 +289,12 @@ def _embed(clip_vision: Any, image: Tensor) -> Tensor:
 def _fitted(source: Tensor, image: Tensor) -> Tensor:
     """Source pictures at the size and number of the driving ones."""
     if source.shape[0] not in (1, image.shape[0]):
-        raise InputError(f"{source.shape[0]} source pictures do not fit {image.shape[0]} faces; give one, or one for each")
-    resized = torch.nn.functional.interpolate(source[..., :3].movedim(-1, 1), size=image.shape[1:3], mode="bicubic", antialias=True).clamp(0, 1)
+        raise InputError(
+            f"{source.shape[0]} source pictures do not fit {image.shape[0]} faces; give one, or one for each"
+        )
+    resized = torch.nn.functional.interpolate(
+        source[..., :3].movedim(-1, 1), size=image.shape[1:3], mode="bicubic", antialias=True
+    ).clamp(0, 1)
     return resized.movedim(1, -1).expand(image.shape[0], -1, -1, -1).contiguous()
 
 

@@ -13,9 +13,21 @@ class SamplePortrait(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_SamplePortrait", display_name="Sample Portrait", category=ROOT,
-            description="Astronaut Eileen Collins (NASA, public domain), to try things on. Replace it by Load Image for your own photos.",
-            inputs=[io.Combo.Input("picture", options=["portrait", "group"], default="portrait", tooltip="One face, or three of different sizes.")],
+            node_id="FaceVeil_SamplePortrait",
+            display_name="Sample Portrait",
+            category=ROOT,
+            description=(
+                "Astronaut Eileen Collins (NASA, public domain), to try things on. Replace it by Load Image for your"
+                " own photos."
+            ),
+            inputs=[
+                io.Combo.Input(
+                    "picture",
+                    options=["portrait", "group"],
+                    default="portrait",
+                    tooltip="One face, or three of different sizes.",
+                )
+            ],
             outputs=[io.Image.Output(display_name="image", tooltip="The picture.")],
         )
 

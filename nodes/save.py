@@ -17,12 +17,24 @@ class SaveDeidentifiedImage(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="FaceVeil_SaveDeidentifiedImage", display_name="Save De-identified Image", category=ROOT, is_output_node=True,
+            node_id="FaceVeil_SaveDeidentifiedImage",
+            display_name="Save De-identified Image",
+            category=ROOT,
+            is_output_node=True,
             description="Save pictures clean: no workflow, no prompt, no source file name, no EXIF.",
             inputs=[
                 io.Image.Input("image", tooltip="Pictures to save."),
-                io.String.Input("filename_prefix", default="veiled", tooltip="Name of the files below ComfyUI's output folder; subfolder/name works."),
-                io.Combo.Input("format", options=list(_ENDINGS), default="png", tooltip="png, webp and tiff keep every pixel; jpg is smaller."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="veiled",
+                    tooltip="Name of the files below ComfyUI's output folder; subfolder/name works.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(_ENDINGS),
+                    default="png",
+                    tooltip="png, webp and tiff keep every pixel; jpg is smaller.",
+                ),
             ],
             outputs=[],
         )

@@ -18,7 +18,16 @@ from torch import Tensor
 
 from .errors import InputError, OutputError
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF", ".avif": "AVIF", ".bmp": "BMP"}
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".avif": "AVIF",
+    ".bmp": "BMP",
+}
 MOST_PIXELS = 150_000_000
 """A larger picture is refused: a few kilobytes can unpack to all memory there is."""
 _DEEP = ("PNG", "TIFF")
@@ -62,7 +71,10 @@ def load_picture(path: Path) -> Picture:
     try:
         with Image.open(path) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise InputError(f"{path.name} has {image.width} x {image.height} pixels; make it smaller than {MOST_PIXELS // 10**6} megapixels")
+                raise InputError(
+                    f"{path.name} has {image.width} x {image.height} pixels; make it smaller than"
+                    f" {MOST_PIXELS // 10**6} megapixels"
+                )
             if _is_deep(image):
                 deep = _load_deep(path, image.getexif().get(0x0112, 1))
                 return replace(deep, profile=image.info.get("icc_profile"))
@@ -73,7 +85,9 @@ def load_picture(path: Path) -> Picture:
     except UnidentifiedImageError:
         raise InputError(f"{path.name} is not a picture that can be read; use {', '.join(sorted(FORMATS))}") from None
     except Image.DecompressionBombError:
-        raise InputError(f"{path.name} has too many pixels; make it smaller than {MOST_PIXELS // 10**6} megapixels") from None
+        raise InputError(
+            f"{path.name} has too many pixels; make it smaller than {MOST_PIXELS // 10**6} megapixels"
+        ) from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, TypeError, IndexError) as error:
         raise InputError(f"{path.name} is damaged or cut off ({_short(error)}); get a fresh copy") from None
 
@@ -100,7 +114,9 @@ def picture_from(image: Any) -> Picture:
         if not bool(torch.isfinite(image).all()):
             raise InputError("the image holds values that are not finite; check the step that made it")
         return Picture(image.float().clamp(0, 1))
-    raise InputError(f"cannot read a picture from {type(image).__name__}; give a path, a Pillow image, an array or a tensor")
+    raise InputError(
+        f"cannot read a picture from {type(image).__name__}; give a path, a Pillow image, an array or a tensor"
+    )
 
 
 def save_picture(picture: Picture, path: Path, overwrite: bool = True) -> None:
@@ -141,7 +157,9 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise OutputError(f"{path.name} could not be written ({_short(error)}); choose another folder or free some space") from None
+        raise OutputError(
+            f"{path.name} could not be written ({_short(error)}); choose another folder or free some space"
+        ) from None
 
 
 def _from_pil(image: Any) -> Picture:
@@ -217,7 +235,9 @@ def _load_deep(path: Path, orientation: int) -> Picture:
         has_alpha = "a" in frame.format.name.replace("gray", "")
         array = frame.to_ndarray(format="rgba64le" if has_alpha else "rgb48le")
     # EXIF orientations 2 to 8 as mirror and quarter turns.
-    turns, mirror = {1: (0, 0), 2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (1, 1), 6: (3, 0), 7: (3, 1), 8: (1, 0)}.get(orientation, (0, 0))
+    turns, mirror = {1: (0, 0), 2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (1, 1), 6: (3, 0), 7: (3, 1), 8: (1, 0)}.get(
+        orientation, (0, 0)
+    )
     array = np.rot90(array, turns)
     return _from_array(np.ascontiguousarray(array[:, ::-1] if mirror else array))
 
@@ -237,7 +257,10 @@ def _encode(picture: Picture, kind: str) -> bytes:
     if picture.grey:
         image = image.convert("LA" if shallow.shape[2] == 4 and kind != "WEBP" else "L") if kind != "WEBP" else image
     options: dict[str, dict[str, Any]] = {
-        "JPEG": {"quality": 95, "subsampling": 0}, "PNG": {"compress_level": 3}, "WEBP": {"lossless": True}, "AVIF": {"quality": 92, "subsampling": "4:4:4"},
+        "JPEG": {"quality": 95, "subsampling": 0},
+        "PNG": {"compress_level": 3},
+        "WEBP": {"lossless": True},
+        "AVIF": {"quality": 92, "subsampling": "4:4:4"},
     }
     return _pillow_bytes(image, kind, options.get(kind, {}))
 
@@ -253,7 +276,16 @@ def _deep_tiff(array: np.ndarray, profile: bytes | None) -> bytes:
 
     buffer = io.BytesIO()
     extra = ["unassalpha"] if array.shape[2] == 4 else None
-    tifffile.imwrite(buffer, array, photometric="rgb", extrasamples=extra, compression="zlib", metadata=None, software=False, iccprofile=profile)
+    tifffile.imwrite(
+        buffer,
+        array,
+        photometric="rgb",
+        extrasamples=extra,
+        compression="zlib",
+        metadata=None,
+        software=False,
+        iccprofile=profile,
+    )
     return buffer.getvalue()
 
 

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def read_safetensors(path: Path, what: str, remedy: str, error: type[FaceVeilError] = WeightsError) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(
+    path: Path, what: str, remedy: str, error: type[FaceVeilError] = WeightsError
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a file.
 
     Args:
@@ -68,4 +70,6 @@ def open_onnx(path: Path, what: str) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as damage:  # onnxruntime raises classes of its own, without a common base
-        raise WeightsError(f"{what} {path.name} is not a whole ONNX file ({type(damage).__name__}); get a fresh copy") from None
+        raise WeightsError(
+            f"{what} {path.name} is not a whole ONNX file ({type(damage).__name__}); get a fresh copy"
+        ) from None

@@ -68,7 +68,11 @@ def onnx_network(path, nodes, inputs, outputs, weights) -> None:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
     graph = helper.make_graph(
-        nodes, "g", [info(*i) for i in inputs], [info(*o) for o in outputs], [numpy_helper.from_array(v, k) for k, v in weights.items()]
+        nodes,
+        "g",
+        [info(*i) for i in inputs],
+        [info(*o) for o in outputs],
+        [numpy_helper.from_array(v, k) for k, v in weights.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
 
@@ -78,11 +82,22 @@ def inswapper_file(tmp_path):
     """Adds the first number of the mapped identity to the whole face."""
     rng = np.random.default_rng(0)
     nodes = [
-        helper.make_node("Gather", ["source", "zero"], ["first"], axis=1), helper.make_node("Reshape", ["first", "shape"], ["value"]),
+        helper.make_node("Gather", ["source", "zero"], ["first"], axis=1),
+        helper.make_node("Reshape", ["first", "shape"], ["value"]),
         helper.make_node("Add", ["target", "value"], ["output"]),
     ]
-    weights = {"zero": np.array([0]), "shape": np.array([1, 1, 1, 1]), "emap": rng.normal(size=(512, 512)).astype(np.float32)}
-    onnx_network(tmp_path / "inswapper_128.onnx", nodes, [("target", (1, 3, 128, 128)), ("source", (1, 512))], [("output", (1, 3, 128, 128))], weights)
+    weights = {
+        "zero": np.array([0]),
+        "shape": np.array([1, 1, 1, 1]),
+        "emap": rng.normal(size=(512, 512)).astype(np.float32),
+    }
+    onnx_network(
+        tmp_path / "inswapper_128.onnx",
+        nodes,
+        [("target", (1, 3, 128, 128)), ("source", (1, 512))],
+        [("output", (1, 3, 128, 128))],
+        weights,
+    )
     return tmp_path / "inswapper_128.onnx", weights["emap"]
 
 
@@ -91,7 +106,8 @@ def w600k(tmp_path):
     """A random projection of the mean-pooled face."""
     rng = np.random.default_rng(1)
     nodes = [
-        helper.make_node("AveragePool", ["input"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]), helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("AveragePool", ["input"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
         helper.make_node("MatMul", ["flat", "w"], ["embedding"]),
     ]
     weights = {"w": rng.normal(size=(3 * 14 * 14, 512)).astype(np.float32)}

@@ -21,7 +21,17 @@ def sample(tmp_path):
 
 def test_the_main_job(sample, tmp_path, capsys) -> None:
     report, sheet, person = (tmp_path / n for n in ("r.json", "s.png", "p.safetensors"))
-    arguments = ["anonymize", str(sample), "--report", str(report), "--preview", str(sheet), "--save-identity", str(person), "--fast"]
+    arguments = [
+        "anonymize",
+        str(sample),
+        "--report",
+        str(report),
+        "--preview",
+        str(sheet),
+        "--save-identity",
+        str(person),
+        "--fast",
+    ]
     assert main(arguments) == OK
     out = tmp_path / "a_veiled.png"
     assert Image.open(out).size == (512, 512)
@@ -39,13 +49,27 @@ def test_the_main_job(sample, tmp_path, capsys) -> None:
 
 def test_one_identity_for_two_files(sample, tmp_path) -> None:
     Image.open(sample).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "b.png")
-    assert main(["anonymize", str(sample), str(tmp_path / "b.png"), "-o", str(tmp_path / "out"), "--same-person", "--fast"]) == OK
+    assert (
+        main(
+            ["anonymize", str(sample), str(tmp_path / "b.png"), "-o", str(tmp_path / "out"), "--same-person", "--fast"]
+        )
+        == OK
+    )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
 
 
 def test_a_sticker(sample, tmp_path) -> None:
     Image.new("RGBA", (64, 64), (255, 0, 0, 255)).save(tmp_path / "dot.png")
-    arguments = ["anonymize", str(sample), "--method", "sticker", "--sticker", str(tmp_path / "dot.png"), "-o", str(tmp_path / "o.png")]
+    arguments = [
+        "anonymize",
+        str(sample),
+        "--method",
+        "sticker",
+        "--sticker",
+        str(tmp_path / "dot.png"),
+        "-o",
+        str(tmp_path / "o.png"),
+    ]
     assert main(arguments) == OK
     assert Image.open(tmp_path / "o.png").getpixel((225, 115)) == (255, 0, 0)
 
@@ -77,7 +101,9 @@ def test_usage_errors_exit_with_2() -> None:
 def test_pseudonyms_keep_a_key_and_a_ledger(portrait_file, tmp_path) -> None:
     key = tmp_path / "mine.key"
     for out in ("a.png", "b.png"):
-        assert main(["anonymize", str(portrait_file), "-o", str(tmp_path / out), "--pseudonyms", str(key), "--policy", "pass"]) in (OK, UNPROTECTED)
+        assert main(
+            ["anonymize", str(portrait_file), "-o", str(tmp_path / out), "--pseudonyms", str(key), "--policy", "pass"]
+        ) in (OK, UNPROTECTED)
     assert len(key.read_bytes()) == 32 and (tmp_path / "mine.ledger.json").is_file()
     assert len(json.loads((tmp_path / "mine.ledger.json").read_text())["entries"]) == 1
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
@@ -85,7 +111,14 @@ def test_pseudonyms_keep_a_key_and_a_ledger(portrait_file, tmp_path) -> None:
 
 def test_a_saved_identity_is_shown(portrait_file, tmp_path) -> None:
     save_identity(tmp_path / "somebody.safetensors", Identity(builtin_sampler("dlib").sample(1, 3).vectors, "dlib"))
-    shown = ["anonymize", str(portrait_file), "-o", str(tmp_path / "out.png"), "--identity", str(tmp_path / "somebody.safetensors")]
+    shown = [
+        "anonymize",
+        str(portrait_file),
+        "-o",
+        str(tmp_path / "out.png"),
+        "--identity",
+        str(tmp_path / "somebody.safetensors"),
+    ]
     assert main([*shown, "--policy", "pass"]) in (OK, UNPROTECTED)
     assert main([*shown, "--pseudonyms", str(tmp_path / "x.key")]) == SOME_FAILED
     assert main([*shown, "--method", "solid"]) == SOME_FAILED

@@ -15,9 +15,21 @@ SOURCES = sorted(p for folder in ("nodes", "pipelines", "weights") for p in (ROO
 
 # Lower rooms may not look into higher ones.
 RANK = {
-    "pipelines.errors": 0, "pipelines.progress": 0, "weights": 0, "pipelines.images": 1, "pipelines.sample": 1, "pipelines.faces": 1,
-    "pipelines.stored": 1, "pipelines.identity": 2, "pipelines.geometry": 2, "pipelines.methods": 3, "pipelines.jobs": 4, "pipelines.evaluate": 5,
-    "pipelines.doctor": 6, "pipelines.cli": 6, "nodes": 6,
+    "pipelines.errors": 0,
+    "pipelines.progress": 0,
+    "weights": 0,
+    "pipelines.images": 1,
+    "pipelines.sample": 1,
+    "pipelines.faces": 1,
+    "pipelines.stored": 1,
+    "pipelines.identity": 2,
+    "pipelines.geometry": 2,
+    "pipelines.methods": 3,
+    "pipelines.jobs": 4,
+    "pipelines.evaluate": 5,
+    "pipelines.doctor": 6,
+    "pipelines.cli": 6,
+    "nodes": 6,
 }
 
 
@@ -48,7 +60,12 @@ def test_arrows_point_down(path: Path) -> None:
         room = _room(target)
         assert room is None or RANK[room] <= RANK[here], f"{path.name} ({here}) imports {target}"
         if not here.startswith("nodes"):
-            assert target.split(".")[0] not in ("comfy", "comfy_api", "folder_paths", "nodes"), f"{path.name} imports {target}"
+            assert target.split(".")[0] not in (
+                "comfy",
+                "comfy_api",
+                "folder_paths",
+                "nodes",
+            ), f"{path.name} imports {target}"
 
 
 def test_the_rule_would_notice() -> None:
@@ -58,7 +75,11 @@ def test_the_rule_would_notice() -> None:
 
 def test_requirements_match_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [line.strip() for line in (ROOT / "requirements.txt").read_text().splitlines() if line.strip() and not line.startswith("#")]
+    lines = [
+        line.strip()
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
     assert lines == project["dependencies"]
 
 
@@ -69,7 +90,10 @@ def test_all_packages_are_listed() -> None:
 
 
 def test_import_is_cheap() -> None:
-    code = "import sys, faceveil, faceveil.pipelines.cli; print([m for m in ('torch', 'dlib', 'onnxruntime', 'kornia') if m in sys.modules])"
+    code = (
+        "import sys, faceveil, faceveil.pipelines.cli; print([m for m in ('torch', 'dlib', 'onnxruntime', 'kornia') if"
+        " m in sys.modules])"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
 

@@ -22,7 +22,12 @@ Progress = Callable[[int, int, str], None]
 
 
 def fetch(
-    card: Card, models: Path, consent: bool, mirror: str | None = None, progress: Progress | None = None, timeout: float = TIMEOUT
+    card: Card,
+    models: Path,
+    consent: bool,
+    mirror: str | None = None,
+    progress: Progress | None = None,
+    timeout: float = TIMEOUT,
 ) -> Path:
     """Bring a weights file to ``models / card.folder / card.file``.
 
@@ -45,7 +50,8 @@ def fetch(
     if not consent or os.environ.get(OFFLINE):
         why = f"{OFFLINE} is set" if os.environ.get(OFFLINE) else "downloads need your consent"
         raise WeightsError(
-            f"{card.file} is missing from {card.folder} and {why}; get it from {url} ({card.megabytes:.0f} MB, {card.licence})"
+            f"{card.file} is missing from {card.folder} and {why}; get it from {url} ({card.megabytes:.0f} MB,"
+            f" {card.licence})"
         )
     part = target.with_name(target.name + ".part")
     try:
@@ -54,14 +60,20 @@ def fetch(
     except urllib.error.HTTPError as error:
         raise WeightsError(f"{url} answered {error.code} for {card.file}; try again later or name a mirror") from None
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
-        raise WeightsError(f"the download of {card.file} broke off ({getattr(error, 'reason', error)}); run it again to resume") from None
+        raise WeightsError(
+            f"the download of {card.file} broke off ({getattr(error, 'reason', error)}); run it again to resume"
+        ) from None
     except OSError as error:
-        raise WeightsError(f"{card.file} cannot be written ({error.strerror}); free some space or choose another models folder") from None
+        raise WeightsError(
+            f"{card.file} cannot be written ({error.strerror}); free some space or choose another models folder"
+        ) from None
     if card.bytes and part.stat().st_size < card.bytes:
         raise WeightsError(f"the download of {card.file} was cut off; run it again to resume")
     if _sha256(part) != card.sha256:
         part.unlink()
-        raise WeightsError(f"{card.file} from {url} is not the file that its card describes (SHA-256 differs); nothing was kept")
+        raise WeightsError(
+            f"{card.file} from {url} is not the file that its card describes (SHA-256 differs); nothing was kept"
+        )
     part.replace(target)
     return target
 

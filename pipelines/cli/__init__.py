@@ -29,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="faceveil", description="Take a person's identity out of photos and keep everything else.", epilog=EXIT_CODES)
+    parser = argparse.ArgumentParser(
+        prog="faceveil",
+        description="Take a person's identity out of photos and keep everything else.",
+        epilog=EXIT_CODES,
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for room in (anonymize, inspect, make):
         room.add_commands(commands)

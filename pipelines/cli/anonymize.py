@@ -25,32 +25,98 @@ def add_commands(commands: Any) -> None:
     parser = command(commands, "anonymize", _anonymize, "replace the faces in photos")
     parser.add_argument("input", nargs="+", help="pictures, folders or globs")
     parser.add_argument("-o", "--output", help="a file, or a folder (default: NAME_veiled beside the input)")
-    parser.add_argument("--method", default="appearance", help="appearance (a new face, the default), referencenet, inswapper, solid, pixelate, blur, sticker")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="models folder for referencenet (default: models)")
-    parser.add_argument("--vae", type=Path, help="folder or file of a Stable Diffusion 1 or 2 VAE (default: MODELS/vae)")
+    parser.add_argument(
+        "--method",
+        default="appearance",
+        help="appearance (a new face, the default), referencenet, inswapper, solid, pixelate, blur, sticker",
+    )
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), help="models folder for referencenet (default: models)"
+    )
+    parser.add_argument(
+        "--vae", type=Path, help="folder or file of a Stable Diffusion 1 or 2 VAE (default: MODELS/vae)"
+    )
     parser.add_argument("--image-encoder", type=Path, help="folder of CLIP ViT-L/14 (default: MODELS/clip_vision)")
     parser.add_argument("--steps", type=int, default=25, help="denoising steps of referencenet (default: 25)")
-    parser.add_argument("--strength", type=float, default=1.0, help="0 keeps the person, 1 is recommended, up to 1.5 (default: 1)")
+    parser.add_argument(
+        "--strength", type=float, default=1.0, help="0 keeps the person, 1 is recommended, up to 1.5 (default: 1)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="the same seed repeats a result (default: 0)")
-    parser.add_argument("--faces", default="all", help="all, largest, smallest, left, right, or numbers such as 0,2 (default: all)")
-    parser.add_argument("--plan", type=Path, metavar="FILE", help="work on the faces of this plan, written by: faceveil detect -o plan.json")
-    parser.add_argument("--min-size", type=float, default=0.0, help="leave faces alone that are smaller than this many pixels")
-    parser.add_argument("--include", type=Path, action="append", default=[], metavar="REF", help="only the person in this photo (repeatable)")
-    parser.add_argument("--exclude", type=Path, action="append", default=[], metavar="REF", help="never the person in this photo (repeatable)")
-    parser.add_argument("--policy", default="redact", help="what happens to faces that cannot be replaced safely: redact, stop, pass (default: redact)")
-    parser.add_argument("--no-face", help="the same for pictures without a face (default: as --policy; redact covers the whole picture)")
+    parser.add_argument(
+        "--faces", default="all", help="all, largest, smallest, left, right, or numbers such as 0,2 (default: all)"
+    )
+    parser.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="work on the faces of this plan, written by: faceveil detect -o plan.json",
+    )
+    parser.add_argument(
+        "--min-size", type=float, default=0.0, help="leave faces alone that are smaller than this many pixels"
+    )
+    parser.add_argument(
+        "--include",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="REF",
+        help="only the person in this photo (repeatable)",
+    )
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="REF",
+        help="never the person in this photo (repeatable)",
+    )
+    parser.add_argument(
+        "--policy",
+        default="redact",
+        help="what happens to faces that cannot be replaced safely: redact, stop, pass (default: redact)",
+    )
+    parser.add_argument(
+        "--no-face", help="the same for pictures without a face (default: as --policy; redact covers the whole picture)"
+    )
     parser.add_argument("--sticker", type=Path, metavar="FILE", help="a picture with transparency for --method sticker")
     parser.add_argument("--shape", default="ellipse", help="of covers: ellipse, box, hull (default: ellipse)")
-    parser.add_argument("--parser-file", type=Path, metavar="FILE", help="a BiSeNet face parser (.onnx), so that what covers a face stays")
-    parser.add_argument("--fast", action="store_true", help="take the first identity instead of searching one: quicker, less private")
-    parser.add_argument("--same-person", action="store_true", help="the inputs show one person, who gets one identity in all of them")
+    parser.add_argument(
+        "--parser-file",
+        type=Path,
+        metavar="FILE",
+        help="a BiSeNet face parser (.onnx), so that what covers a face stays",
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="take the first identity instead of searching one: quicker, less private"
+    )
+    parser.add_argument(
+        "--same-person", action="store_true", help="the inputs show one person, who gets one identity in all of them"
+    )
     parser.add_argument("--identity", type=Path, metavar="FILE", help="show this saved identity")
-    parser.add_argument("--pseudonyms", type=Path, metavar="KEY", help="give everybody the same new identity in all pictures, now and later, under this "
-                        "key file (.key); it is made when missing, and a ledger beside it")
-    parser.add_argument("--people", type=Path, metavar="PLACE", help="a bank folder, or a sampler of faceveil train lds, that new identities come from")
-    parser.add_argument("--swapper", type=Path, metavar="FILE", help="inswapper_128.onnx for --method inswapper, which you have")
-    parser.add_argument("--recogniser", type=Path, metavar="FILE", help="w600k_r50.onnx for --method inswapper, which you have")
-    parser.add_argument("--save-identity", type=Path, metavar="FILE", help="keep the identity that was shown, to use it again")
+    parser.add_argument(
+        "--pseudonyms",
+        type=Path,
+        metavar="KEY",
+        help=(
+            "give everybody the same new identity in all pictures, now and later, under this "
+            "key file (.key); it is made when missing, and a ledger beside it"
+        ),
+    )
+    parser.add_argument(
+        "--people",
+        type=Path,
+        metavar="PLACE",
+        help="a bank folder, or a sampler of faceveil train lds, that new identities come from",
+    )
+    parser.add_argument(
+        "--swapper", type=Path, metavar="FILE", help="inswapper_128.onnx for --method inswapper, which you have"
+    )
+    parser.add_argument(
+        "--recogniser", type=Path, metavar="FILE", help="w600k_r50.onnx for --method inswapper, which you have"
+    )
+    parser.add_argument(
+        "--save-identity", type=Path, metavar="FILE", help="keep the identity that was shown, to use it again"
+    )
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what was done to each face as JSON")
     parser.add_argument("--preview", type=Path, metavar="SHEET", help="write originals and results side by side (.png)")
 
@@ -66,7 +132,10 @@ def _anonymize(options: argparse.Namespace) -> int:
     if options.plan and len(tasks) > 1:
         raise InputError(f"a plan belongs to one picture, but {len(tasks)} are given")
     if (options.identity or options.pseudonyms) and settings.method not in ("appearance", "inswapper"):
-        raise InputError(f"--identity and --pseudonyms belong to the methods appearance and inswapper; {settings.method} shows no given identity")
+        raise InputError(
+            f"--identity and --pseudonyms belong to the methods appearance and inswapper; {settings.method} shows no"
+            " given identity"
+        )
     if bool(options.identity) + bool(options.pseudonyms) + options.same_person > 1:
         raise InputError("--identity, --pseudonyms and --same-person exclude each other; choose one")
     runner = _Runner(options, settings)
@@ -78,6 +147,7 @@ class _Runner:
 
     def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
         from ..faces.face import Faces
+
         self.options, self.settings = options, settings
         self.rows: list[dict[str, Any]] = []
         self.sheet_rows: list[Any] = []
@@ -168,8 +238,11 @@ def _open_referencenet(options: argparse.Namespace) -> Any:
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     models: Path = options.models
     pipeline = open_pipeline(
-        models / "faceveil" / "face-anon-simple", options.vae or models / "vae", options.image_encoder or models / "clip_vision",
-        device, torch.float32 if device == "cpu" else torch.float16,
+        models / "faceveil" / "face-anon-simple",
+        options.vae or models / "vae",
+        options.image_encoder or models / "clip_vision",
+        device,
+        torch.float32 if device == "cpu" else torch.float16,
     )
     return ReferenceNetMethod(pipeline, options.steps)
 
@@ -180,7 +253,9 @@ def _open_inswapper(options: argparse.Namespace) -> Any:
     from ..methods.inswapper.network import InSwapper
 
     if options.swapper is None or options.recogniser is None:
-        raise InputError("the method inswapper needs --swapper inswapper_128.onnx and --recogniser w600k_r50.onnx, which you have")
+        raise InputError(
+            "the method inswapper needs --swapper inswapper_128.onnx and --recogniser w600k_r50.onnx, which you have"
+        )
     return InSwapperMethod(InSwapper(options.swapper), ArcFace(options.recogniser), _people(options.people))
 
 
@@ -212,7 +287,9 @@ def _open_pseudonyms(key: Path, people: Any) -> Any:
     from ..identity.pseudonym import Pseudonyms
 
     if people is not None and not isinstance(people, Bank):
-        raise InputError("--pseudonyms take their people from a bank, or draw them when --people is left out; a sampler does not fit")
+        raise InputError(
+            "--pseudonyms take their people from a bank, or draw them when --people is left out; a sampler does not fit"
+        )
     return Pseudonyms.open(key.parent, key.stem, bank=people)
 
 
@@ -233,11 +310,20 @@ def _settings(options: argparse.Namespace) -> Settings:
     if options.no_face:
         policy = replace(policy, no_face=options.no_face)
     settings = Settings(
-        method=options.method, strength=options.strength, seed=options.seed, selection=Selection(options.faces, options.min_size),
-        policy=policy, shape=options.shape, sticker=_sticker(options.sticker), trials=1 if options.fast else Settings.trials, same_person=options.same_person,
+        method=options.method,
+        strength=options.strength,
+        seed=options.seed,
+        selection=Selection(options.faces, options.min_size),
+        policy=policy,
+        shape=options.shape,
+        sticker=_sticker(options.sticker),
+        trials=1 if options.fast else Settings.trials,
+        same_person=options.same_person,
         parser=FaceParser(options.parser_file) if options.parser_file else None,
     )
-    include, exclude = (tuple(person_in(load_picture(p)) for p in paths) for paths in (options.include, options.exclude))
+    include, exclude = (
+        tuple(person_in(load_picture(p)) for p in paths) for paths in (options.include, options.exclude)
+    )
     return replace(settings, include=include, exclude=exclude)
 
 

@@ -13,13 +13,22 @@ def add_commands(commands: Any) -> None:
     detect = command(commands, "detect", _detect, "list the faces of a picture, or write them as an editable plan")
     detect.add_argument("input", type=Path)
     detect.add_argument("-o", "--output", type=Path, help="write the plan (.json) or numbered boxes (.png) here")
-    detect.add_argument("--detector", default="auto", help="auto, centerface, dlib, insightface, uniface (default: auto)")
+    detect.add_argument(
+        "--detector", default="auto", help="auto, centerface, dlib, insightface, uniface (default: auto)"
+    )
     detect.add_argument("--detector-file", type=Path, help="model file of an insightface or uniface detector")
-    detect.add_argument("--landmarks-file", type=Path, help="1k3d68.onnx or 2d106det.onnx of insightface, instead of dlib's landmarks")
+    detect.add_argument(
+        "--landmarks-file", type=Path, help="1k3d68.onnx or 2d106det.onnx of insightface, instead of dlib's landmarks"
+    )
     compare = command(commands, "compare", _compare, "tell whether two pictures show the same person")
     compare.add_argument("a", type=Path)
     compare.add_argument("b", type=Path)
-    compare.add_argument("--recogniser", default="dlib", metavar="KIND:FILE", help="another recogniser than dlib, from a file that you have")
+    compare.add_argument(
+        "--recogniser",
+        default="dlib",
+        metavar="KIND:FILE",
+        help="another recogniser than dlib, from a file that you have",
+    )
     command(commands, "doctor", _doctor, "check that everything needed is there")
     sample = command(commands, "sample", _sample, "write a public-domain portrait to try things on")
     sample.add_argument("output", type=Path, nargs="?", default=Path("astronaut.png"))
@@ -42,7 +51,10 @@ def _detect(options: argparse.Namespace) -> int:
     faces = detect_faces(picture.pixels, open_detector(options.detector, options.detector_file), landmarker=landmarker)
     for number, face in enumerate(faces):
         x1, y1, x2, y2 = (round(v) for v in face.box)
-        say(f"{number}: {x2 - x1} x {y2 - y1} px at ({x1}, {y1}), score {face.score:.2f}" + ("" if face.landmarks else ", no landmarks"))
+        say(
+            f"{number}: {x2 - x1} x {y2 - y1} px at ({x1}, {y1}), score {face.score:.2f}"
+            + ("" if face.landmarks else ", no landmarks")
+        )
     say(f"{len(faces)} face{'s' if len(faces) != 1 else ''}")
     if options.output and options.output.suffix.lower() == ".json":
         write_whole(options.output, faces.to_json().encode())

@@ -15,7 +15,11 @@ _SIDE = 640
 
 
 def draw_faces(
-    pixels: Tensor, faces: Faces, image: int = 0, landmarks: bool = True, colours: list[tuple[int, int, int]] | None = None
+    pixels: Tensor,
+    faces: Faces,
+    image: int = 0,
+    landmarks: bool = True,
+    colours: list[tuple[int, int, int]] | None = None,
 ) -> Any:
     """Numbered boxes and landmarks on one picture of a batch ``(B, 3, H, W)``, as a Pillow image."""
     from PIL import Image, ImageDraw
@@ -29,7 +33,9 @@ def draw_faces(
         draw.rectangle(face.box, outline=colour, width=line)
         size = max(11, round(face.size / 7))
         place = (face.box[0] + line + 1, face.box[1] + line)
-        draw.text(place, str(number), fill=colour, font_size=size, stroke_width=max(1, size // 12), stroke_fill=(0, 0, 0))
+        draw.text(
+            place, str(number), fill=colour, font_size=size, stroke_width=max(1, size // 12), stroke_fill=(0, 0, 0)
+        )
         if landmarks:
             r = max(0.6, face.size / 160)
             for x, y in face.landmarks:
@@ -38,13 +44,16 @@ def draw_faces(
 
 
 def preview_rows(original: Tensor, result: Result) -> list[Any]:
-    """A Pillow image for each picture of the batch: numbered faces on the left, its result on the right, what happened below."""
+    """A Pillow image for each picture of the batch: numbered faces on the left, its result on the right, what happened
+    below."""
     from PIL import Image, ImageDraw
 
     rows = []
     for image in range(len(original)):
         reports = [r for r in result.report.faces if r.image == image]
-        left = draw_faces(original, result.faces, image, landmarks=False, colours=[_COLOURS[r.outcome] for r in reports])
+        left = draw_faces(
+            original, result.faces, image, landmarks=False, colours=[_COLOURS[r.outcome] for r in reports]
+        )
         right = Image.fromarray((result.pixels[image].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
         text = "\n".join(_line(r) for r in reports) or "\n".join(result.report.notes)
         for picture in (left, right):
@@ -77,7 +86,11 @@ def stack_rows(rows: list[Any]) -> bytes:
 
 def _line(report: Any) -> str:
     checks = ", ".join(f"{c.recogniser} {c.distance:.2f} (same person below {c.threshold:.2f})" for c in report.checks)
-    return f"{report.number}: {report.outcome}" + (f", {report.reason}" if report.reason else "") + (f", {checks}" if checks else "")
+    return (
+        f"{report.number}: {report.outcome}"
+        + (f", {report.reason}" if report.reason else "")
+        + (f", {checks}" if checks else "")
+    )
 
 
 def distance_plot(distance: float, threshold: float, width: int = 512, height: int = 96) -> Any:

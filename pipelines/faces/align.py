@@ -69,7 +69,8 @@ def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def footprint(transform: np.ndarray, size: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """The upright window ``x0, y0, x1, y1`` of a picture that a crop of ``size`` pixels was taken from; empty when it lies outside."""
+    """The upright window ``x0, y0, x1, y1`` of a picture that a crop of ``size`` pixels was taken from; empty when it
+    lies outside."""
     corners = apply(invert(transform), np.array([[0.0, 0.0], [size, 0.0], [0.0, size], [size, size]]))
     x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [width, height])
     x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int), 0, [width, height])

@@ -40,7 +40,11 @@ def paste(canvas: Tensor, face: Tensor, transform: np.ndarray, mask: Tensor) -> 
     seen = sample(both, ((grid @ matrix[:, :2].T + matrix[:, 2]) * factor).to(face.device), padding="zeros")
     pixels, alpha = seen[:, :-1], seen[:, -1:]
     # Past the crop's border the lookup fades to black: undo that with a mask that fades alike.
-    inside = sample(torch.ones_like(both[:, :1]), ((grid @ matrix[:, :2].T + matrix[:, 2]) * factor).to(face.device), padding="zeros")
+    inside = sample(
+        torch.ones_like(both[:, :1]),
+        ((grid @ matrix[:, :2].T + matrix[:, 2]) * factor).to(face.device),
+        padding="zeros",
+    )
     pixels = pixels / inside.clamp(min=1e-3)
     result = canvas.clone()
     window = result[..., y0:y1, x0:x1]
@@ -49,7 +53,8 @@ def paste(canvas: Tensor, face: Tensor, transform: np.ndarray, mask: Tensor) -> 
 
 
 def match_colour(face: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
-    """Shift and scale ``face`` so that its colours inside ``mask`` have the mean and spread of ``reference`` (Reinhard 2001, in Lab).
+    """Shift and scale ``face`` so that its colours inside ``mask`` have the mean and spread of ``reference`` (Reinhard
+    2001, in Lab).
 
     Args:
         face, reference: ``(1, 3, H, W)``, RGB in [0, 1].

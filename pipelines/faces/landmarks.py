@@ -1,7 +1,8 @@
 """68 iBUG landmarks by dlib's shape predictor, made steadier and independent of roll and face size.
 
-The predictor (Kazemi and Sullivan 2014) starts from a box, answers in whole pixels and is trained upright. So the face is
-first turned upright and brought to one size; the answers from a few shifted boxes are averaged; then once more from there.
+The predictor (Kazemi and Sullivan 2014) starts from a box, answers in whole pixels and is trained upright. So the face
+is first turned upright and brought to one size; the answers from a few shifted boxes are averaged; then once more from
+there.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _lock = threading.Lock()
 
 
 def dlib_model_file(name: str) -> Path:
-    """Path of a file of the ``face_recognition_models`` package, found without importing it (its import needs pkg_resources).
+    """Path of a file of the ``face_recognition_models`` package, found without importing it (its import needs
+    pkg_resources).
 
     Raises:
         WeightsError: the package is not installed.
@@ -39,7 +41,9 @@ def dlib_model_file(name: str) -> Path:
         raise WeightsError("dlib's model files are missing; install them with: pip install face_recognition_models")
     path = Path(package.origin).parent / "models" / name
     if not path.is_file():
-        raise WeightsError(f"{name} is missing from {MODELS}; reinstall it with: pip install --force-reinstall {MODELS}")
+        raise WeightsError(
+            f"{name} is missing from {MODELS}; reinstall it with: pip install --force-reinstall {MODELS}"
+        )
     return path
 
 

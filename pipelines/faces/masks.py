@@ -56,16 +56,22 @@ def hull_mask(points: np.ndarray, height: int, width: int, grow: float = 0.0, fe
     return polygon_mask(outline(points, grow), height, width, feather)
 
 
-def ellipse_mask(box: tuple[float, float, float, float], height: int, width: int, grow: float = 0.0, feather: float = 0.0) -> Tensor:
+def ellipse_mask(
+    box: tuple[float, float, float, float], height: int, width: int, grow: float = 0.0, feather: float = 0.0
+) -> Tensor:
     """The ellipse in a box; ``grow`` as a share of the box (0.2 = 20 % larger)."""
     x1, y1, x2, y2 = box
     rx, ry = max((x2 - x1) / 2 * (1 + grow), 0.5), max((y2 - y1) / 2 * (1 + grow), 0.5)
-    distance = ((pixel_grid(height, width) - torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2])) / torch.tensor([rx, ry])).norm(dim=-1)
+    distance = (
+        (pixel_grid(height, width) - torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2])) / torch.tensor([rx, ry])
+    ).norm(dim=-1)
     mask = (0.5 + (1 - distance) * min(rx, ry)).clamp(0, 1)[None, None]
     return blur(mask, feather) if feather > 0 else mask
 
 
-def box_mask(box: tuple[float, float, float, float], height: int, width: int, grow: float = 0.0, feather: float = 0.0) -> Tensor:
+def box_mask(
+    box: tuple[float, float, float, float], height: int, width: int, grow: float = 0.0, feather: float = 0.0
+) -> Tensor:
     """A filled box; ``grow`` as a share of the box."""
     x1, y1, x2, y2 = box
     dx, dy = (x2 - x1) / 2 * grow, (y2 - y1) / 2 * grow

@@ -17,7 +17,8 @@ from .sampling import pixel_grid, sample
 SIDE = 512
 CLASSES = 19
 OF_A_FACE = (1, 2, 3, 4, 5, 10, 11, 12, 13)
-"""Skin, brows, eyes, nose, mouth, lips; all else that lies over a face covers it: glasses, hair, hat, hands (background), cloth."""
+"""Skin, brows, eyes, nose, mouth, lips; all else that lies over a face covers it: glasses, hair, hat, hands
+(background), cloth."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Where the five points of a face lie in the pictures that the parser was trained on.
 _TEMPLATE = np.array([[192.98, 239.95], [318.90, 240.19], [256.63, 314.02], [201.26, 371.41], [313.09, 371.15]])
@@ -30,7 +31,9 @@ class FaceParser:
         self._session = open_onnx(path, "face parser")
         given, answer = self._session.get_inputs()[0].shape, self._session.get_outputs()[0].shape
         if len(given) != 4 or len(answer) != 4 or given[2:] != [SIDE, SIDE] or answer[1] != CLASSES:
-            raise WeightsError(f"{path.name} is not a face parser with {CLASSES} classes at {SIDE} px (input {given}, output {answer})")
+            raise WeightsError(
+                f"{path.name} is not a face parser with {CLASSES} classes at {SIDE} px (input {given}, output {answer})"
+            )
 
     def covered(self, image: Tensor, face: Face) -> Tensor:
         """Where something lies over the face, ``(1, 1, H, W)`` in [0, 1]; 0 outside the view of the parser.
@@ -42,7 +45,9 @@ class FaceParser:
         transform = similarity(five_points(face.points), _TEMPLATE)
         view = crop(image, transform, SIDE)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (_MEAN, _STD))
-        logits = torch.from_numpy(self._session.run(None, {self._session.get_inputs()[0].name: ((view - mean) / std).numpy()})[0])
+        logits = torch.from_numpy(
+            self._session.run(None, {self._session.get_inputs()[0].name: ((view - mean) / std).numpy()})[0]
+        )
         share = logits.float().softmax(1)
         cover = 1 - share[:, list(OF_A_FACE)].sum(1, keepdim=True)
         return _back(cover, transform, image.shape[-2], image.shape[-1])

@@ -33,8 +33,13 @@ GROW = 0.25
 
 
 def redact(
-    image: Tensor, face: Face, cover: Cover = "solid", shape: Shape = "ellipse",
-    colour: tuple[float, float, float] = (0.5, 0.5, 0.5), sticker: Tensor | None = None, grow: float = GROW,
+    image: Tensor,
+    face: Face,
+    cover: Cover = "solid",
+    shape: Shape = "ellipse",
+    colour: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    sticker: Tensor | None = None,
+    grow: float = GROW,
 ) -> tuple[Tensor, Tensor]:
     """Cover one face.
 

@@ -16,7 +16,9 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     # A kernel may not reach past the mirrored border.
     limit = 2 * min(image.shape[-2:]) - 1
     size = min(2 * int(3 * sigma + 0.5) + 1, limit if limit % 2 else limit - 1)
-    return gaussian_blur2d(image, (size, size), (sigma, sigma), border_type="reflect" if size // 2 < min(image.shape[-2:]) else "replicate")
+    return gaussian_blur2d(
+        image, (size, size), (sigma, sigma), border_type="reflect" if size // 2 < min(image.shape[-2:]) else "replicate"
+    )
 
 
 def sample(image: Tensor, points: Tensor, mode: str = "bilinear", padding: str = "border") -> Tensor:
@@ -40,7 +42,9 @@ def sample(image: Tensor, points: Tensor, mode: str = "bilinear", padding: str =
 
 def pixel_grid(height: int, width: int, device: torch.device | None = None) -> Tensor:
     """Pixel centres ``(height, width, 2)``, x then y."""
-    y, x = torch.meshgrid(torch.arange(height, device=device) + 0.5, torch.arange(width, device=device) + 0.5, indexing="ij")
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device) + 0.5, torch.arange(width, device=device) + 0.5, indexing="ij"
+    )
     return torch.stack([x, y], -1)
 
 

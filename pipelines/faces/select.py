@@ -14,7 +14,8 @@ class Selection:
     """Which faces to take.
 
     Attributes:
-        which: ``all``, ``largest``, ``smallest``, ``left``, ``right``, or numbers such as ``0,2`` (0 is the first found).
+        which: ``all``, ``largest``, ``smallest``, ``left``, ``right``, or numbers such as ``0,2`` (0 is the first
+            found).
         min_size: least longer side of the box in pixels.
         least_score: least detector confidence.
     """
@@ -45,8 +46,10 @@ class Selection:
 
 
 _ORDERS: dict[str, Callable[[Face], float]] = {
-    "largest": lambda f: -f.area, "smallest": lambda f: f.area,
-    "left": lambda f: f.box[0] + f.box[2], "right": lambda f: -f.box[0] - f.box[2],
+    "largest": lambda f: -f.area,
+    "smallest": lambda f: f.area,
+    "left": lambda f: f.box[0] + f.box[2],
+    "right": lambda f: -f.box[0] - f.box[2],
 }
 WORDS = ("all", *_ORDERS)
 

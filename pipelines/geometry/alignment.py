@@ -1,4 +1,5 @@
-"""The alignment of Deep3DFaceRecon: a picture scaled and cropped, not turned, so that its five points lie where a standard face's do."""
+"""The alignment of Deep3DFaceRecon: a picture scaled and cropped, not turned, so that its five points lie where a
+standard face's do."""
 
 from __future__ import annotations
 
@@ -9,9 +10,15 @@ from ..faces.align import five_points
 SIDE = 224
 _SPAN = 102.0
 """Pixels a decimetre, roughly: the scale at which a standard face fills the square."""
-STANDARD = np.array([
-    [-0.31149, 0.29036, 0.13378], [0.30980, 0.28972, 0.13180], [0.00325, -0.04618, 0.55244], [-0.25217, -0.38134, 0.22406], [0.24847, -0.38128, 0.22236],
-])
+STANDARD = np.array(
+    [
+        [-0.31149, 0.29036, 0.13378],
+        [0.30980, 0.28972, 0.13180],
+        [0.00325, -0.04618, 0.55244],
+        [-0.25217, -0.38134, 0.22406],
+        [0.24847, -0.38128, 0.22236],
+    ]
+)
 """Five points of a standard face in decimetres: image-left eye, other eye, nose tip, mouth corners."""
 
 
@@ -36,7 +43,8 @@ def reconstruction_transform(points: np.ndarray, height: int, width: int) -> np.
 
 
 def _weak_perspective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-    """Scale and shift ``(2,)`` that best take the standard face to five points ``(5, 2)``, y up: two free rows, as the reference solves it."""
+    """Scale and shift ``(2,)`` that best take the standard face to five points ``(5, 2)``, y up: two free rows, as the
+    reference solves it."""
     design = np.concatenate([STANDARD, np.ones((5, 1))], 1)
     rows, *_ = np.linalg.lstsq(design, flat, rcond=None)
     scale = float(np.linalg.norm(rows[:3], axis=0).mean())

@@ -26,13 +26,18 @@ def join(estimates: Sequence[Estimate]) -> Estimate:
         raise InputError("there are no faces to estimate; connect pictures that show some")
     model = same_model([e.coefficients for e in estimates])
     fields = {name: torch.cat([getattr(e.coefficients, name) for e in estimates]) for name in FIELDS}
-    return Estimate(Coefficients(model, **fields), torch.cat([e.transforms for e in estimates]), torch.cat([e.errors for e in estimates]))
+    return Estimate(
+        Coefficients(model, **fields),
+        torch.cat([e.transforms for e in estimates]),
+        torch.cat([e.errors for e in estimates]),
+    )
 
 
 def smooth(estimate: Estimate, frames: float) -> Estimate:
     """The frames of one person in order: identity and texture averaged, the rest smoothed over time.
 
-    Frames that explain their landmarks better count more. Squares are smoothed as the coefficients are, so that both stay together.
+    Frames that explain their landmarks better count more. Squares are smoothed as the coefficients are, so that both
+    stay together.
 
     Args:
         frames: standard deviation of the window, in frames; 0 averages identity and texture only.

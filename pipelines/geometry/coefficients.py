@@ -19,7 +19,15 @@ FORMAT = "faceveil.coefficients/1"
 FIELDS = ("identity", "expression", "texture", "lighting", "angles", "translation", "gaze")
 DEEP3D = (("identity", 80), ("expression", 64), ("texture", 80), ("angles", 3), ("lighting", 27), ("translation", 3))
 """The 257 numbers of Deep3DFaceRecon, in its order."""
-DIFFDEID = (("identity", 80), ("expression", 64), ("texture", 80), ("lighting", 27), ("angles", 3), ("translation", 3), ("gaze", 4))
+DIFFDEID = (
+    ("identity", 80),
+    ("expression", 64),
+    ("texture", 80),
+    ("lighting", 27),
+    ("angles", 3),
+    ("translation", 3),
+    ("gaze", 4),
+)
 """The 261 numbers of DiffDeID (section 3.1): pose is angles and translation."""
 _FIXED = {"lighting": 27, "angles": 3, "translation": 3, "gaze": 4}
 Layout = Sequence[tuple[str, int]]
@@ -53,8 +61,15 @@ class Coefficients:
     def __post_init__(self) -> None:
         for name in FIELDS:
             value: Tensor = getattr(self, name)
-            if value.dim() != 2 or len(value) != len(self.identity) or value.shape[1] != _FIXED.get(name, value.shape[1]):
-                raise InputError(f"coefficients {name} have the shape {tuple(value.shape)}, which does not fit {len(self.identity)} faces")
+            if (
+                value.dim() != 2
+                or len(value) != len(self.identity)
+                or value.shape[1] != _FIXED.get(name, value.shape[1])
+            ):
+                raise InputError(
+                    f"coefficients {name} have the shape {tuple(value.shape)}, which does not fit {len(self.identity)}"
+                    " faces"
+                )
             if not bool(torch.isfinite(value).all()):
                 raise InputError(f"coefficients {name} hold values that are not finite; estimate them again")
 
@@ -88,11 +103,15 @@ class Coefficients:
         taken = self.replaced(other, names)
         return self._with({name: torch.lerp(getattr(self, name), getattr(taken, name), share) for name in names})
 
-    def perturbed(self, scale: float, seed: int, names: Sequence[str] = ("identity",), limit: float | None = None) -> Coefficients:
-        """IDEudemon's step (section 3.2): add N(0, scale^2) to each number, the same for all rows, which are one person.
+    def perturbed(
+        self, scale: float, seed: int, names: Sequence[str] = ("identity",), limit: float | None = None
+    ) -> Coefficients:
+        """IDEudemon's step (section 3.2): add N(0, scale^2) to each number, the same for all rows, which are one
+        person.
 
         Args:
-            limit: clamp the sums to +-limit, as the paper does with 1 for HeadNeRF's codes; coefficients of unit variance have none.
+            limit: clamp the sums to +-limit, as the paper does with 1 for HeadNeRF's codes; coefficients of unit
+                variance have none.
         """
         generator = torch.Generator().manual_seed(seed)
         changed = {}
@@ -154,13 +173,16 @@ def same_model(coefficients: Sequence[Coefficients]) -> str:
     """
     names = sorted({c.model for c in coefficients})
     if len(names) != 1:
-        raise InputError(f"coefficients of different models cannot be mixed ({', '.join(names)}); estimate all with the same one")
+        raise InputError(
+            f"coefficients of different models cannot be mixed ({', '.join(names)}); estimate all with the same one"
+        )
     return names[0]
 
 
 @dataclass(frozen=True)
 class Standard:
-    """Mean and standard deviation ``(1, D)`` of each number of a layout over a set of faces, as DiffDeID feeds p to its network."""
+    """Mean and standard deviation ``(1, D)`` of each number of a layout over a set of faces, as DiffDeID feeds p to its
+    network."""
 
     layout: Layout
     mean: Tensor
@@ -180,7 +202,9 @@ class Standard:
         return Coefficients.from_vector(standard * self.std + self.mean, self.layout, model)
 
 
-def save_coefficients(path: Path, coefficients: Coefficients, transforms: Tensor, when: datetime.date | None = None) -> None:
+def save_coefficients(
+    path: Path, coefficients: Coefficients, transforms: Tensor, when: datetime.date | None = None
+) -> None:
     """Write coefficients and where their squares lie, as safetensors; no picture and no file name.
 
     Args:
@@ -189,7 +213,9 @@ def save_coefficients(path: Path, coefficients: Coefficients, transforms: Tensor
     from safetensors.torch import save
 
     date = (when or datetime.datetime.now(datetime.UTC).date()).isoformat()
-    tensors: Mapping[str, Tensor] = {name: getattr(coefficients, name).detach().float().cpu().contiguous() for name in FIELDS}
+    tensors: Mapping[str, Tensor] = {
+        name: getattr(coefficients, name).detach().float().cpu().contiguous() for name in FIELDS
+    }
     metadata = {"format": FORMAT, "model": coefficients.model, "date": date}
     write_whole(path, save({**tensors, "transforms": transforms.float().contiguous()}, metadata))
 
@@ -203,11 +229,15 @@ def load_coefficients(path: Path, model: str | None = None) -> tuple[Coefficient
     Raises:
         InputError: the file is missing, damaged, of another kind or model, or holds values that are not finite.
     """
-    tensors, metadata = read_safetensors(path, "coefficients file", "check its name and folder, or save it again", InputError)
+    tensors, metadata = read_safetensors(
+        path, "coefficients file", "check its name and folder, or save it again", InputError
+    )
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path.name} holds no coefficients of format {FORMAT}; save them with Save Coefficients")
     if model is not None and metadata.get("model") != model:
-        raise InputError(f"{path.name} belongs to the model {metadata.get('model')}, but {model} is needed; estimate it again")
+        raise InputError(
+            f"{path.name} belongs to the model {metadata.get('model')}, but {model} is needed; estimate it again"
+        )
     try:
         transforms = tensors["transforms"]
         found = Coefficients(metadata["model"], **{name: tensors[name] for name in FIELDS})

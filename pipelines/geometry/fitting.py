@@ -1,7 +1,8 @@
 """Fit a morphable model to a face: landmarks first, then light and texture, then everything against the picture.
 
-Gauss-Newton steps on the posterior: 68 landmarks with an error of about 1 % of the distance between the eyes, the brightness of the
-picture at the visible vertices, and coefficients of unit variance. Nothing is learned, no gradient graph is built.
+Gauss-Newton steps on the posterior: 68 landmarks with an error of about 1 % of the distance between the eyes, the
+brightness of the picture at the visible vertices, and coefficients of unit variance. Nothing is learned, no gradient
+graph is built.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from .alignment import SIDE, reconstruction_transform
 from .camera import FOCAL, angles_of, place, project
 from .coefficients import Coefficients
 from .gaze import gaze_of
-from .lighting import AMBIENT, BANDS, basis
+from .lighting import AMBIENT, BANDS, basis, shading
 from .morphable import MorphableModel
 from .renderer import rasterise
 
 LANDMARK_ERROR = 0.6
 """Expected error of a landmark in pixels of the square, where the eyes are about 63 px apart."""
 _JAW_ERROR = 1.8
-"""The jaw line's points slide along the cheek of a turned head: they say where the outline is, not where they are on it."""
+"""The jaw line's points slide along the cheek of a turned head: they say where the outline is, not where they are on
+it."""
 PHOTO_ERROR = 0.10
 """Expected error of a vertex's colour: what neither light nor texture modes explain."""
 EXPRESSION_SPREAD = 0.5
@@ -45,7 +47,8 @@ class Estimate:
     Attributes:
         coefficients: under the camera of the aligned square.
         transforms: from the picture to each square of 224 px, ``(N, 2, 3)``.
-        errors: mean distance between measured and explained landmarks without the jaw, in distances between the eyes, ``(N,)``.
+        errors: mean distance between measured and explained landmarks without the jaw, in distances between the eyes,
+            ``(N,)``.
     """
 
     coefficients: Coefficients
@@ -89,8 +92,14 @@ class Fitter:
             progress(total, total, "fitting the picture")
             gaze = torch.from_numpy(gaze_of(picture, points))[None].float()
             coefficients = Coefficients(
-                self.model.name, state.identity[None].float(), state.expression[None].float(), look.texture[None].float(),
-                look.lighting.reshape(1, -1).float(), angles_of(state.turn)[None].float(), state.shift[None].float(), gaze,
+                self.model.name,
+                state.identity[None].float(),
+                state.expression[None].float(),
+                look.texture[None].float(),
+                look.lighting.reshape(1, -1).float(),
+                angles_of(state.turn)[None].float(),
+                state.shift[None].float(),
+                gaze,
             )
             error = landmark_errors(self.model, coefficients, target[None])
             return Estimate(coefficients, torch.from_numpy(transform)[None].float(), error)
@@ -145,7 +154,9 @@ class _State:
         x, y, z = turned.unbind(1)
         zero = torch.zeros_like(x)
         # A small turn w moves a point p by w x p.
-        spin = torch.stack([torch.stack([zero, -z, y], 1), torch.stack([z, zero, -x], 1), torch.stack([-y, x, zero], 1)], 2)
+        spin = torch.stack(
+            [torch.stack([zero, -z, y], 1), torch.stack([z, zero, -x], 1), torch.stack([-y, x, zero], 1)], 2
+        )
         slide = torch.eye(3).double().expand(len(points), -1, -1)
         modes = (torch.cat([identity, expression]) @ self.turn.T).permute(1, 2, 0)
         return turned + self.shift, torch.cat([spin, slide, modes], 2)
@@ -163,7 +174,11 @@ class _Skeleton:
 
     def equations(self, state: _State, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """How landmark pixels move with the unknowns ``(136, U)``, what is missing ``(136,)``, and its weight."""
-        shape = self.mean + torch.tensordot(state.identity, self.identity, 1) + torch.tensordot(state.expression, self.expression, 1)
+        shape = (
+            self.mean
+            + torch.tensordot(state.identity, self.identity, 1)
+            + torch.tensordot(state.expression, self.expression, 1)
+        )
         placed, motion = state.motion(shape, self.identity, self.expression)
         flat, moves = _flatten(placed, motion)
         return moves.reshape(136, -1), (target - flat).reshape(-1), self.weight
@@ -180,7 +195,11 @@ class _Look:
         self.texture = torch.zeros(model.sizes[2]).double()
         self._chosen = self._visible(state)
         part = self._chosen
-        self._mean, self._identity, self._expression = model.mean[part].double(), model.identity[:, part].double(), model.expression[:, part].double()
+        self._mean, self._identity, self._expression = (
+            model.mean[part].double(),
+            model.identity[:, part].double(),
+            model.expression[:, part].double(),
+        )
         self._texture_mean, self._texture_modes = model.texture_mean[part].double(), model.texture[:, part].double()
 
     def _visible(self, state: _State) -> Tensor:
@@ -208,14 +227,19 @@ class _Look:
                 missing = colour[:, channel] - AMBIENT * design[:, 0]
                 trust = 1 / (PHOTO_ERROR**2 + (missing - design @ self.lighting[channel]) ** 2)
                 # Half a face sees half a sphere: without a prior its light turns wild on the other half.
-                left = (design * trust[:, None]).T @ design + _LIGHT_PRIOR * trust.sum() * torch.diag(torch.tensor([0.01] + [1.0] * 8).double())
+                left = (design * trust[:, None]).T @ design + _LIGHT_PRIOR * trust.sum() * torch.diag(
+                    torch.tensor([0.01] + [1.0] * 8).double()
+                )
                 self.lighting[channel] = torch.linalg.solve(left, (design * trust[:, None]).T @ missing)
             shade = self._shade(state).clamp(min=0.05)
             self._solve_texture(colour, shade)
 
     def _solve_texture(self, colour: Tensor, shade: Tensor) -> None:
         if self.model.texture_scale == "log":
-            design, missing = self._texture_modes.flatten(1).T, (colour.clamp(min=0.02) / shade).log() - self._texture_mean
+            design, missing = (
+                self._texture_modes.flatten(1).T,
+                (colour.clamp(min=0.02) / shade).log() - self._texture_mean,
+            )
         else:
             design, missing = (self._texture_modes * shade).flatten(1).T, colour - self._texture_mean * shade
         rest = missing.flatten()
@@ -235,7 +259,11 @@ class _Look:
         return (slope @ moves).flatten(0, 1), (shown - colour).flatten()
 
     def _shape(self, state: _State) -> Tensor:
-        return self._mean + torch.tensordot(state.identity, self._identity, 1) + torch.tensordot(state.expression, self._expression, 1)
+        return (
+            self._mean
+            + torch.tensordot(state.identity, self._identity, 1)
+            + torch.tensordot(state.expression, self._expression, 1)
+        )
 
     def _shade(self, state: _State) -> Tensor:
         return shading(self._normals(state)[None], self.lighting.reshape(1, -1))[0]
@@ -257,7 +285,8 @@ class _Look:
 
 
 def _flatten(placed: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels ``(P, 2)`` of placed points ``(P, 3)``, and how they move ``(P, 2, U)`` with the points' motion ``(P, 3, U)``."""
+    """Pixels ``(P, 2)`` of placed points ``(P, 3)``, and how they move ``(P, 2, U)`` with the points' motion ``(P, 3,
+    U)``."""
     flat, distance = project(placed[None], SIDE)
     scale = FOCAL * SIDE / distance[0]
     x, y = scale * placed[:, 0], scale * placed[:, 1]
@@ -270,11 +299,14 @@ def _turned(step: Tensor) -> Tensor:
     """Rotation ``(3, 3)`` by a rotation vector ``(3,)``."""
     x, y, z = step
     zero = torch.zeros_like(x)
-    return torch.matrix_exp(torch.stack([torch.stack([zero, -z, y]), torch.stack([z, zero, -x]), torch.stack([-y, x, zero])]))
+    return torch.matrix_exp(
+        torch.stack([torch.stack([zero, -z, y]), torch.stack([z, zero, -x]), torch.stack([-y, x, zero])])
+    )
 
 
 def landmark_errors(model: MorphableModel, coefficients: Coefficients, target: Tensor) -> Tensor:
-    """Mean distance from landmarks ``(N, 68, 2)`` in the squares, without the jaw, in distances between the eyes: ``(N,)``."""
+    """Mean distance from landmarks ``(N, 68, 2)`` in the squares, without the jaw, in distances between the eyes:
+    ``(N,)``."""
     apart = (project_landmarks(model, coefficients).double() - target)[:, 17:].norm(dim=2).mean(1)
     eyes = target[:, 36:42].mean(1) - target[:, 42:48].mean(1)
     return (apart / eyes.norm(dim=1)).float()
@@ -283,5 +315,9 @@ def landmark_errors(model: MorphableModel, coefficients: Coefficients, target: T
 def project_landmarks(model: MorphableModel, coefficients: Coefficients) -> Tensor:
     """The 68 points of N faces in pixels of their squares, ``(N, 68, 2)``."""
     mean, identity, expression = model.skeleton
-    shape = mean + torch.einsum("nk,kpd->npd", coefficients.identity, identity) + torch.einsum("ne,epd->npd", coefficients.expression, expression)
+    shape = (
+        mean
+        + torch.einsum("nk,kpd->npd", coefficients.identity, identity)
+        + torch.einsum("ne,epd->npd", coefficients.expression, expression)
+    )
     return project(place(shape, coefficients.angles, coefficients.translation), SIDE)[0]

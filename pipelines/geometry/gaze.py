@@ -1,8 +1,9 @@
 """Where the eyes look, as DiffDeID's four numbers: how far each pupil lies from the middle of its eye, right and up.
 
-For each eye, the image-left one first: w = (q - c) / h, turned so that the line between the eye's corners is level, with the pupil q,
-the middle c of the six eyelid points and half the distance h between the corners. The paper says "normalised direction vector"; a
-centred pupil has no direction, so the length is kept.
+For each eye, the image-left one first: w = (q - c) / h, turned so that the line between the eye's corners is level,
+with the pupil q, the middle c of the six eyelid points and half the distance h between the corners. The paper says
+"normalised direction
+vector"; a centred pupil has no direction, so the length is kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A 3D morphable model of the face: shape, expression and texture as linear modes over one mesh (Blanz and Vetter 1999).
+"""A 3D morphable model of the face: shape, expression and texture as linear modes over one mesh (Blanz and Vetter
+1999).
 
-All models are kept in one frame, that of Deep3DFaceRecon: decimetres, x to the right, y up, z towards the viewer, the origin in the
-middle of the head. So one camera, one alignment and one light fit them all.
+All models are kept in one frame, that of Deep3DFaceRecon: decimetres, x to the right, y up, z towards the viewer, the
+origin in the middle of the head. So one camera, one alignment and one light fit them all.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class MorphableModel:
         uv: texture coordinates in [0, 1], ``(V, 2)``, v down.
         texture_scale: whether texture is added to the albedo or to its logarithm.
         expressions: names of the expression modes.
-        expression_range: what their coefficients may be: about +-3 where they have unit variance, 0 to 1 for blend shapes.
+        expression_range: what their coefficients may be: about +-3 where they have unit variance, 0 to 1 for blend
+            shapes.
 
     Raises:
         InputError: shapes do not fit, or values are not finite.
@@ -58,20 +60,32 @@ class MorphableModel:
     def __post_init__(self) -> None:
         count = len(self.mean)
         shapes = {
-            "mean": (self.mean, (count, 3)), "identity": (self.identity[:0], (0, count, 3)), "expression": (self.expression[:0], (0, count, 3)),
-            "texture_mean": (self.texture_mean, (count, 3)), "texture": (self.texture[:0], (0, count, 3)), "triangles": (self.triangles[:0], (0, 3)),
-            "landmarks": (self.landmarks, (LANDMARKS, 3)), "landmark_weights": (self.landmark_weights, (LANDMARKS, 3)), "uv": (self.uv, (count, 2)),
+            "mean": (self.mean, (count, 3)),
+            "identity": (self.identity[:0], (0, count, 3)),
+            "expression": (self.expression[:0], (0, count, 3)),
+            "texture_mean": (self.texture_mean, (count, 3)),
+            "texture": (self.texture[:0], (0, count, 3)),
+            "triangles": (self.triangles[:0], (0, 3)),
+            "landmarks": (self.landmarks, (LANDMARKS, 3)),
+            "landmark_weights": (self.landmark_weights, (LANDMARKS, 3)),
+            "uv": (self.uv, (count, 2)),
         }
         for part, (tensor, expected) in shapes.items():
             if tuple(tensor.shape) != expected:
-                raise InputError(f"the morphable model {self.name} is damaged: {part} has the shape {tuple(getattr(self, part).shape)}")
+                raise InputError(
+                    f"the morphable model {self.name} is damaged: {part} has the shape"
+                    f" {tuple(getattr(self, part).shape)}"
+                )
         for part in ("mean", "identity", "expression", "texture_mean", "texture", "landmark_weights", "uv"):
             if not bool(torch.isfinite(getattr(self, part)).all()):
                 raise InputError(f"the morphable model {self.name} is damaged: {part} holds values that are not finite")
         for part in ("triangles", "landmarks"):
             index: Tensor = getattr(self, part)
             if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
-                raise InputError(f"the morphable model {self.name} is damaged: {part} name vertices beyond its {count}; its topology is another one")
+                raise InputError(
+                    f"the morphable model {self.name} is damaged: {part} name vertices beyond its {count}; its topology"
+                    " is another one"
+                )
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -80,7 +94,9 @@ class MorphableModel:
 
     def to(self, device: torch.device | str) -> MorphableModel:
         """The same model on another device."""
-        moved: dict[str, Any] = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        moved: dict[str, Any] = {
+            f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
+        }
         return replace(self, **moved)
 
     def vertices(self, identity: Tensor, expression: Tensor) -> Tensor:
@@ -108,7 +124,11 @@ class MorphableModel:
     @cached_property
     def skeleton(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, identity and expression modes of the iBUG points alone: ``(68, 3)``, ``(K, 68, 3)``, ``(E, 68, 3)``."""
-        return self.landmark_points(self.mean[None])[0], self.landmark_points(self.identity), self.landmark_points(self.expression)
+        return (
+            self.landmark_points(self.mean[None])[0],
+            self.landmark_points(self.identity),
+            self.landmark_points(self.expression),
+        )
 
 
 def _blend(modes: Tensor, coefficients: Tensor) -> Tensor:

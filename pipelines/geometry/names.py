@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 SHAPE_SLIDERS = (
-    "face width", "jaw width", "face length", "chin", "eye distance", "eye size", "nose length", "nose width", "nose depth", "mouth width",
-    "lip fullness", "brow height",
+    "face width",
+    "jaw width",
+    "face length",
+    "chin",
+    "eye distance",
+    "eye size",
+    "nose length",
+    "nose width",
+    "nose depth",
+    "mouth width",
+    "lip fullness",
+    "brow height",
 )
 EXPRESSION_SLIDERS = ("jaw open", "smile", "mouth wide", "eyes closed", "brows up")
 STYLES = ("shaded", "grey", "normals", "depth", "mask", "wireframe", "uv")

@@ -29,13 +29,17 @@ def drawn(model: MorphableModel, coefficients: Coefficients, style: str, size: i
     if style not in STYLES:
         raise InputError(f"style {style!r} is not one of {', '.join(STYLES)}")
     if coefficients.model != model.name:
-        raise InputError(f"these coefficients belong to the model {coefficients.model}, not to {model.name}; load that one")
+        raise InputError(
+            f"these coefficients belong to the model {coefficients.model}, not to {model.name}; load that one"
+        )
     with torch.no_grad():
         seen = render(model, coefficients, size)
         return _styled(seen, style).clamp(0, 1) * seen.mask, seen.mask
 
 
-def overlay(model: MorphableModel, picture: Tensor, estimate: Estimate, style: str, opacity: float = 0.9) -> tuple[Tensor, Tensor]:
+def overlay(
+    model: MorphableModel, picture: Tensor, estimate: Estimate, style: str, opacity: float = 0.9
+) -> tuple[Tensor, Tensor]:
     """Faces drawn over their photo ``(1, 3, H, W)``: the picture and the mask ``(1, 1, H, W)`` of what is covered."""
     covered = torch.zeros_like(picture[:, :1])
     for i in range(len(estimate)):
@@ -73,12 +77,15 @@ def _styled(seen: Rendering, style: str) -> Tensor:
         return torch.tensor(_WIRE, device=seen.mask.device)[:, None, None] * wires(seen)
     if style == "grey":
         light = torch.nn.functional.normalize(torch.tensor(_LAMP, device=seen.mask.device), dim=0)
-        return (0.22 + 0.68 * (seen.normals * light[:, None, None]).sum(1, keepdim=True).clamp(min=0)).expand(-1, 3, -1, -1)
+        return (0.22 + 0.68 * (seen.normals * light[:, None, None]).sum(1, keepdim=True).clamp(min=0)).expand(
+            -1, 3, -1, -1
+        )
     return seen.image
 
 
 def wires(seen: Rendering) -> Tensor:
-    """Lines of equal u and of equal v, about a pixel wide, ``(N, 1, S, S)``: they show the surface at any size, where edges would fill it."""
+    """Lines of equal u and of equal v, about a pixel wide, ``(N, 1, S, S)``: they show the surface at any size, where
+    edges would fill it."""
     scaled = seen.uv * min(max(seen.uv.shape[-1] / _APART, 10.0), 40.0)
     slope = torch.stack([s.abs() for s in torch.gradient(scaled, dim=(2, 3))]).amax(0)
     apart = (scaled - scaled.round()).abs() / slope.clamp(min=1e-6)

@@ -1,4 +1,5 @@
-"""The regressor of Deep3DFaceRecon (Deng et al. 2019): a ResNet-50 that reads 257 BFM coefficients off an aligned face."""
+"""The regressor of Deep3DFaceRecon (Deng et al. 2019): a ResNet-50 that reads 257 BFM coefficients off an aligned
+face."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ _STAGES = (3, 4, 6, 3)
 
 
 class ReconstructionNet(nn.Module):
-    """Faces ``(B, 3, 224, 224)`` in [0, 1] to ``(B, 257)``; the backbone is transformers' ResNet-50 with the stride on its 3x3."""
+    """Faces ``(B, 3, 224, 224)`` in [0, 1] to ``(B, 257)``; the backbone is transformers' ResNet-50 with the stride on
+    its 3x3."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +59,9 @@ class Regressor:
         """
         self.model, self._net = model, ReconstructionNet().eval().requires_grad_(False)
         try:
-            self._net.load_state_dict(from_net_recon(read_state(path, "regressor", "get epoch_20.pth of Deep3DFaceRecon", "net_recon")))
+            self._net.load_state_dict(
+                from_net_recon(read_state(path, "regressor", "get epoch_20.pth of Deep3DFaceRecon", "net_recon"))
+            )
         except RuntimeError:
             raise WeightsError(f"{path.name} does not hold Deep3DFaceRecon's net_recon; use its epoch_20.pth") from None
 
@@ -70,7 +74,11 @@ class Regressor:
             gaze = torch.from_numpy(gaze_of(picture, points))[None].float()
             found = replace(found, gaze=gaze)
             target = torch.from_numpy(apply(transform, points))
-            errors = torch.full((1,), float("nan")) if self.model is None else landmark_errors(self.model, found, target[None])
+            errors = (
+                torch.full((1,), float("nan"))
+                if self.model is None
+                else landmark_errors(self.model, found, target[None])
+            )
         progress(1, 1, "reading coefficients")
         return Estimate(found, torch.from_numpy(transform)[None].float(), errors)
 

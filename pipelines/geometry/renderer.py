@@ -1,7 +1,9 @@
 """A renderer in plain torch: batched, differentiable in everything but visibility, the same picture each time.
 
-Triangles are sorted by the size of their boxes; every box of one size is tested pixel by pixel at once. The z-buffer keeps, for each
-pixel, the least of ``depth bits << 32 | triangle``: one scatter, no race, and of two triangles at one depth the first one wins.
+Triangles are sorted by the size of their boxes; every box of one size is tested pixel by pixel at once. The z-buffer
+keeps, for each pixel, the least of ``depth bits << 32 | triangle``: one scatter, no race, and of two triangles at one
+depth the first
+one wins.
 """
 
 from __future__ import annotations
@@ -59,11 +61,19 @@ def render(model: MorphableModel, coefficients: Coefficients, size: int) -> Rend
     uv = model.uv.expand(len(flat), -1, -1)
     values = interpolate(torch.cat([colours, depth[..., None], normals, uv], -1), flat, depth, model.triangles, faces)
     image, distance, normal, where = values.split((3, 1, 3, 2), 1)
-    return Rendering(image, (faces >= 0)[:, None].to(image.dtype), distance, torch.nn.functional.normalize(normal, dim=1), where, faces)
+    return Rendering(
+        image,
+        (faces >= 0)[:, None].to(image.dtype),
+        distance,
+        torch.nn.functional.normalize(normal, dim=1),
+        where,
+        faces,
+    )
 
 
 def rasterise(flat: Tensor, depth: Tensor, triangles: Tensor, height: int, width: int) -> Tensor:
-    """The nearest triangle at each pixel's centre, ``(N, H, W)``, -1 for none; triangles that turn their back are not seen.
+    """The nearest triangle at each pixel's centre, ``(N, H, W)``, -1 for none; triangles that turn their back are not
+    seen.
 
     Args:
         flat: vertices in pixels ``(N, V, 2)``, y down.
@@ -77,9 +87,14 @@ def rasterise(flat: Tensor, depth: Tensor, triangles: Tensor, height: int, width
     edge_a, edge_b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = edge_a[:, 0] * edge_b[:, 1] - edge_a[:, 1] * edge_b[:, 0]
     limit = torch.tensor([width - 1, height - 1], device=flat.device)
-    # A pixel's centre lies half a pixel inside: the first one at or after the box's corner, the last one at or before it.
+    # A pixel's centre lies half a pixel inside: the first one at or after the box's corner, the last one at or before
+    # it.
     low, high = torch.ceil(corners.amin(1) - 0.5).long(), torch.floor(corners.amax(1) - 0.5).long()
-    seen = (area < -1e-9) & ((inverse > 0) & (inverse < 1 / _NEAREST)).all(1) & ((high >= 0) & (low <= limit) & (low <= high)).all(1)
+    seen = (
+        (area < -1e-9)
+        & ((inverse > 0) & (inverse < 1 / _NEAREST)).all(1)
+        & ((high >= 0) & (low <= limit) & (low <= high)).all(1)
+    )
     chosen = seen.nonzero()[:, 0]
     low, high = low[chosen].clamp(min=0), torch.minimum(high[chosen], limit)
     boxes = high - low + 1
@@ -89,16 +104,29 @@ def rasterise(flat: Tensor, depth: Tensor, triangles: Tensor, height: int, width
     for smaller, larger in pairwise(_SIDES):
         members = ((side > smaller) & (side <= larger)).nonzero()[:, 0]
         for part in members.split(max(1, _AT_ONCE // larger**2)):
-            pixel, key = _test(corners, inverse, area, chosen[part], low[part], high[part], larger, larger, faces, height, width)
+            pixel, key = _test(
+                corners, inverse, area, chosen[part], low[part], high[part], larger, larger, faces, height, width
+            )
             buffer.scatter_reduce_(0, pixel, key, "amin")
     nearest = torch.where(buffer == _NOTHING, -1, buffer & 0xFFFFFFFF)
     return nearest.view(count, height, width)
 
 
 def _test(
-    corners: Tensor, inverse: Tensor, area: Tensor, chosen: Tensor, low: Tensor, high: Tensor, columns: int, rows: int, faces: int, height: int, width: int,
+    corners: Tensor,
+    inverse: Tensor,
+    area: Tensor,
+    chosen: Tensor,
+    low: Tensor,
+    high: Tensor,
+    columns: int,
+    rows: int,
+    faces: int,
+    height: int,
+    width: int,
 ) -> tuple[Tensor, Tensor]:
-    """Pixels that lie inside triangles with boxes of at most ``columns x rows``, and what they bring to the z-buffer."""
+    """Pixels that lie inside triangles with boxes of at most ``columns x rows``, and what they bring to the
+    z-buffer."""
     x = low[:, :1] + torch.arange(columns, device=low.device)
     y = low[:, 1:] + torch.arange(rows, device=low.device)
     a, b, c = corners[chosen].unbind(1)
@@ -126,7 +154,8 @@ def _test(
 
 
 def interpolate(values: Tensor, flat: Tensor, depth: Tensor, triangles: Tensor, faces: Tensor) -> Tensor:
-    """Values at the vertices ``(N, V, C)``, carried to the pixels in true perspective: ``(N, C, H, W)``, 0 where nothing is hit.
+    """Values at the vertices ``(N, V, C)``, carried to the pixels in true perspective: ``(N, C, H, W)``, 0 where
+    nothing is hit.
 
     Differentiable in values, positions and depths; which triangle is seen is taken as given.
 
@@ -143,10 +172,15 @@ def interpolate(values: Tensor, flat: Tensor, depth: Tensor, triangles: Tensor, 
     def twice_area(p: Tensor, q: Tensor, r: Tensor) -> Tensor:
         return (q[:, 0] - p[:, 0]) * (r[:, 1] - p[:, 1]) - (q[:, 1] - p[:, 1]) * (r[:, 0] - p[:, 0])
 
-    weights = torch.stack([twice_area(b, c, at), twice_area(c, a, at), twice_area(a, b, at)], 1) / depth.reshape(-1)[corner]
+    weights = (
+        torch.stack([twice_area(b, c, at), twice_area(c, a, at), twice_area(a, b, at)], 1) / depth.reshape(-1)[corner]
+    )
     weights = weights / weights.sum(1, keepdim=True)
     rows = values.reshape(-1, values.shape[-1])
-    mixed = sum((weights[:, i : i + 1] * rows.index_select(0, corner[:, i]) for i in range(1, 3)), weights[:, :1] * rows.index_select(0, corner[:, 0]))
+    mixed = sum(
+        (weights[:, i : i + 1] * rows.index_select(0, corner[:, i]) for i in range(1, 3)),
+        weights[:, :1] * rows.index_select(0, corner[:, 0]),
+    )
     out = mixed.new_zeros(count * height * width, values.shape[-1])
     out = out.index_copy(0, (picture * height + y) * width + x, mixed)
     return out.view(count, height, width, -1).movedim(-1, 1)

@@ -40,7 +40,10 @@ def reshape(model: MorphableModel, picture: Tensor, estimate: Estimate, edited: 
         InputError: the rows do not fit, or belong to another model.
     """
     if same_model([estimate.coefficients, edited]) != model.name or len(edited) != len(estimate):
-        raise InputError(f"{len(edited)} edited faces do not fit {len(estimate)} found ones of {model.name}; connect both from the same estimate")
+        raise InputError(
+            f"{len(edited)} edited faces do not fit {len(estimate)} found ones of {model.name}; connect both from the"
+            " same estimate"
+        )
     mask = torch.zeros_like(picture[:, :1])
     for row in range(len(estimate)):
         transform = estimate.transforms[row].double().numpy()
@@ -55,10 +58,16 @@ def reshape(model: MorphableModel, picture: Tensor, estimate: Estimate, edited: 
     return picture, mask
 
 
-def _in_picture(model: MorphableModel, coefficients: Coefficients, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _in_picture(
+    model: MorphableModel, coefficients: Coefficients, transform: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Vertices in pixels of the picture ``(V, 2)``, and which of them are seen."""
     with torch.no_grad():
-        placed = place(model.vertices(coefficients.identity, coefficients.expression), coefficients.angles, coefficients.translation)
+        placed = place(
+            model.vertices(coefficients.identity, coefficients.expression),
+            coefficients.angles,
+            coefficients.translation,
+        )
         flat, depth = project(placed, SIDE)
         faces = rasterise(flat, depth, model.triangles, SIDE, SIDE)[0]
         seen = torch.zeros(len(model.mean), dtype=torch.bool)
@@ -67,7 +76,8 @@ def _in_picture(model: MorphableModel, coefficients: Coefficients, transform: np
 
 
 def _bend(picture: Tensor, before: np.ndarray, after: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Carry the points ``before`` of a picture to ``after``, and what lies between them along; far away nothing moves."""
+    """Carry the points ``before`` of a picture to ``after``, and what lies between them along; far away nothing
+    moves."""
     centre = (after.max(0) + after.min(0)) / 2
     half = float(np.ptp(after, axis=0).max()) / 2
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -76,14 +86,20 @@ def _bend(picture: Tensor, before: np.ndarray, after: np.ndarray) -> tuple[Tenso
     x0, y0 = np.clip(np.floor(ring.min(0)).astype(int), 0, [width, height])
     x1, y1 = np.clip(np.ceil(ring.max(0)).astype(int), 0, [width, height])
     columns, rows = (max(2, min(_LATTICE, int(n))) for n in (x1 - x0, y1 - y0))
-    nodes = np.stack(np.meshgrid(np.linspace(x0 + 0.5, x1 - 0.5, columns), np.linspace(y0 + 0.5, y1 - 0.5, rows)), -1).reshape(-1, 2)
+    nodes = np.stack(
+        np.meshgrid(np.linspace(x0 + 0.5, x1 - 0.5, columns), np.linspace(y0 + 0.5, y1 - 0.5, rows)), -1
+    ).reshape(-1, 2)
     source = np.concatenate([after, ring])
     values = np.concatenate([before - after, np.zeros_like(ring)])
-    operator = thin_plate(torch.from_numpy((source - centre) / half), torch.from_numpy((nodes - centre) / half), _SMOOTH)
+    operator = thin_plate(
+        torch.from_numpy((source - centre) / half), torch.from_numpy((nodes - centre) / half), _SMOOTH
+    )
     inside = np.hypot(*((nodes - centre) / half / np.array(_STILL)).T)
     field = operator @ torch.from_numpy(values) * torch.from_numpy(np.clip((1 - inside) / 0.12, 0, 1))[:, None]
     coarse = field.view(rows, columns, 2).movedim(-1, 0)[None].float()
-    dense = torch.nn.functional.interpolate(coarse, size=(int(y1 - y0), int(x1 - x0)), mode="bicubic", align_corners=True)[0].movedim(0, -1)
+    dense = torch.nn.functional.interpolate(
+        coarse, size=(int(y1 - y0), int(x1 - x0)), mode="bicubic", align_corners=True
+    )[0].movedim(0, -1)
     moved = (dense.abs().amax(-1) > 0.02)[None, None].float()
     grid = pixel_grid(*dense.shape[:2]) + torch.tensor([float(x0), float(y0)]) + dense
     result, mask = picture.clone(), torch.zeros_like(picture[:, :1])

@@ -1,8 +1,8 @@
 """A 3D shape model of the 68 landmarks, learned from flat pictures.
 
 Non-rigid structure from motion under weak perspective (Bregler et al. 2000, with the Gaussian prior of Torresani et al.
-2008): every face is the same linear model seen by its own camera, and the spread of head turns in the pictures tells the
-depth. Axes: x to the right, y up, z towards the viewer, in inter-ocular distances.
+2008): every face is the same linear model seen by its own camera, and the spread of head turns in the pictures tells
+the depth. Axes: x to the right, y up, z towards the viewer, in inter-ocular distances.
 """
 
 from __future__ import annotations
@@ -19,7 +19,20 @@ _DEPTH_BROW = (-0.20, -0.04, 0.09, 0.18, 0.23)
 _DEPTH_BRIDGE = (0.23, 0.35, 0.47, 0.59)
 _DEPTH_NOSTRIL = (0.25, 0.34, 0.36)
 _DEPTH_EYE = (-0.10, 0.02, 0.05, 0.00, 0.03, 0.00)
-_DEPTH_LIPS = {48: 0.15, 49: 0.31, 50: 0.38, 51: 0.40, 57: 0.36, 58: 0.33, 59: 0.26, 60: 0.14, 61: 0.29, 62: 0.32, 66: 0.31, 67: 0.28}
+_DEPTH_LIPS = {
+    48: 0.15,
+    49: 0.31,
+    50: 0.38,
+    51: 0.40,
+    57: 0.36,
+    58: 0.33,
+    59: 0.26,
+    60: 0.14,
+    61: 0.29,
+    62: 0.32,
+    66: 0.31,
+    67: 0.28,
+}
 
 # The jaw line of a turned head slides over the skin, so it does not tell where the head points.
 _STEADY = np.r_[17:68]
@@ -96,7 +109,8 @@ class ShapeModel:
 
 
 def weak_perspective(shape: np.ndarray, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scaled orthographic cameras that take ``shape`` ``(..., N, 3)`` to ``flat`` ``(..., N, 2)``, y up, by least squares.
+    """Scaled orthographic cameras that take ``shape`` ``(..., N, 3)`` to ``flat`` ``(..., N, 2)``, y up, by least
+    squares.
 
     Returns:
         Rotation rows times scale ``(..., 2, 3)``, shift ``(..., 2)``, rotation ``(..., 3, 3)``.
@@ -155,7 +169,9 @@ def learn_shape_model(
     mean = _symmetric(mean)
     rng = np.random.default_rng(0)
     centred = flat - mean[:, :2]
-    _, s, vt = np.linalg.svd((centred * np.sqrt(weights)[:, None, None]).reshape(n, -1)[rng.permutation(n)[:4000]], full_matrices=False)
+    _, s, vt = np.linalg.svd(
+        (centred * np.sqrt(weights)[:, None, None]).reshape(n, -1)[rng.permutation(n)[:4000]], full_matrices=False
+    )
     scale = s[:components] / np.sqrt(min(n, 4000))
     modes = np.zeros((components, 68, 3))
     modes[:, :, :2] = (vt[:components] * scale[:, None]).reshape(components, 68, 2) * 0.7
@@ -172,8 +188,13 @@ def learn_shape_model(
 
 
 def _maximise(
-    flat: np.ndarray, weights: np.ndarray, camera: np.ndarray, shift: np.ndarray,
-    coefficients: np.ndarray, covariance: np.ndarray, model: ShapeModel,
+    flat: np.ndarray,
+    weights: np.ndarray,
+    camera: np.ndarray,
+    shift: np.ndarray,
+    coefficients: np.ndarray,
+    covariance: np.ndarray,
+    model: ShapeModel,
 ) -> ShapeModel:
     """The M step: mean and modes by one weighted least-squares problem a landmark, pulled to the last depth."""
     n, k = coefficients.shape
@@ -182,7 +203,9 @@ def _maximise(
     second[:, 1:, 1:] += covariance
     gram = _t(camera) @ camera
     weighted = (second * weights[:, None, None]).reshape(n, -1)
-    system = (weighted.T @ gram.reshape(n, 9)).reshape(k + 1, k + 1, 3, 3).transpose(0, 2, 1, 3).reshape(3 * (k + 1), -1)
+    system = (
+        (weighted.T @ gram.reshape(n, 9)).reshape(k + 1, k + 1, 3, 3).transpose(0, 2, 1, 3).reshape(3 * (k + 1), -1)
+    )
     ridge = 1e-3 * n
     old = np.concatenate([model.mean[None], model.modes]).transpose(1, 0, 2).reshape(68, -1)
     back = (flat - shift[:, None]) @ camera

@@ -1,7 +1,9 @@
 """Sliders that an artist understands: a face made wider, a nose longer, a mouth opened, for any morphable model.
 
-Each slider is a measure of the 68 landmarks. Modes of a model have no names, but what they do to the measures is known: the least
-change of the coefficients that moves one measure by one standard deviation, and leaves the others as they are, is the slider.
+Each slider is a measure of the 68 landmarks. Modes of a model have no names, but what they do to the measures is known:
+the least change of the coefficients that moves one measure by one standard deviation, and leaves the others as they
+are, is the
+slider.
 """
 
 from __future__ import annotations
@@ -46,14 +48,16 @@ def moved(model: MorphableModel, coefficients: Coefficients, sliders: Mapping[st
     """Coefficients with sliders moved.
 
     Args:
-        sliders: name of ``SHAPE`` or ``EXPRESSION`` to standard deviations among people; 0 leaves it. A slider that a model cannot
-            move, because it has no such mode, does nothing.
+        sliders: name of ``SHAPE`` or ``EXPRESSION`` to standard deviations among people; 0 leaves it. A slider that a
+            model cannot move, because it has no such mode, does nothing.
 
     Raises:
         InputError: a slider is unknown, or the coefficients belong to another model.
     """
     if coefficients.model != model.name:
-        raise InputError(f"these coefficients belong to the model {coefficients.model}, not to {model.name}; estimate them again")
+        raise InputError(
+            f"these coefficients belong to the model {coefficients.model}, not to {model.name}; estimate them again"
+        )
     if unknown := set(sliders) - set(SHAPE) - set(EXPRESSION):
         raise InputError(f"{', '.join(sorted(unknown))} is no slider; there are {', '.join([*SHAPE, *EXPRESSION])}")
     _, identity, expression = model.skeleton
@@ -66,7 +70,12 @@ def _change(modes: Tensor, measures: Mapping[str, tuple[_Part, ...]], sliders: M
     """What to add to coefficients ``(K,)`` of modes ``(K, 68, 3)``."""
     if not len(modes):
         return torch.zeros(0)
-    effect = torch.stack([sum((share * modes[:, point, axis] for point, axis, share in parts), torch.zeros(len(modes))) for parts in measures.values()])
+    effect = torch.stack(
+        [
+            sum((share * modes[:, point, axis] for point, axis, share in parts), torch.zeros(len(modes)))
+            for parts in measures.values()
+        ]
+    )
     spread = effect.norm(dim=1, keepdim=True)
     # In standard deviations of each measure; those that no mode moves are left out.
     effect = torch.where(spread > 1e-6, effect / spread.clamp(min=1e-6), 0.0)

@@ -22,14 +22,17 @@ class ArcFace(Embedder):
     """Unit vectors of 512 numbers from faces aligned to 112 px (Deng et al. 2019).
 
     Attributes:
-        space: ``arcface-w600k`` for ``w600k_r50.onnx``, ``arcface-NAME`` for a file of another name: networks do not share a space.
+        space: ``arcface-w600k`` for ``w600k_r50.onnx``, ``arcface-NAME`` for a file of another name: networks do not
+            share a space.
     """
 
     def __init__(self, path: Path) -> None:
         session = open_onnx(path, "recogniser")
         given, answer = session.get_inputs()[0].shape, session.get_outputs()[0].shape
         if list(given[1:]) != [3, ARCFACE_SIZE, ARCFACE_SIZE] or answer[-1] != DIMENSIONS:
-            raise WeightsError(f"{path.name} is not an ArcFace recogniser (input {given}, output {answer}); use w600k_r50.onnx")
+            raise WeightsError(
+                f"{path.name} is not an ArcFace recogniser (input {given}, output {answer}); use w600k_r50.onnx"
+            )
         try:
             from insightface.model_zoo.arcface_onnx import ArcFaceONNX
         except ImportError:
@@ -44,5 +47,6 @@ class ArcFace(Embedder):
 
 
 def aligned(picture: Tensor, points: np.ndarray) -> np.ndarray:
-    """The face at 112 px in the ArcFace alignment, as the BGR bytes ``(112, 112, 3)`` that insightface and uniface take."""
+    """The face at 112 px in the ArcFace alignment, as the BGR bytes ``(112, 112, 3)`` that insightface and uniface
+    take."""
     return np.ascontiguousarray(to_bytes(crop(picture, arcface_transform(points), ARCFACE_SIZE))[:, :, ::-1])

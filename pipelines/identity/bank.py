@@ -29,7 +29,8 @@ class Bank:
     Attributes:
         identities: one vector a person.
         threshold: L2 distance of unit vectors below which two are one person.
-        folder: holds a picture of each, ``00000.webp`` and so on, 256 px in the FFHQ alignment; None for a bank without pictures.
+        folder: holds a picture of each, ``00000.webp`` and so on, 256 px in the FFHQ alignment; None for a bank without
+            pictures.
     """
 
     identities: Identity
@@ -58,8 +59,8 @@ class Bank:
 
         Args:
             taken: numbers that are given out.
-            apart: L2 distance of unit vectors that the synthetic person keeps; the threshold when omitted, because somebody
-                whom the recogniser takes for the original would hide nobody. The paper has no such limit.
+            apart: L2 distance of unit vectors that the synthetic person keeps; the threshold when omitted, because
+                somebody whom the recogniser takes for the original would hide nobody. The paper has no such limit.
 
         Raises:
             InputError: the identity is of another space, or nobody is free and far enough.
@@ -71,7 +72,9 @@ class Bank:
         distances[list(taken)] = np.inf
         number = int(distances.argmin())
         if not np.isfinite(distances[number]):
-            raise InputError(f"none of the {len(self)} synthetic people is free and different enough; build a larger bank")
+            raise InputError(
+                f"none of the {len(self)} synthetic people is free and different enough; build a larger bank"
+            )
         return number
 
     def strangers(self, identity: Identity) -> np.ndarray:
@@ -79,7 +82,9 @@ class Bank:
         return np.flatnonzero(self.identities.cosine(identity.average())[:, 0] < 1 - self.threshold**2 / 2)
 
 
-def build_bank(folder: Path, faces: Iterable[tuple[np.ndarray, Tensor]], space: str, threshold: float, progress: Progress = silent) -> Bank:
+def build_bank(
+    folder: Path, faces: Iterable[tuple[np.ndarray, Tensor]], space: str, threshold: float, progress: Progress = silent
+) -> Bank:
     """Collect people and write them; somebody who is already there is left out.
 
     Args:
@@ -119,7 +124,9 @@ def load_bank(folder: Path) -> Bank:
     if metadata.get("format") != FORMAT:
         raise InputError(f"{folder.name} holds no bank of format {FORMAT}; {REMEDY}")
     try:
-        return Bank(Identity(tensors["vectors"].double().numpy(), metadata["space"]), float(metadata["threshold"]), folder)
+        return Bank(
+            Identity(tensors["vectors"].double().numpy(), metadata["space"]), float(metadata["threshold"]), folder
+        )
     except (InputError, KeyError, ValueError):
         raise InputError(f"the bank {folder.name} is damaged; {REMEDY}") from None
 

@@ -37,7 +37,8 @@ def average(identities: Sequence[Identity], weights: Sequence[float] | None = No
 
 
 def away_from(identity: Identity, origin: Identity, amount: float) -> Identity:
-    """Move away from ``origin``: ``(1 + amount) identity - amount origin``, as FAMS extrapolates with degrees above 1."""
+    """Move away from ``origin``: ``(1 + amount) identity - amount origin``, as FAMS extrapolates with degrees above
+    1."""
     space = same_space([identity, origin])
     if amount < 0:
         raise InputError(f"the amount must be 0 or more, got {amount:g}; slerp moves towards an identity")

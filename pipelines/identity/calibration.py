@@ -1,4 +1,5 @@
-"""Thresholds: below which distance a recogniser's unit vectors show the same person, and where the figure comes from."""
+"""Thresholds: below which distance a recogniser's unit vectors show the same person, and where the figure comes
+from."""
 
 from __future__ import annotations
 
@@ -37,8 +38,14 @@ def distance_of(cosine: float) -> float:
 
 CALIBRATIONS = {
     # dlib finds generated faces alike: of pairs of strangers in our synthetic portraits 29 % lie below.
-    "dlib": Calibration(0.396, None, "its author's 0.6 on raw vectors (99.38 % on LFW), divided by their mean length 1.515"),
-    "arcface": Calibration(distance_of(0.28), 0.01, "cosine 0.28, the 99th percentile between strangers in this project's notes, for w600k_r50"),
+    "dlib": Calibration(
+        0.396, None, "its author's 0.6 on raw vectors (99.38 % on LFW), divided by their mean length 1.515"
+    ),
+    "arcface": Calibration(
+        distance_of(0.28),
+        0.01,
+        "cosine 0.28, the 99th percentile between strangers in this project's notes, for w600k_r50",
+    ),
     "adaface": Calibration(distance_of(0.28), None, "ArcFace's; not measured for AdaFace"),
     "sphereface": Calibration(distance_of(0.28), None, "ArcFace's; not measured for uniface's SphereFace"),
     "mobileface": Calibration(distance_of(0.28), None, "ArcFace's; not measured for uniface's MobileFace"),
@@ -55,7 +62,9 @@ def calibration_of(space: str) -> Calibration:
     """
     found = [c for name, c in CALIBRATIONS.items() if space.startswith(name)]
     if not found:
-        raise InputError(f"no threshold is known for the space {space}; measure one on photos of strangers with: faceveil calibrate")
+        raise InputError(
+            f"no threshold is known for the space {space}; measure one on photos of strangers with: faceveil calibrate"
+        )
     return found[0]
 
 
@@ -70,7 +79,10 @@ def threshold_at(vectors: np.ndarray, false_match: float) -> float:
     """
     pairs = np.sqrt(np.maximum(0, 2 - 2 * vectors @ vectors.T))[np.triu_indices(len(vectors), 1)]
     if not 0 < false_match < 1 or len(pairs) * false_match < LEAST_PAIRS - 1e-9:
-        raise InputError(f"{len(vectors)} people make {len(pairs)} pairs, too few for a false-match rate of {false_match:g}; add photos of strangers")
+        raise InputError(
+            f"{len(vectors)} people make {len(pairs)} pairs, too few for a false-match rate of {false_match:g}; add"
+            " photos of strangers"
+        )
     return float(np.quantile(pairs, false_match))
 
 

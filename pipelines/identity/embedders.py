@@ -1,4 +1,5 @@
-"""Embedders: what turns a face into a unit vector. dlib comes with the package, all others need a file that the user has."""
+"""Embedders: what turns a face into a unit vector. dlib comes with the package, all others need a file that the user
+has."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class DlibEmbedder(Embedder):
 
 
 class UnifaceEmbedder(Embedder):
-    """Unit vectors of a recogniser of uniface: AdaFace (which takes BGR), SphereFace or MobileFace, faces aligned to 112 px.
+    """Unit vectors of a recogniser of uniface: AdaFace (which takes BGR), SphereFace or MobileFace, faces aligned to
+    112 px.
 
     Attributes:
         space: ``adaface_ir_50``, ``sphereface-sphere20`` and the like, by the name that uniface gives the file.
@@ -89,7 +91,10 @@ def _open_uniface(family: str, path: Path) -> Any:
     cls: Any
     names: Any
     cls, names = {
-        "adaface": (recognition.AdaFace, constants.AdaFaceWeights), "sphereface": (recognition.SphereFace, constants.SphereFaceWeights),
+        "adaface": (recognition.AdaFace, constants.AdaFaceWeights),
+        "sphereface": (recognition.SphereFace, constants.SphereFaceWeights),
         "mobileface": (recognition.MobileFace, constants.MobileFaceWeights),
     }[family]
-    return open_uniface(path, "recogniser", {name.value: (cls, name) for name in names}, providers=["CPUExecutionProvider"])
+    return open_uniface(
+        path, "recogniser", {name.value: (cls, name) for name in names}, providers=["CPUExecutionProvider"]
+    )

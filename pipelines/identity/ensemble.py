@@ -1,8 +1,11 @@
-"""IDDiffuse's ensemble identity E_I: one space out of several recognisers, so that no single one is fooled alone (section 3.1).
+"""IDDiffuse's ensemble identity E_I: one space out of several recognisers, so that no single one is fooled alone
+(section 3.1).
 
-The unit vectors of ArcFace, FaRL and FaceNet are laid side by side, 3 x 512 numbers, and an MLP of 2048, 1024 and 512 numbers maps
-them to a unit vector. It is taught with triplets: two photos of a person nearer than photos of two people, by a margin. Each
-recogniser's vector has unit length before they are joined, or the one with the longest vectors would outvote the others.
+The unit vectors of ArcFace, FaRL and FaceNet are laid side by side, 3 x 512 numbers, and an MLP of 2048, 1024 and 512
+numbers maps them to a unit vector. It is taught with triplets: two photos of a person nearer than photos of two people,
+by a margin.
+Each recogniser's vector has unit length before they are joined, or the one with the longest vectors would outvote the
+others.
 """
 
 from __future__ import annotations
@@ -123,7 +126,12 @@ def triplet_loss(mapped: Tensor, people: Tensor, margin: float) -> Tensor:
 
 
 def train_ensemble(
-    joined: np.ndarray, people: np.ndarray, spaces: Sequence[str], dimensions: Sequence[int], recipe: Recipe, progress: Progress = silent
+    joined: np.ndarray,
+    people: np.ndarray,
+    spaces: Sequence[str],
+    dimensions: Sequence[int],
+    recipe: Recipe,
+    progress: Progress = silent,
 ) -> EnsembleMapper:
     """Learn E_I.
 
@@ -135,7 +143,9 @@ def train_ensemble(
         InputError: fewer than 12 people with two photos each, or values that are not finite.
     """
     if joined.shape != (len(people), sum(dimensions)) or not np.isfinite(joined).all():
-        raise InputError(f"an ensemble of {sum(dimensions)} numbers needs finite vectors of that size, got {joined.shape}")
+        raise InputError(
+            f"an ensemble of {sum(dimensions)} numbers needs finite vectors of that size, got {joined.shape}"
+        )
     photos = [np.flatnonzero(people == p) for p in np.unique(people)]
     photos = [rows for rows in photos if len(rows) > 1]
     if len(photos) < FEWEST:
@@ -148,7 +158,9 @@ def train_ensemble(
     for epoch in range(recipe.epochs):
         progress(epoch, recipe.epochs, "learning the ensemble")
         for batch in np.array_split(rng.permutation(len(photos)), batches):
-            rows = np.concatenate([rng.choice(photos[p], recipe.views, replace=len(photos[p]) < recipe.views) for p in batch])
+            rows = np.concatenate(
+                [rng.choice(photos[p], recipe.views, replace=len(photos[p]) < recipe.views) for p in batch]
+            )
             loss = triplet_loss(mapper(data[rows]), torch.from_numpy(np.repeat(batch, recipe.views)), recipe.margin)
             optimiser.zero_grad()
             loss.backward()
@@ -186,5 +198,7 @@ def load_ensemble(path: Path) -> EnsembleMapper:
         mapper = EnsembleMapper(**json.loads(metadata["ensemble"]))
         mapper.load_state_dict(tensors)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path.name} was cut off or made by another version ({type(error).__name__}); train or fetch it again") from None
+        raise WeightsError(
+            f"{path.name} was cut off or made by another version ({type(error).__name__}); train or fetch it again"
+        ) from None
     return mapper.eval()

@@ -1,4 +1,5 @@
-"""FaceNet: Inception-ResNet v1 (Szegedy et al. 2016; Schroff et al. 2015) in the layout of the public facenet-pytorch weights."""
+"""FaceNet: Inception-ResNet v1 (Szegedy et al. 2016; Schroff et al. 2015) in the layout of the public facenet-pytorch
+weights."""
 
 from __future__ import annotations
 
@@ -66,12 +67,16 @@ def _block35() -> Residual:
 
 
 def _block17() -> Residual:
-    long = nn.Sequential(Conv(896, 128, 1), Conv(128, 128, (1, 7), padding=(0, 3)), Conv(128, 128, (7, 1), padding=(3, 0)))
+    long = nn.Sequential(
+        Conv(896, 128, 1), Conv(128, 128, (1, 7), padding=(0, 3)), Conv(128, 128, (7, 1), padding=(3, 0))
+    )
     return Residual(896, 256, 0.10, Conv(896, 128, 1), long)
 
 
 def _block8(scale: float = 0.20, last: bool = False) -> Residual:
-    long = nn.Sequential(Conv(1792, 192, 1), Conv(192, 192, (1, 3), padding=(0, 1)), Conv(192, 192, (3, 1), padding=(1, 0)))
+    long = nn.Sequential(
+        Conv(1792, 192, 1), Conv(192, 192, (1, 3), padding=(0, 1)), Conv(192, 192, (3, 1), padding=(1, 0))
+    )
     return Residual(1792, 384, scale, Conv(1792, 192, 1), long, last=last)
 
 
@@ -88,10 +93,13 @@ class InceptionResnetV1(nn.Module):
         self.conv2d_4a = Conv(80, 192, 3)
         self.conv2d_4b = Conv(192, 256, 3, 2)
         self.repeat_1 = nn.Sequential(*(_block35() for _ in range(5)))
-        self.mixed_6a = Reduction(Conv(256, 384, 3, 2), nn.Sequential(Conv(256, 192, 1), Conv(192, 192, 3, padding=1), Conv(192, 256, 3, 2)))
+        self.mixed_6a = Reduction(
+            Conv(256, 384, 3, 2), nn.Sequential(Conv(256, 192, 1), Conv(192, 192, 3, padding=1), Conv(192, 256, 3, 2))
+        )
         self.repeat_2 = nn.Sequential(*(_block17() for _ in range(10)))
         self.mixed_7a = Reduction(
-            nn.Sequential(Conv(896, 256, 1), Conv(256, 384, 3, 2)), nn.Sequential(Conv(896, 256, 1), Conv(256, 256, 3, 2)),
+            nn.Sequential(Conv(896, 256, 1), Conv(256, 384, 3, 2)),
+            nn.Sequential(Conv(896, 256, 1), Conv(256, 256, 3, 2)),
             nn.Sequential(Conv(896, 256, 1), Conv(256, 256, 3, padding=1), Conv(256, 256, 3, 2)),
         )
         self.repeat_3 = nn.Sequential(*(_block8() for _ in range(5)))
@@ -110,19 +118,26 @@ class InceptionResnetV1(nn.Module):
 class FaceNet(Embedder):
     """FaceNet of upright squares of 160 px.
 
-    Its file is one of facenet-pytorch's (``20180402-114759-vggface2.pt``, ``20180408-102900-casia-webface.pt``) or the same as safetensors.
+    Its file is one of facenet-pytorch's (``20180402-114759-vggface2.pt``, ``20180408-102900-casia-webface.pt``) or the
+    same as safetensors.
 
     Attributes:
         space: ``facenet-vggface2``, ``facenet-casia``, or ``facenet-NAME``.
     """
 
     def __init__(self, path: Path) -> None:
-        state = {k: v for k, v in read_state(path, "recogniser", "get a fresh copy from facenet-pytorch").items() if not k.startswith("logits.")}
+        state = {
+            k: v
+            for k, v in read_state(path, "recogniser", "get a fresh copy from facenet-pytorch").items()
+            if not k.startswith("logits.")
+        }
         self._net = InceptionResnetV1().eval().requires_grad_(False)
         try:
             self._net.load_state_dict(state)
         except RuntimeError:
-            raise WeightsError(f"{path.name} does not hold FaceNet in facenet-pytorch's layout; use 20180402-114759-vggface2.pt") from None
+            raise WeightsError(
+                f"{path.name} does not hold FaceNet in facenet-pytorch's layout; use 20180402-114759-vggface2.pt"
+            ) from None
         known = [n for n in ("vggface2", "casia") if n in path.stem]
         self.space = f"facenet-{known[0] if known else path.stem}"
 

@@ -71,7 +71,10 @@ def same_space(identities: Sequence[Identity]) -> str:
     """
     spaces = sorted({i.space for i in identities})
     if len(spaces) != 1:
-        raise InputError(f"identities of different recognisers cannot be mixed ({', '.join(spaces) or 'none given'}); embed all with the same one")
+        raise InputError(
+            f"identities of different recognisers cannot be mixed ({', '.join(spaces) or 'none given'}); embed all with"
+            " the same one"
+        )
     return spaces[0]
 
 
@@ -86,7 +89,13 @@ def save_identity(path: Path, identity: Identity, when: datetime.date | None = N
 
     date = (when or datetime.datetime.now(datetime.UTC).date()).isoformat()
     tensors = {"vectors": torch.from_numpy(identity.vectors.astype(np.float32))}
-    write_whole(path, save(tensors, {"format": FORMAT, "space": identity.space, "recogniser": recogniser_of(identity.space), "date": date}))
+    write_whole(
+        path,
+        save(
+            tensors,
+            {"format": FORMAT, "space": identity.space, "recogniser": recogniser_of(identity.space), "date": date},
+        ),
+    )
 
 
 def recogniser_of(space: str) -> str:
@@ -103,14 +112,19 @@ def load_identity(path: Path, space: str | None = None) -> Identity:
     Raises:
         InputError: the file is missing, damaged, of another kind or space, or holds values that are not finite.
     """
-    tensors, metadata = read_safetensors(path, "identity file", "check its name and folder, or save it again", InputError)
+    tensors, metadata = read_safetensors(
+        path, "identity file", "check its name and folder, or save it again", InputError
+    )
     if metadata.get("format") != FORMAT or "vectors" not in tensors:
         raise InputError(f"{path.name} is not an identity of format {FORMAT}; save one with Save Identity")
     vectors = tensors["vectors"].double().numpy()
     if vectors.ndim != 2 or vectors.size == 0:
         raise InputError(f"identity file {path.name} holds vectors of shape {vectors.shape}, not (N, D); save it again")
     if space is not None and metadata.get("space") != space:
-        raise InputError(f"identity file {path.name} belongs to the recogniser {metadata.get('space')}, but {space} is needed; embed the face again")
+        raise InputError(
+            f"identity file {path.name} belongs to the recogniser {metadata.get('space')}, but {space} is needed; embed"
+            " the face again"
+        )
     try:
         return Identity(vectors, metadata["space"])
     except (InputError, KeyError):

@@ -1,10 +1,13 @@
 """The latent-diffusion identity sampler (LDS) of DiffDeID (Eq. 2 and 3): draws people who do not exist.
 
-An unconditional diffusion over standardised vectors, of any recogniser's space, of a morphable model's identity coefficients, or of
-both side by side. The paper draws the two apart, so that they may contradict each other; drawn jointly they belong together.
-T = 1000 linear steps, a residual MLP that predicts the noise, deterministic DDIM in 50 steps. The paper does not define its ten
-levels; here level L noises the original to t_L = L/10 (T - 1), denoises 64 candidates and keeps the one whose cosine to the original,
-in the standardised space, is nearest to 0.60 - 0.07 (L - 1). Level 10 starts from pure noise.
+An unconditional diffusion over standardised vectors, of any recogniser's space, of a morphable model's identity
+coefficients, or of both side by side. The paper draws the two apart, so that they may contradict each other; drawn
+jointly they belong
+together. T = 1000 linear steps, a residual MLP that predicts the noise, deterministic DDIM in 50 steps. The paper does
+not define
+its ten levels; here level L noises the original to t_L = L/10 (T - 1), denoises 64 candidates and keeps the one whose
+cosine to
+the original, in the standardised space, is nearest to 0.60 - 0.07 (L - 1). Level 10 starts from pure noise.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ class Denoiser(nn.Module):
         self.enter = nn.Linear(dimensions, width)
         self.time = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         self.body = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(blocks)
+            nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+            for _ in range(blocks)
         )
         last = nn.Linear(width, dimensions)
         nn.init.zeros_(last.weight)
@@ -96,7 +100,8 @@ class IdentitySampler:
         return (vectors - self.mean) / self.std
 
     def cosine(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Cosine in the standardised space, ``(N, M)``: 1 the same person, 0 strangers. Raw dlib vectors all point one way."""
+        """Cosine in the standardised space, ``(N, M)``: 1 the same person, 0 strangers. Raw dlib vectors all point one
+        way."""
         u, v = (self.standardise(np.atleast_2d(x)) for x in (a, b))
         return (u / np.linalg.norm(u, axis=1, keepdims=True)) @ (v / np.linalg.norm(v, axis=1, keepdims=True)).T
 
@@ -104,7 +109,9 @@ class IdentitySampler:
         """Draw ``count`` people."""
         return Sampled(self._draw(count, torch.Generator().manual_seed(seed)), np.full(count, np.nan), count, 0)
 
-    def away_from(self, original: np.ndarray, seed: int, most: float = 0.28, count: int = 1, tries: int = 20) -> Sampled:
+    def away_from(
+        self, original: np.ndarray, seed: int, most: float = 0.28, count: int = 1, tries: int = 20
+    ) -> Sampled:
         """Draw people whose cosine to ``original`` ``(D,)`` is at most ``most`` (the paper's posterior filter).
 
         Raises:
@@ -120,7 +127,9 @@ class IdentitySampler:
             cosines += [c for c in near if c <= most]
             if len(kept) >= count:
                 return Sampled(np.stack(kept[:count]), np.array(cosines[:count]), drawn, rejected)
-        raise InputError(f"no {count} identities with a cosine of at most {most:g} were found in {drawn} draws; allow a higher one")
+        raise InputError(
+            f"no {count} identities with a cosine of at most {most:g} were found in {drawn} draws; allow a higher one"
+        )
 
     def level(self, original: np.ndarray, level: int, seed: int, candidates: int = CANDIDATES) -> Sampled:
         """One person at a level from 1 (akin) to 10 (a stranger).
@@ -217,8 +226,12 @@ def _build(tensors: dict[str, Tensor], metadata: dict[str, Any], name: str) -> I
         raise WeightsError(f"{name} holds values that are not finite; train or fetch it again")
     try:
         denoiser = Denoiser(**json.loads(metadata["denoiser"]))
-        denoiser.load_state_dict({k.removeprefix("denoiser."): v.float() for k, v in tensors.items() if k.startswith("denoiser.")})
+        denoiser.load_state_dict(
+            {k.removeprefix("denoiser."): v.float() for k, v in tensors.items() if k.startswith("denoiser.")}
+        )
         mean, std = (tensors[k].double().numpy() for k in ("mean", "std"))
         return IdentitySampler(denoiser, mean, std, metadata["space"], int(metadata["unit"]))
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{name} was cut off or made by another version ({type(error).__name__}); train or fetch it again") from None
+        raise WeightsError(
+            f"{name} was cut off or made by another version ({type(error).__name__}); train or fetch it again"
+        ) from None

@@ -1,4 +1,5 @@
-"""Train an identity sampler: ``faceveil train lds --images DIR`` (DiffDeID, Eq. 2 for recognisers, Eq. 3 for coefficients)."""
+"""Train an identity sampler: ``faceveil train lds --images DIR`` (DiffDeID, Eq. 2 for recognisers, Eq. 3 for
+coefficients)."""
 
 from __future__ import annotations
 
@@ -42,13 +43,20 @@ class Recipe:
 
 
 def train_sampler(
-    vectors: np.ndarray, space: str, unit: int, recipe: Recipe, state: Path | None = None, stop_after: int | None = None, progress: Progress = silent
+    vectors: np.ndarray,
+    space: str,
+    unit: int,
+    recipe: Recipe,
+    state: Path | None = None,
+    stop_after: int | None = None,
+    progress: Progress = silent,
 ) -> IdentitySampler:
     """Learn the distribution of ``vectors`` ``(N, D)``.
 
     Args:
         unit: how many of the leading numbers are a unit vector.
-        state: file that a stopped training goes on from, exactly; it is written when the training stops early and removed at the end.
+        state: file that a stopped training goes on from, exactly; it is written when the training stops early and
+            removed at the end.
         stop_after: stop after this many steps and return what is there.
 
     Raises:
@@ -107,7 +115,9 @@ def save_sampler(path: Path, sampler: IdentitySampler) -> None:
     write_whole(path, save(tensors, metadata))
 
 
-def _save(path: Path, step: int, net: Denoiser, optimiser: torch.optim.Optimizer, smooth: dict[str, torch.Tensor]) -> None:
+def _save(
+    path: Path, step: int, net: Denoiser, optimiser: torch.optim.Optimizer, smooth: dict[str, torch.Tensor]
+) -> None:
     part = path.with_name(path.name + ".part")
     torch.save({"step": step, "net": net.state_dict(), "optimiser": optimiser.state_dict(), "smooth": smooth}, part)
     part.replace(path)

@@ -1,9 +1,12 @@
-"""Pseudonyms: the same person gets the same synthetic identity, in every frame, file and day, under a key that the user holds.
+"""Pseudonyms: the same person gets the same synthetic identity, in every frame, file and day, under a key that the user
+holds.
 
-A face is turned into quantised decisions: for each of many secret random directions, on which side it lies. Groups of decisions are
-hashed with the key and a salt of the entry; the ledger keeps these hashes and the number of the synthetic identity, nothing else. A
-face is known when enough of an entry's hashes come out again, which counts how near it lies. Without the key the directions, and so
-the hashes, are random numbers, and salts make them differ between entries even for one face.
+A face is turned into quantised decisions: for each of many secret random directions, on which side it lies. Groups of
+decisions are hashed with the key and a salt of the entry; the ledger keeps these hashes and the number of the synthetic
+identity,
+nothing else. A face is known when enough of an entry's hashes come out again, which counts how near it lies. Without
+the key the
+directions, and so the hashes, are random numbers, and salts make them differ between entries even for one face.
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from .lds import IdentitySampler, builtin_sampler
 FORMAT = "faceveil.ledger/2"
 GROUPS, DECISIONS = 1024, 6
 LEAST = 134
-"""Hashes that must agree: what a cosine of .62 around the mean gives; photos of one person reach .82 (280), strangers .46 (79)."""
+"""Hashes that must agree: what a cosine of .62 around the mean gives; photos of one person reach .82 (280), strangers
+.46 (79)."""
 NEARLY = 0.55
 """Share of the best entry's agreement from which an older entry is taken for the same person."""
 KEY_BYTES = 32
@@ -94,7 +98,8 @@ class Ledger:
         """
         counts = self.agreements(identity)
         if counts and max(counts) >= self.least:
-            # A bad photo may once have passed for somebody new: the older name stays, unless another entry fits clearly better.
+            # A bad photo may once have passed for somebody new: the older name stays, unless another entry fits clearly
+            # better.
             enough = max(self.least, NEARLY * max(counts))
             return next(entry.number for entry, count in zip(self.entries, counts, strict=True) if count >= enough)
         return self._enrol(self._decide(identity.vector))
@@ -123,7 +128,8 @@ class Ledger:
         return np.asarray(sides.reshape(GROUPS, DECISIONS) @ (1 << np.arange(DECISIONS)))
 
     def _hash(self, salt: bytes, decisions: np.ndarray) -> np.ndarray:
-        """Keyed hashes of decisions: a table of what each could hash to comes out of one call, so that large ledgers stay quick."""
+        """Keyed hashes of decisions: a table of what each could hash to comes out of one call, so that large ledgers
+        stay quick."""
         stream = hashlib.shake_256(self.key.digest(b"entry", salt)).digest(2 * GROUPS << DECISIONS)
         return np.frombuffer(stream, "<u2").reshape(GROUPS, -1)[np.arange(GROUPS), decisions]
 
@@ -147,10 +153,16 @@ class Ledger:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["format"] != FORMAT:
                 raise KeyError("format")
-            rows = [(bytes.fromhex(r["salt"]), bytes.fromhex(r["hashes"]), int(r["number"])) for r in document["entries"]]
+            rows = [
+                (bytes.fromhex(r["salt"]), bytes.fromhex(r["hashes"]), int(r["number"])) for r in document["entries"]
+            ]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path.name} is not a pseudonym ledger ({type(error).__name__}); name another file or start a new one") from None
-        if not hmac.compare_digest(str(document.get("check")), self.key.digest(b"check", str(self.size).encode()).hex()):
+            raise InputError(
+                f"{path.name} is not a pseudonym ledger ({type(error).__name__}); name another file or start a new one"
+            ) from None
+        if not hmac.compare_digest(
+            str(document.get("check")), self.key.digest(b"check", str(self.size).encode()).hex()
+        ):
             raise InputError(f"{path.name} belongs to another key or bank; use the ones it was made with")
         if any(len(h) != 2 * GROUPS for _, h, _ in rows):
             raise InputError(f"{path.name} was cut off; restore a copy")
@@ -199,7 +211,9 @@ class Pseudonyms:
     def of(self, identity: Identity) -> tuple[int, Identity]:
         """Number and synthetic identity of a person; a new person is written into the ledger."""
         if identity.space != self.sampler.space:
-            raise InputError(f"pseudonyms work in the space of {self.sampler.space}, but this identity is of {identity.space}")
+            raise InputError(
+                f"pseudonyms work in the space of {self.sampler.space}, but this identity is of {identity.space}"
+            )
         known = len(self.ledger.entries)
         number = self.ledger.number(identity)
         if len(self.ledger.entries) > known:

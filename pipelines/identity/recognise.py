@@ -48,7 +48,8 @@ class Recogniser(Protocol):
 class DlibRecogniser:
     """dlib's 128-d ResNet (King 2017, CC0 weights), the one that comes with PyPI.
 
-    Threshold 0.6 on the L2 distance: 99.38 % on LFW as published by its author; between different people the mean is .85.
+    Threshold 0.6 on the L2 distance: 99.38 % on LFW as published by its author; between different people the mean is
+    .85.
     """
 
     name = "dlib"
@@ -57,7 +58,9 @@ class DlibRecogniser:
     def __init__(self) -> None:
         import dlib
 
-        self._model: Any = dlib.face_recognition_model_v1(str(dlib_model_file("dlib_face_recognition_resnet_model_v1.dat")))
+        self._model: Any = dlib.face_recognition_model_v1(
+            str(dlib_model_file("dlib_face_recognition_resnet_model_v1.dat"))
+        )
 
     def embed(self, image: Tensor, points: np.ndarray) -> np.ndarray:
         """Embedding ``(128,)`` of the face with 68 landmarks ``points`` in ``image`` ``(1, 3, H, W)``."""
@@ -74,13 +77,19 @@ class DlibRecogniser:
                 scale = _CHIP / (1.7 * float((high - low).max()))
                 centre = (low + high) / 2
                 # dlib cuts its own 150 px chip; a small upright window keeps that cheap on large photos.
-                transform = np.array([[scale, 0, _CHIP / 2 - scale * centre[0]], [0, scale, _CHIP / 2 - scale * centre[1]]])
+                transform = np.array(
+                    [[scale, 0, _CHIP / 2 - scale * centre[0]], [0, scale, _CHIP / 2 - scale * centre[1]]]
+                )
                 window = crop(image, transform, _CHIP)
                 pixels = np.ascontiguousarray((window[0].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
                 shape = apply(transform, points) - 0.5
                 corners = [round(float(v)) for v in (*shape.min(0), *shape.max(0))]
                 parts = dlib.points([dlib.point(round(float(x)), round(float(y))) for x, y in shape])
-                chips.append(dlib.get_face_chip(pixels, dlib.full_object_detection(dlib.rectangle(*corners), parts), size=150, padding=0.25))
+                chips.append(
+                    dlib.get_face_chip(
+                        pixels, dlib.full_object_detection(dlib.rectangle(*corners), parts), size=150, padding=0.25
+                    )
+                )
             return np.array(self._model.compute_face_descriptor(chips)) if chips else np.zeros((0, 128))
 
     def distance(self, a: np.ndarray, b: np.ndarray) -> float:

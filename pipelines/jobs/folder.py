@@ -37,7 +37,8 @@ class Done:
 def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
     """Expand files, folders and globs, and name an output for each.
 
-    A folder's tree is mirrored below ``output``. Without ``output`` results lie beside their input as ``NAME_veiled.EXT``.
+    A folder's tree is mirrored below ``output``. Without ``output`` results lie beside their input as
+    ``NAME_veiled.EXT``.
 
     Raises:
         InputError: nothing matches, or several inputs are to go to one file.
@@ -47,22 +48,33 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
     for text in inputs:
         found += _expand(text)
     if not found:
-        raise InputError(f"no picture was found in {', '.join(inputs)}; name files that end in {', '.join(sorted(FORMATS))}")
+        raise InputError(
+            f"no picture was found in {', '.join(inputs)}; name files that end in {', '.join(sorted(FORMATS))}"
+        )
     if output is not None and Path(output).suffix.lower() in FORMATS and not Path(output).is_dir():
         if len(found) > 1:
-            raise InputError(f"{len(found)} pictures cannot go to the one file {Path(output).name}; name a folder with -o")
+            raise InputError(
+                f"{len(found)} pictures cannot go to the one file {Path(output).name}; name a folder with -o"
+            )
         tasks = [Task(found[0][0], Path(output))]
     elif output is not None:
         tasks = [Task(source, Path(output) / _writable(relative)) for source, relative in found]
     else:
-        tasks = [Task(source, source.with_name(f"{source.stem}_veiled{_writable(source).suffix}")) for source, _ in found]
+        tasks = [
+            Task(source, source.with_name(f"{source.stem}_veiled{_writable(source).suffix}")) for source, _ in found
+        ]
     _check(tasks)
     return tasks
 
 
 def run_tasks(
-    tasks: Sequence[Task], settings: Settings, progress: Progress = silent,
-    each: Callable[[Task, Result], None] | None = None, method: Method | None = None, identity: Any = None, faces: Faces | None = None,
+    tasks: Sequence[Task],
+    settings: Settings,
+    progress: Progress = silent,
+    each: Callable[[Task, Result], None] | None = None,
+    method: Method | None = None,
+    identity: Any = None,
+    faces: Faces | None = None,
 ) -> list[Done]:
     """Anonymize one file after the other; a bad file is noted and the loop goes on.
 

@@ -48,11 +48,15 @@ def identity_in(pixels: Tensor, faces: Faces | None = None, embedder: Embedder |
 def _largest(pixels: Tensor, detector: Detector | None = None) -> Face:
     found = [f for f in detect_faces(pixels, detector) if f.landmarks]
     if not found:
-        raise InputError("no face was found in the reference photo; use one that shows the person's face from the front")
+        raise InputError(
+            "no face was found in the reference photo; use one that shows the person's face from the front"
+        )
     return found[0]
 
 
-def is_wanted(recogniser: Recogniser, embedding: np.ndarray | None, include: Sequence[np.ndarray], exclude: Sequence[np.ndarray]) -> bool:
+def is_wanted(
+    recogniser: Recogniser, embedding: np.ndarray | None, include: Sequence[np.ndarray], exclude: Sequence[np.ndarray]
+) -> bool:
     """Whether a face is to be worked on; a face that cannot be compared counts as a stranger."""
 
     def known(people: Sequence[np.ndarray]) -> bool:
@@ -62,7 +66,8 @@ def is_wanted(recogniser: Recogniser, embedding: np.ndarray | None, include: Seq
 
 
 def by_person(pixels: Tensor, faces: Faces, only: Tensor | None, without: Tensor | None) -> Faces:
-    """Faces of a batch ``(B, 3, H, W)`` that show the person in ``only`` and not the one in ``without`` (pictures, or none)."""
+    """Faces of a batch ``(B, 3, H, W)`` that show the person in ``only`` and not the one in ``without`` (pictures, or
+    none)."""
     include, exclude = ([] if p is None else [person_in(Picture(p[:1]))] for p in (only, without))
     recogniser = default_recogniser()
 

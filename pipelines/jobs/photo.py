@@ -36,7 +36,8 @@ METHODS = ("appearance", "referencenet", "inswapper", *COVERS)
 MOST_STRENGTH = 1.5
 TRIES = 3
 COMFORTABLE = 1.2
-"""Another identity is tried while the distance is below this many thresholds: other recognisers see the face differently."""
+"""Another identity is tried while the distance is below this many thresholds: other recognisers see the face
+differently."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Settings:
     """How faces are treated.
 
     Attributes:
-        method: ``appearance``; ``referencenet`` or ``inswapper``, whose networks are opened first and given beside the settings; or a cover:
-            ``solid``, ``pixelate``, ``blur``, ``sticker``.
+        method: ``appearance``; ``referencenet`` or ``inswapper``, whose networks are opened first and given beside the
+            settings; or a cover: ``solid``, ``pixelate``, ``blur``, ``sticker``.
         strength: 0 keeps the person, 1 is recommended, 1.5 the most.
         seed: the same seed on the same picture gives the same result.
         selection: which faces.
@@ -114,8 +115,13 @@ class Result:
 
 
 def anonymize(
-    image: Any, method: str = "appearance", strength: float = 1.0, seed: int = 0, faces: str = "all",
-    policy: Action | Policy = "redact", **more: Any,
+    image: Any,
+    method: str = "appearance",
+    strength: float = 1.0,
+    seed: int = 0,
+    faces: str = "all",
+    policy: Action | Policy = "redact",
+    **more: Any,
 ) -> Result:
     """Take the identity out of one picture.
 
@@ -136,35 +142,47 @@ def anonymize(
     chosen = policy if isinstance(policy, Policy) else Policy.always(policy)
     settings = Settings(method=method, strength=strength, seed=seed, selection=Selection(faces), policy=chosen, **more)
     result = anonymize_batch(picture.pixels, settings)
-    return Result(result.pixels, result.mask, result.faces, result.report, picture.with_pixels(result.pixels), result.identity)
+    return Result(
+        result.pixels, result.mask, result.faces, result.report, picture.with_pixels(result.pixels), result.identity
+    )
 
 
 def anonymize_batch(
-    pixels: Tensor, settings: Settings, faces: Faces | None = None, detector: Detector | None = None,
-    method: Method | None = None, identity: Any = None, progress: Progress = silent,
+    pixels: Tensor,
+    settings: Settings,
+    faces: Faces | None = None,
+    detector: Detector | None = None,
+    method: Method | None = None,
+    identity: Any = None,
+    progress: Progress = silent,
 ) -> Result:
     """Take the identity out of a batch ``(B, 3, H, W)`` of pictures.
 
     Args:
         faces: a plan from an earlier detection or drawn by hand; all of its faces are worked on. Detected when omitted.
         method: replaces the one that ``settings`` names.
-        identity: shown instead of a searched one: from an earlier result or an ``Identity`` of the method's space, for all selected faces
-            or one for each; or ``Pseudonyms``, which know people again.
+        identity: shown instead of a searched one: from an earlier result or an ``Identity`` of the method's space, for
+            all selected faces or one for each; or ``Pseudonyms``, which know people again.
         progress: called after each face.
     """
     job = _Job(pixels, settings, method or _open_method(settings), identity, progress)
     return job.run(faces, detector)
 
 
-def search_identity(pictures: Sequence[Picture], settings: Settings, method: Method | None = None, detector: Detector | None = None) -> Any:
-    """One new identity for the person whose face is the largest selected one in each picture, searched over all of them together.
+def search_identity(
+    pictures: Sequence[Picture], settings: Settings, method: Method | None = None, detector: Detector | None = None
+) -> Any:
+    """One new identity for the person whose face is the largest selected one in each picture, searched over all of them
+    together.
 
     Raises:
         InputError: the method only covers faces, or none of the pictures shows a face that it can replace.
     """
     method = method or _open_method(settings)
     if method is None:
-        raise InputError(f"method {settings.method} only covers faces, so there is no identity to share; use appearance")
+        raise InputError(
+            f"method {settings.method} only covers faces, so there is no identity to share; use appearance"
+        )
     prepared = []
     for picture in pictures:
         chosen = sorted(settings.selection.of(detect_faces(picture.pixels, detector)), key=lambda f: -f.area)
@@ -173,7 +191,9 @@ def search_identity(pictures: Sequence[Picture], settings: Settings, method: Met
             embedding = default_recogniser().embed(picture.pixels, face.points)
             prepared.append(method.prepare(View(picture.pixels, face, embedding)))
     if not prepared:
-        raise InputError("none of the pictures shows a face that can be replaced, so no shared identity can be searched")
+        raise InputError(
+            "none of the pictures shows a face that can be replaced, so no shared identity can be searched"
+        )
     return method.identify(prepared, settings.seed)
 
 
@@ -188,7 +208,9 @@ def _open_method(settings: Settings) -> Method | None:
     if settings.method in COVERS:
         return None
     if settings.method in ("referencenet", "inswapper"):
-        raise InputError(f"the method {settings.method} needs its networks; open them and give the method object as method")
+        raise InputError(
+            f"the method {settings.method} needs its networks; open them and give the method object as method"
+        )
     from ..methods.appearance.method import AppearanceMethod
 
     return AppearanceMethod(trials=settings.trials)
@@ -197,7 +219,9 @@ def _open_method(settings: Settings) -> Method | None:
 class _Job:
     """State of one run over a batch."""
 
-    def __init__(self, pixels: Tensor, settings: Settings, method: Method | None, identity: Any, progress: Progress) -> None:
+    def __init__(
+        self, pixels: Tensor, settings: Settings, method: Method | None, identity: Any, progress: Progress
+    ) -> None:
         self.original = pixels.detach().to("cpu", torch.float32).clamp(0, 1)
         self.pixels = self.original.clone()
         self.mask = torch.zeros(len(pixels), 1, *pixels.shape[-2:])
@@ -212,7 +236,11 @@ class _Job:
     def run(self, plan: Faces | None, detector: Detector | None) -> Result:
         found = detect_faces(self.original, detector) if plan is None else plan
         numbers = _numbers(found)
-        chosen = list(range(len(found))) if plan is not None and self.settings.selection == Selection() else self._selected(found)
+        chosen = (
+            list(range(len(found)))
+            if plan is not None and self.settings.selection == Selection()
+            else self._selected(found)
+        )
         chosen = self._by_person(found, chosen)
         for i in set(range(len(found))) - set(chosen):
             self.rows[i] = self._row(found[i], numbers[i], "kept", reason="not selected")
@@ -266,7 +294,8 @@ class _Job:
             return self.identity
         views = [
             View(self.original[found[i].image : found[i].image + 1], found[i], e)
-            for i in chosen if (e := embeddings[i]) is not None and self.method.refuse(found[i]) is None
+            for i in chosen
+            if (e := embeddings[i]) is not None and self.method.refuse(found[i]) is None
         ]
         if not views:
             return None
@@ -276,10 +305,15 @@ class _Job:
     def _given(self, shared: Any, chosen: list[int], embeddings: dict[int, np.ndarray | None]) -> dict[int, Any]:
         """What each selected face is to show; None where an identity is to be searched."""
         if isinstance(shared, Pseudonyms):
-            return {i: None if (e := embeddings[i]) is None else shared.of(Identity(e, self.recogniser.name))[1] for i in chosen}
+            return {
+                i: None if (e := embeddings[i]) is None else shared.of(Identity(e, self.recogniser.name))[1]
+                for i in chosen
+            }
         if isinstance(shared, Identity) and len(shared) > 1:
             if len(shared) != len(chosen):
-                raise InputError(f"{len(shared)} identities were given for {len(chosen)} faces; give one for all, or one for each")
+                raise InputError(
+                    f"{len(shared)} identities were given for {len(chosen)} faces; give one for all, or one for each"
+                )
             return {i: shared[place] for place, i in enumerate(chosen)}
         return dict.fromkeys(chosen, shared)
 
@@ -333,7 +367,9 @@ class _Job:
         distance, change, seen = best
         check = Check(self.recogniser.name, self.recogniser.threshold, distance, distance < self.recogniser.threshold)
         if verify and check.same_person and s.policy.still_similar != "pass":
-            return self._act(s.policy.still_similar, face, number, seed, "the recogniser still knows it", tries, (check,))
+            return self._act(
+                s.policy.still_similar, face, number, seed, "the recogniser still knows it", tries, (check,)
+            )
         self._apply(face.image, change)
         utility = Utility(*(abs(f(seen) - f(face.points)) for f in (yaw_proxy, mouth_gap, eye_opening)))
         outcome: Outcome = "passed" if verify and check.same_person else "replaced"
@@ -341,7 +377,8 @@ class _Job:
         return self._row(face, number, outcome, seed=seed, tries=tries, checks=(check,), utility=utility, reason=reason)
 
     def _distance(self, change: Change, embedding: np.ndarray) -> tuple[float, np.ndarray]:
-        """Distance of the shown face from the original, and its landmarks as measured anew in the picture's coordinates."""
+        """Distance of the shown face from the original, and its landmarks as measured anew in the picture's
+        coordinates."""
         points = change.points - np.asarray(change.origin)
         box = np.concatenate([points.min(0), points.max(0)])
         seen = fit_landmarks(change.window, box, five_points(points))
@@ -357,7 +394,14 @@ class _Job:
         self.mask[where] = torch.maximum(self.mask[where], (change.mask > 0).float())
 
     def _act(
-        self, action: Action, face: Face, number: int, seed: int, reason: str, tries: int = 0, checks: tuple[Check, ...] = ()
+        self,
+        action: Action,
+        face: Face,
+        number: int,
+        seed: int,
+        reason: str,
+        tries: int = 0,
+        checks: tuple[Check, ...] = (),
     ) -> FaceReport:
         if action == "stop":
             raise PolicyStop(f"face {number} was not protected because {reason}; nothing was handed on (policy stop)")
@@ -370,15 +414,34 @@ class _Job:
         here = self.pixels[face.image : face.image + 1]
         covered, mask = redact(here, face, cover, self.settings.shape, sticker=self.settings.sticker)
         self.pixels[face.image : face.image + 1] = covered
-        self.mask[face.image : face.image + 1] = torch.maximum(self.mask[face.image : face.image + 1], (mask > 0).float())
+        self.mask[face.image : face.image + 1] = torch.maximum(
+            self.mask[face.image : face.image + 1], (mask > 0).float()
+        )
 
     def _row(
-        self, face: Face, number: int, outcome: Outcome, seed: int = 0, tries: int = 0, reason: str = "",
-        checks: tuple[Check, ...] = (), utility: Utility | None = None,
+        self,
+        face: Face,
+        number: int,
+        outcome: Outcome,
+        seed: int = 0,
+        tries: int = 0,
+        reason: str = "",
+        checks: tuple[Check, ...] = (),
+        utility: Utility | None = None,
     ) -> FaceReport:
         return FaceReport(
-            image=face.image, number=number, box=face.box, origin=face.origin, outcome=outcome, method=self.settings.method,
-            strength=self.settings.strength, seed=self.settings.seed, tries=tries, reason=reason, checks=checks, utility=utility,
+            image=face.image,
+            number=number,
+            box=face.box,
+            origin=face.origin,
+            outcome=outcome,
+            method=self.settings.method,
+            strength=self.settings.strength,
+            seed=self.settings.seed,
+            tries=tries,
+            reason=reason,
+            checks=checks,
+            utility=utility,
         )
 
 

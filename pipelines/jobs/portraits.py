@@ -1,4 +1,5 @@
-"""Turn a folder of portraits into vectors: to train an identity sampler on, to build a bank from, to calibrate a recogniser with."""
+"""Turn a folder of portraits into vectors: to train an identity sampler on, to build a bank from, to calibrate a
+recogniser with."""
 
 from __future__ import annotations
 
@@ -54,9 +55,17 @@ def find_portraits(images: Path, workers: int | None = None, progress: Progress 
     paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in PICTURES) if images.is_dir() else []
     if not paths:
         raise InputError(f"{images.name} holds no pictures; name a folder of portraits, one person each")
-    found = [p for p in parallel(read_portrait, [(p,) for p in paths], workers or os.cpu_count() or 1, progress, "finding faces") if p is not None]
+    found = [
+        p
+        for p in parallel(
+            read_portrait, [(p,) for p in paths], workers or os.cpu_count() or 1, progress, "finding faces"
+        )
+        if p is not None
+    ]
     if not found:
-        raise InputError(f"no face was found in the pictures of {images.name}; name a folder of portraits, one person each")
+        raise InputError(
+            f"no face was found in the pictures of {images.name}; name a folder of portraits, one person each"
+        )
     return found
 
 
@@ -76,8 +85,8 @@ def folder_vectors(images: Path, space: str, workers: int | None = None, progres
     """Vectors of a folder of portraits.
 
     Args:
-        space: ``dlib`` or another recogniser as ``KIND:FILE``; ``appearance-shape`` for coefficients of the built-in 3D shape model;
-            ``joint`` for dlib's vector and these coefficients side by side.
+        space: ``dlib`` or another recogniser as ``KIND:FILE``; ``appearance-shape`` for coefficients of the built-in 3D
+            shape model; ``joint`` for dlib's vector and these coefficients side by side.
 
     Raises:
         InputError: the space is unknown, or the folder holds no faces.
@@ -100,7 +109,13 @@ def folder_vectors(images: Path, space: str, workers: int | None = None, progres
 
 
 def train_on_folder(
-    images: Path, space: str, output: Path, steps: int, seed: int = 0, workers: int | None = None, progress: Progress = silent
+    images: Path,
+    space: str,
+    output: Path,
+    steps: int,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress = silent,
 ) -> tuple[IdentitySampler, int]:
     """Train a sampler and write it; a training that was stopped goes on.
 
@@ -114,16 +129,21 @@ def train_on_folder(
     vectors = folder_vectors(images, space, workers, progress)
     # DiffDeID, Eq. 2 for a recogniser's vectors and Eq. 3 for coefficients, of which there are fewer.
     recipe = Recipe(steps=steps, seed=seed) if vectors.unit else Recipe(steps=steps, seed=seed, norm="l1", width=192)
-    sampler = train_sampler(vectors.learned, vectors.space, vectors.unit, recipe, output.with_suffix(".state"), progress=progress)
+    sampler = train_sampler(
+        vectors.learned, vectors.space, vectors.unit, recipe, output.with_suffix(".state"), progress=progress
+    )
     save_sampler(output, sampler)
     return sampler, len(vectors.learned)
 
 
-def bank_from_folder(images: Path, output: Path, embedder: Embedder, workers: int | None = None, progress: Progress = silent) -> Bank:
+def bank_from_folder(
+    images: Path, output: Path, embedder: Embedder, workers: int | None = None, progress: Progress = silent
+) -> Bank:
     """Build a bank from a folder of pictures of synthetic people, one each.
 
     Raises:
-        InputError: the folder holds no faces, the output is not empty, or no threshold is known for the recogniser's space.
+        InputError: the folder holds no faces, the output is not empty, or no threshold is known for the recogniser's
+        space.
         OutputError: a file cannot be written.
     """
     threshold = embedder.threshold
@@ -133,7 +153,11 @@ def bank_from_folder(images: Path, output: Path, embedder: Embedder, workers: in
 
 
 def ensemble_from_folder(
-    people: Path, embedders: Sequence[Embedder], recipe: EnsembleRecipe, workers: int | None = None, progress: Progress = silent
+    people: Path,
+    embedders: Sequence[Embedder],
+    recipe: EnsembleRecipe,
+    workers: int | None = None,
+    progress: Progress = silent,
 ) -> EnsembleMapper:
     """Train IDDiffuse's E_I on a folder with one sub-folder a person.
 

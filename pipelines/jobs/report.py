@@ -40,7 +40,8 @@ class FaceReport:
 
     Attributes:
         number: its place in the picture's list of faces.
-        outcome: replaced by a new identity, redacted, passed unchanged by the policy, or kept because it was not selected.
+        outcome: replaced by a new identity, redacted, passed unchanged by the policy, or kept because it was not
+            selected.
         reason: why it was not replaced; empty when it was.
     """
 

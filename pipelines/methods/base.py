@@ -50,7 +50,6 @@ class Change:
     mask: Tensor
     points: np.ndarray
 
-
     def behind(self, picture: Tensor, covered: Tensor) -> Change:
         """The same change without what lies over the face.
 
@@ -118,4 +117,8 @@ def too_small(face: Face) -> str | None:
     if not face.landmarks:
         return "no landmarks were found on it"
     iod = inter_ocular(face.points)
-    return f"it is too small ({iod:.0f} px between the eyes, at least {SMALLEST_IOD:.0f} are needed)" if iod < SMALLEST_IOD else None
+    return (
+        f"it is too small ({iod:.0f} px between the eyes, at least {SMALLEST_IOD:.0f} are needed)"
+        if iod < SMALLEST_IOD
+        else None
+    )

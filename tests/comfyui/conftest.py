@@ -1,4 +1,5 @@
-"""Find a ComfyUI (COMFYUI_DIR, a parent custom_nodes folder, or the home folder) and load the pack inside it, or skip."""
+"""Find a ComfyUI (COMFYUI_DIR, a parent custom_nodes folder, or the home folder) and load the pack inside it, or
+skip."""
 
 from __future__ import annotations
 
@@ -13,7 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _comfy() -> Path | None:
-    places = [os.environ.get("COMFYUI_DIR"), ROOT.parents[1] if ROOT.parent.name == "custom_nodes" else None, Path.home() / "ComfyUI"]
+    places = [
+        os.environ.get("COMFYUI_DIR"),
+        ROOT.parents[1] if ROOT.parent.name == "custom_nodes" else None,
+        Path.home() / "ComfyUI",
+    ]
     return next((Path(p) for p in places if p and (Path(p) / "comfy_api").is_dir()), None)
 
 

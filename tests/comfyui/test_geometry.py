@@ -31,9 +31,14 @@ def test_fitting_can_be_interrupted(run, image) -> None:
         run("EstimateCoefficients", image=image)
 
 
-@pytest.mark.parametrize(("node", "inputs"), [
-    ("EditCoefficients", {"jaw_width": 2.0, "smile": 1.0, "turn": 10.0}), ("PerturbCoefficients", {"scale": 1.0}), ("SampleGeometry", {"level": 10}),
-])
+@pytest.mark.parametrize(
+    ("node", "inputs"),
+    [
+        ("EditCoefficients", {"jaw_width": 2.0, "smile": 1.0, "turn": 10.0}),
+        ("PerturbCoefficients", {"scale": 1.0}),
+        ("SampleGeometry", {"level": 10}),
+    ],
+)
 def test_changes_have_a_picture(run, found, node, inputs) -> None:
     before = run("Render3DFace", coefficients=found[0], size=384)[0]
     changed, picture = run(node, coefficients=found[0], **inputs)
@@ -87,7 +92,10 @@ def test_files(run, found, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
     run("SaveCoefficients", coefficients=found[0])
     again, picture = run("LoadCoefficients", file="coefficients_00001_.safetensors")
-    assert torch.equal(again.estimate.coefficients.identity, found[0].estimate.coefficients.identity) and picture.shape[-1] == 3
+    assert (
+        torch.equal(again.estimate.coefficients.identity, found[0].estimate.coefficients.identity)
+        and picture.shape[-1] == 3
+    )
     with pytest.raises(Exception, match="name it as Save Coefficients shows it"):
         run("LoadCoefficients", file="../x.safetensors")
 

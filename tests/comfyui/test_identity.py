@@ -53,7 +53,12 @@ def test_files_and_pseudonyms_stay_in_their_folders(run, own, tmp_path, monkeypa
     again, same = run("MapToPseudonym", identity=own, key="mine")
     assert number == same and np.array_equal(shown.vectors, again.vectors)
     run("MapToPseudonym", identity=own, key="theirs")
-    assert {p.name for p in (tmp_path / "user" / "faceveil").iterdir()} == {"mine.key", "mine.ledger.json", "theirs.key", "theirs.ledger.json"}
+    assert {p.name for p in (tmp_path / "user" / "faceveil").iterdir()} == {
+        "mine.key",
+        "mine.ledger.json",
+        "theirs.key",
+        "theirs.ledger.json",
+    }
     with pytest.raises(Exception, match="letters, digits"):
         run("MapToPseudonym", identity=own, key="../x")
 
@@ -70,7 +75,9 @@ def folders(tmp_path, monkeypatch):
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "input_directory", str(tmp_path / "input"))
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "faceveil", ([str(tmp_path / "models")], {".safetensors", ".onnx"}))
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, "faceveil", ([str(tmp_path / "models")], {".safetensors", ".onnx"})
+    )
     folder_paths.filename_list_cache.clear()
     (tmp_path / "input" / "people").mkdir(parents=True)
     return tmp_path

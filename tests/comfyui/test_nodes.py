@@ -25,7 +25,9 @@ def test_every_text_is_there_and_up_to_date(run, nodes, build) -> None:
     schemas = [node.GET_SCHEMA() for node in nodes.values()]
     for schema in schemas:
         assert (ROOT / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8") == build.page(schema)
-    assert json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")) == build.definitions(schemas)
+    assert json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")) == build.definitions(
+        schemas
+    )
     chinese = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
     assert set(chinese) == set(nodes)
     for schema in schemas:

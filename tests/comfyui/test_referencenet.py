@@ -12,9 +12,16 @@ import torch
 
 # Two channels a norm group and more: with one, the norm of an empty picture divides rounding errors by nothing.
 CONFIG = {
-    "sample_size": 16, "in_channels": 4, "out_channels": 4, "block_out_channels": [64, 128], "layers_per_block": 2, "attention_head_dim": [4, 8],
-    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"], "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-    "cross_attention_dim": 24, "use_linear_projection": True,
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [64, 128],
+    "layers_per_block": 2,
+    "attention_head_dim": [4, 8],
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    "cross_attention_dim": 24,
+    "use_linear_projection": True,
 }
 SCALE, B = 0.18215, 2
 
@@ -43,14 +50,25 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def native_nets(native, folder) -> list[Any]:
-    return [native.load_unet(folder / part / "diffusion_pytorch_model.safetensors") for part in ("unet", "referencenet", "conditioning_referencenet")]
+    return [
+        native.load_unet(folder / part / "diffusion_pytorch_model.safetensors")
+        for part in ("unet", "referencenet", "conditioning_referencenet")
+    ]
 
 
 @pytest.fixture(scope="module")
 def inputs() -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(3)
-    return {name: torch.randn(B, *shape, generator=g) for name, shape in
-            {"source": (4, 16, 16), "driving": (4, 16, 16), "source_embedding": (1, 24), "driving_embedding": (1, 24), "noise": (4, 16, 16)}.items()}
+    return {
+        name: torch.randn(B, *shape, generator=g)
+        for name, shape in {
+            "source": (4, 16, 16),
+            "driving": (4, 16, 16),
+            "source_embedding": (1, 24),
+            "driving_embedding": (1, 24),
+            "noise": (4, 16, 16),
+        }.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +76,13 @@ def reference(native, native_nets, inputs, nodes) -> Any:
     module = importlib.import_module("faceveil_pack.nodes.referencenet")
     _, source, driving = native_nets
     return module.Reference(
-        (source, driving), inputs["source"] / SCALE, inputs["source_embedding"], inputs["driving_embedding"],
+        (source, driving),
+        inputs["source"] / SCALE,
+        inputs["source_embedding"],
+        inputs["driving_embedding"],
         native.record(driving, inputs["driving"] / SCALE, inputs["driving_embedding"]),
-        native.record_nothing(source, inputs["source"] / SCALE, inputs["source_embedding"]), swap=False,
+        native.record_nothing(source, inputs["source"] / SCALE, inputs["source_embedding"]),
+        swap=False,
     )
 
 
@@ -75,7 +97,16 @@ def sampled(model, positive, negative, noise, sampler: str, cfg: float = 4.0) ->
     sigmas = torch.cat([model.get_model_object("model_sampling").sigmas[timesteps()], torch.zeros(1)])
     with torch.inference_mode():
         return comfy.sample.sample_custom(
-            model, noise, cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative, torch.zeros_like(noise), disable_pbar=True, seed=1
+            model,
+            noise,
+            cfg,
+            comfy.samplers.sampler_object(sampler),
+            sigmas,
+            positive,
+            negative,
+            torch.zeros_like(noise),
+            disable_pbar=True,
+            seed=1,
         )
 
 
@@ -85,12 +116,27 @@ def by_diffusers(folder, inputs, degree: float, kind: str, cfg: float = 4.0) -> 
     network = importlib.import_module("faceveil_pack.pipelines.methods.referencenet.network")
     pipes = importlib.import_module("faceveil_pack.pipelines.methods.referencenet.pipeline")
     files = importlib.import_module("faceveil_pack.pipelines.methods.referencenet.files")
-    scheduler = {"ddim": diffusers.DDIMScheduler, "euler": diffusers.EulerDiscreteScheduler}[kind].from_config({**network.SCHEDULER, "set_alpha_to_one": True})
-    unet, *nets = (files.open_unet(folder / part, "face-anon-simple-unet") for part in ("unet", "referencenet", "conditioning_referencenet"))
-    pipe = pipes.ReferenceNetPipeline(unet, *map(network.ReferenceNet, nets), vae=None, image_encoder=None, scheduler=scheduler, clip_processor=object())
+    scheduler = {"ddim": diffusers.DDIMScheduler, "euler": diffusers.EulerDiscreteScheduler}[kind].from_config(
+        {**network.SCHEDULER, "set_alpha_to_one": True}
+    )
+    unet, *nets = (
+        files.open_unet(folder / part, "face-anon-simple-unet")
+        for part in ("unet", "referencenet", "conditioning_referencenet")
+    )
+    pipe = pipes.ReferenceNetPipeline(
+        unet,
+        *map(network.ReferenceNet, nets),
+        vae=None,
+        image_encoder=None,
+        scheduler=scheduler,
+        clip_processor=object(),
+    )
     with torch.no_grad():
         encoded = pipes.Encoded(
-            inputs["source"], inputs["source_embedding"], inputs["driving_embedding"], pipe.driving_net.record(inputs["driving"], inputs["driving_embedding"]),
+            inputs["source"],
+            inputs["source_embedding"],
+            inputs["driving_embedding"],
+            pipe.driving_net.record(inputs["driving"], inputs["driving_embedding"]),
             pipe.source_net.unconditional(inputs["source"], inputs["source_embedding"]),
         )
     alpha = diffusers.DDIMScheduler.from_config(network.SCHEDULER).alphas_cumprod[timesteps()[0]]
@@ -167,13 +213,25 @@ def test_encode_reference_takes_clips_pooler(run, nodes, native_nets, tmp_path) 
     import comfy.clip_vision
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    config = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14, "image_size": 224,
-              "num_channels": 3, "hidden_act": "quick_gelu", "model_type": "clip_vision_model", "projection_dim": 16}
+    config = {
+        "hidden_size": 24,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "patch_size": 14,
+        "image_size": 224,
+        "num_channels": 3,
+        "hidden_act": "quick_gelu",
+        "model_type": "clip_vision_model",
+        "projection_dim": 16,
+    }
     (tmp_path / "clip.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     theirs = CLIPVisionModel(CLIPVisionConfig(**{k: v for k, v in config.items() if k != "model_type"})).eval()
     ours = comfy.clip_vision.ClipVisionModel(str(tmp_path / "clip.json"))
-    tensors = {("" if k.startswith("vision_model.") else "vision_model.") + k: v for k, v in theirs.state_dict().items()}
+    tensors = {
+        ("" if k.startswith("vision_model.") else "vision_model.") + k: v for k, v in theirs.state_dict().items()
+    }
     ours.load_sd({**tensors, "visual_projection.weight": torch.zeros(16, 24)})
 
     class Vae:
@@ -181,7 +239,9 @@ def test_encode_reference_takes_clips_pooler(run, nodes, native_nets, tmp_path) 
             return torch.nn.functional.avg_pool2d(image.movedim(-1, 1), 8)[:, [0, 1, 2, 0]] - 0.5
 
     image = torch.rand(2, 224, 224, 3, generator=torch.Generator().manual_seed(0))
-    reference, latent = run("EncodeReference", image=image, referencenet=(native_nets[1], native_nets[2]), vae=Vae(), clip_vision=ours)
+    reference, latent = run(
+        "EncodeReference", image=image, referencenet=(native_nets[1], native_nets[2]), vae=Vae(), clip_vision=ours
+    )
     assert latent["samples"].shape == (2, 4, 28, 28)
     pixels = comfy.clip_vision.clip_preprocess(image, size=224).float()
     with torch.no_grad():
@@ -189,13 +249,21 @@ def test_encode_reference_takes_clips_pooler(run, nodes, native_nets, tmp_path) 
     # ComfyUI runs its towers in half precision.
     assert float((reference.driving_embedding[:, 0] - wanted).abs().max()) < 2e-2
     swapped, _ = run(
-        "EncodeReference", image=image, source=image[:1, ::2, ::2], referencenet=(native_nets[1], native_nets[2]), vae=Vae(), clip_vision=ours
+        "EncodeReference",
+        image=image,
+        source=image[:1, ::2, ::2],
+        referencenet=(native_nets[1], native_nets[2]),
+        vae=Vae(),
+        clip_vision=ours,
     )
     assert swapped.swap and swapped.source_latents.shape == (2, 4, 28, 28)
 
 
 def test_missing_files_are_named(run, nodes) -> None:
-    with pytest.raises(Exception, match=r"not in models/faceveil or models/diffusion_models; get .*referencenet.* from https://huggingface.co/hkung/face-anon-simple"):
+    with pytest.raises(
+        Exception,
+        match=r"not in models/faceveil or models/diffusion_models; get .*referencenet.* from https://huggingface.co/hkung/face-anon-simple",
+    ):
         run("LoadReferenceNet", source_net="", driving_net="")
     with pytest.raises(Exception, match="the level must be 0 or more"):
         run("AnonymizationLevel", reference=None, level=-1.0)

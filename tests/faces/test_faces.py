@@ -134,7 +134,9 @@ def test_a_face_that_fills_the_frame(portrait, portrait_faces) -> None:
 
 
 def test_sixty_faces(portrait) -> None:
-    tile = torch.nn.functional.interpolate(portrait[..., 20:260, 110:350], size=(120, 120), mode="bilinear", antialias=True)
+    tile = torch.nn.functional.interpolate(
+        portrait[..., 20:260, 110:350], size=(120, 120), mode="bilinear", antialias=True
+    )
     sheet = tile.repeat(1, 1, 6, 10)
     assert len(detect_faces(sheet, turned=False)) == 60
 
@@ -155,10 +157,15 @@ def test_unknown_detectors_are_refused(name, message) -> None:
         open_detector(name)
 
 
-@pytest.mark.parametrize(("kind", "file", "message"), [
-    ("insightface", "none.onnx", "is not there"), ("insightface", "det.onnx", "not a detector that insightface can open"),
-    ("uniface", "det.onnx", "not a detector of uniface"), ("uniface", "scrfd_10g.onnx", "not a detector of uniface|SHA-256 differs"),
-])
+@pytest.mark.parametrize(
+    ("kind", "file", "message"),
+    [
+        ("insightface", "none.onnx", "is not there"),
+        ("insightface", "det.onnx", "not a detector that insightface can open"),
+        ("uniface", "det.onnx", "not a detector of uniface"),
+        ("uniface", "scrfd_10g.onnx", "not a detector of uniface|SHA-256 differs"),
+    ],
+)
 def test_damaged_external_detectors_are_refused(tmp_path, kind, file, message) -> None:
     pytest.importorskip(kind)
     for name in ("det.onnx", "scrfd_10g.onnx"):

@@ -25,7 +25,13 @@ from safetensors.torch import save_file
 
 def random_bfm(count: int = 3) -> Coefficients:
     generator = torch.Generator().manual_seed(0)
-    return Coefficients("bfm", **{k: torch.randn(v.shape, generator=generator) for k, v in neutral("bfm", (80, 64, 80), count).fields().items()})
+    return Coefficients(
+        "bfm",
+        **{
+            k: torch.randn(v.shape, generator=generator)
+            for k, v in neutral("bfm", (80, 64, 80), count).fields().items()
+        },
+    )
 
 
 def test_layouts_round_trip() -> None:
@@ -35,9 +41,18 @@ def test_layouts_round_trip() -> None:
     again = Coefficients.from_vector(vector, DIFFDEID, "bfm")
     assert all(torch.equal(v, again.fields()[k]) for k, v in c.fields().items())
     vector = c.to_vector(DEEP3D)
-    assert vector.shape == (3, 257) and torch.equal(Coefficients.from_vector(vector, DEEP3D, "bfm").to_vector(DEEP3D), vector)
+    assert vector.shape == (3, 257) and torch.equal(
+        Coefficients.from_vector(vector, DEEP3D, "bfm").to_vector(DEEP3D), vector
+    )
     # The published slices: identity 0, expression 80, texture 144, angles 224, gamma 227, translation 254.
-    published = (("identity", 0, 80), ("expression", 80, 144), ("texture", 144, 224), ("angles", 224, 227), ("lighting", 227, 254), ("translation", 254, 257))
+    published = (
+        ("identity", 0, 80),
+        ("expression", 80, 144),
+        ("texture", 144, 224),
+        ("angles", 224, 227),
+        ("lighting", 227, 254),
+        ("translation", 254, 257),
+    )
     for name, start, stop in published:
         assert torch.equal(vector[:, start:stop], c.fields()[name])
 
@@ -69,7 +84,9 @@ def test_noise_is_ideudemons() -> None:
     c = neutral("bfm", (5000, 64, 80), 2)
     noisy = c.perturbed(0.25, 3)
     assert noisy.identity.std() == pytest.approx(0.25, rel=0.05) and torch.equal(noisy.identity[0], noisy.identity[1])
-    assert torch.equal(noisy.identity, c.perturbed(0.25, 3).identity) and not torch.equal(noisy.identity, c.perturbed(0.25, 4).identity)
+    assert torch.equal(noisy.identity, c.perturbed(0.25, 3).identity) and not torch.equal(
+        noisy.identity, c.perturbed(0.25, 4).identity
+    )
     assert torch.equal(noisy.expression, c.expression)
     assert c.perturbed(2.0, 3, limit=1.0).identity.abs().max() == 1
 
@@ -97,8 +114,14 @@ def test_files(tmp_path) -> None:
     save_file({k: v for k, v in tensors.items() if k != "gaze"}, str(tmp_path / "lacking"), meta)
     save_file(tensors, str(tmp_path / "foreign"), {"format": "x"})
     torch.save(tensors, tmp_path / "pickle")
-    for name, message in (("nan", "not finite"), ("places", "where its faces lie"), ("lacking", "lacks 'gaze'"), ("foreign", "no coefficients of format"),
-                          ("pickle", "not a whole safetensors"), ("gone", "is not there")):
+    for name, message in (
+        ("nan", "not finite"),
+        ("places", "where its faces lie"),
+        ("lacking", "lacks 'gaze'"),
+        ("foreign", "no coefficients of format"),
+        ("pickle", "not a whole safetensors"),
+        ("gone", "is not there"),
+    ):
         with pytest.raises(InputError, match=message):
             load_coefficients(tmp_path / name)
     with pytest.raises(InputError, match="belongs to the model bfm, but ict is needed"):
@@ -117,7 +140,9 @@ def test_a_slider_moves_its_measure_most(model, name) -> None:
     start = neutral(model.name, model.sizes)
     changed = moved(model, start, {name: 1.0})
     group, modes, before, after = (
-        (SHAPE, model.skeleton[1], start.identity, changed.identity) if name in SHAPE else (EXPRESSION, model.skeleton[2], start.expression, changed.expression)
+        (SHAPE, model.skeleton[1], start.identity, changed.identity)
+        if name in SHAPE
+        else (EXPRESSION, model.skeleton[2], start.expression, changed.expression)
     )
 
     def measure(code: torch.Tensor) -> dict[str, float]:

@@ -37,7 +37,9 @@ def test_rendered_truth_comes_back(model, fitter, somebody, seed) -> None:
     truth = somebody(model, 1, seed)
     picture, points = render(model, truth, SIDE).image.clamp(0, 1), project_landmarks(model, truth)[0].double().numpy()
     found = fitter(picture, points)
-    back = apply(invert(found.transforms[0].double().numpy()), project_landmarks(model, found.coefficients)[0].double().numpy())
+    back = apply(
+        invert(found.transforms[0].double().numpy()), project_landmarks(model, found.coefficients)[0].double().numpy()
+    )
     assert np.sqrt(((back - points) ** 2).sum(1).mean()) <= 0.6
     apart = rotation(found.coefficients.angles)[0] @ rotation(truth.angles)[0].T
     assert math.degrees(math.acos(min(1.0, float((apart.trace() - 1) / 2)))) <= 1.5
@@ -190,7 +192,9 @@ def made_up_checkpoint(path, seed: int = 0) -> dict[str, torch.Tensor]:
         elif len(shape) == 4:
             state[key] = torch.randn(shape, generator=generator) / math.sqrt(shape[1] * shape[2] * shape[3])
         else:
-            state[key] = torch.rand(shape, generator=generator) * 0.2 + (0.9 if key.endswith(("weight", "var")) else 0.0)
+            state[key] = torch.rand(shape, generator=generator) * 0.2 + (
+                0.9 if key.endswith(("weight", "var")) else 0.0
+            )
     torch.save({"net_recon": state, "opt_00": {"state": {}}, "sched_00": {}}, path)
     return state
 
@@ -203,7 +207,9 @@ def plain_resnet(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tenso
         s = {k: state[f"{name}.{k}"] for k in ("running_mean", "running_var", "weight", "bias")}
         return f.batch_norm(x, s["running_mean"], s["running_var"], s["weight"], s["bias"])
 
-    x = f.max_pool2d(f.relu(norm(f.conv2d(x, state["backbone.conv1.weight"], stride=2, padding=3), "backbone.bn1")), 3, 2, 1)
+    x = f.max_pool2d(
+        f.relu(norm(f.conv2d(x, state["backbone.conv1.weight"], stride=2, padding=3), "backbone.bn1")), 3, 2, 1
+    )
     for stage, blocks in enumerate((3, 4, 6, 3), 1):
         for block in range(blocks):
             at, stride = f"backbone.layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
@@ -214,7 +220,9 @@ def plain_resnet(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tenso
                 x = norm(f.conv2d(x, state[f"{at}.downsample.0.weight"], stride=stride), f"{at}.downsample.1")
             x = f.relu(x + y)
     x = x.mean((2, 3), keepdim=True)
-    return torch.cat([f.conv2d(x, state[f"final_layers.{i}.weight"], state[f"final_layers.{i}.bias"]) for i in range(7)], 1).flatten(1)
+    return torch.cat(
+        [f.conv2d(x, state[f"final_layers.{i}.weight"], state[f"final_layers.{i}.bias"]) for i in range(7)], 1
+    ).flatten(1)
 
 
 def test_net_recon_is_read_key_by_key(tmp_path, portrait, portrait_faces) -> None:
@@ -226,7 +234,11 @@ def test_net_recon_is_read_key_by_key(tmp_path, portrait, portrait_faces) -> Non
     with torch.no_grad():
         assert torch.allclose(regressor._net(x), plain_resnet(state, x), atol=1e-4)
     found = regressor(portrait, portrait_faces[0].points)
-    assert found.coefficients.model == "bfm" and found.coefficients.identity.shape == (1, 80) and math.isnan(float(found.errors))
+    assert (
+        found.coefficients.model == "bfm"
+        and found.coefficients.identity.shape == (1, 80)
+        and math.isnan(float(found.errors))
+    )
     assert found.coefficients.gaze.abs().max() > 0
 
 
@@ -266,10 +278,14 @@ def test_the_photo_follows_an_edited_face(model, fitter, portrait, portrait_face
     assert torch.equal(same, portrait) and nothing.sum() == 0
     edited = moved(model, found.coefficients, {"jaw width": 3.0, "nose width": 3.0})
     bent, mask = reshape(model, portrait, found, edited)
-    assert torch.equal(bent[mask.expand_as(bent) == 0], portrait[mask.expand_as(bent) == 0]) and 0.01 < mask.mean() < 0.3
+    assert (
+        torch.equal(bent[mask.expand_as(bent) == 0], portrait[mask.expand_as(bent) == 0]) and 0.01 < mask.mean() < 0.3
+    )
     seen = detect_faces(bent)[0].points
     back = invert(found.transforms[0].double().numpy())
-    wanted, before = (apply(back, project_landmarks(model, c)[0].double().numpy()) for c in (edited, found.coefficients))
+    wanted, before = (
+        apply(back, project_landmarks(model, c)[0].double().numpy()) for c in (edited, found.coefficients)
+    )
 
     def width(points: np.ndarray) -> float:
         return float(points[12, 0] - points[4, 0])
@@ -283,7 +299,13 @@ def test_drawn_geometry_changes_the_shape_only(model, fitter, portrait, portrait
     own = fitter(portrait, portrait_faces[0].points).coefficients.rows([0, 0])
     near, far = (draw_geometry(own, level, 3, False) for level in (1, 10))
     assert (near.identity - own.identity).norm() < (far.identity - own.identity).norm()
-    assert torch.equal(far.identity[0], far.identity[1]) and torch.equal(far.expression, own.expression) and torch.equal(far.texture, own.texture)
-    assert torch.equal(far.identity, draw_geometry(own, 10, 3, True).identity) and not torch.equal(draw_geometry(own, 10, 3, True).texture, own.texture)
+    assert (
+        torch.equal(far.identity[0], far.identity[1])
+        and torch.equal(far.expression, own.expression)
+        and torch.equal(far.texture, own.texture)
+    )
+    assert torch.equal(far.identity, draw_geometry(own, 10, 3, True).identity) and not torch.equal(
+        draw_geometry(own, 10, 3, True).texture, own.texture
+    )
     with pytest.raises(InputError, match="belong to bfm"):
         draw_geometry(neutral("bfm", (80, 64, 80)), 1, 0, False)

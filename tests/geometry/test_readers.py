@@ -12,7 +12,14 @@ import torch
 from faceveil.pipelines.errors import InputError, OutputError, WeightsError
 from faceveil.pipelines.geometry.alignment import STANDARD
 from faceveil.pipelines.geometry.coefficients import neutral
-from faceveil.pipelines.geometry.readers import load_bfm, load_ict, load_morphable, load_stored, outwards, save_morphable
+from faceveil.pipelines.geometry.readers import (
+    load_bfm,
+    load_ict,
+    load_morphable,
+    load_stored,
+    outwards,
+    save_morphable,
+)
 from faceveil.pipelines.geometry.renderer import render
 from scipy.io import savemat
 
@@ -36,7 +43,12 @@ def test_the_built_in_model_is_sound(model) -> None:
 
 def test_expressions_move_their_part(model) -> None:
     moved = dict(zip(model.expressions, model.skeleton[2].norm(dim=2), strict=True))
-    for name, part in (("jaw open", slice(48, 68)), ("smile", slice(48, 68)), ("brows up", slice(17, 27)), ("eyes closed", slice(36, 48))):
+    for name, part in (
+        ("jaw open", slice(48, 68)),
+        ("smile", slice(48, 68)),
+        ("brows up", slice(17, 27)),
+        ("eyes closed", slice(36, 48)),
+    ):
         assert moved[name][part].mean() > 2 * torch.cat([moved[name][27:31]]).mean(), name
 
 
@@ -45,14 +57,18 @@ def test_ict_facekit_has_the_published_facts(ict_folder) -> None:
     ict = load_ict(ict_folder)
     assert time.perf_counter() - begun < 10  # the bar of 2 s is measured in the benchmark, on a quiet machine
     assert ict.mean.shape == (24591, 3) and len(ict.triangles) == 48836 and ict.sizes == (3, 4, 80)
-    assert ict.expressions == ("eyeBlink_L", "jawOpen", "mouthSmile_L", "mouthSmile_R") and ict.expression_range == (0, 1)
+    assert ict.expressions == ("eyeBlink_L", "jawOpen", "mouthSmile_L", "mouthSmile_R") and ict.expression_range == (
+        0,
+        1,
+    )
     face = load_ict(ict_folder, face_only=True)
     assert face.mean.shape == (9409, 3) and len(face.triangles) == 18460
     modes = ict.identity.flatten(1) / 0.09511
     assert torch.allclose(modes.norm(dim=1), torch.tensor([61.27, 37.97, 29.42]), rtol=0.02)
     cosines = torch.nn.functional.normalize(modes, dim=1) @ torch.nn.functional.normalize(modes, dim=1).T
     assert (cosines - torch.eye(3)).abs().max() < 0.02
-    # Image-left is the subject's right: landmark 36 has the smaller x, and the left eye's blink moves the points of image right.
+    # Image-left is the subject's right: landmark 36 has the smaller x, and the left eye's blink moves the points of
+    # image right.
     bone, _, moves = ict.skeleton
     assert bone[36, 0] < 0 < bone[45, 0]
     blink = moves[0].norm(dim=1)
@@ -65,7 +81,11 @@ def test_bad_ict_folders(ict_folder, tmp_path) -> None:
     with pytest.raises(WeightsError, match="is not ICT-FaceKit"):
         load_morphable(tmp_path)
     for name, change, message in (
-        ("identity000.obj", lambda b: b[: len(b) // 3], r"identity000\.obj does not hold 26719 vertices and 26384 polygons"),
+        (
+            "identity000.obj",
+            lambda b: b[: len(b) // 3],
+            r"identity000\.obj does not hold 26719 vertices and 26384 polygons",
+        ),
         ("identity001.obj", lambda b: b"", r"identity001\.obj is not a whole OBJ file"),
         ("jawOpen.obj", lambda b: b.replace(b"\nv ", b"\nv nan ", 1), r"jawOpen\.obj"),
         ("generic_neutral_mesh.obj", lambda b: b[: len(b) // 8], r"generic_neutral_mesh\.obj is not a whole OBJ file"),
@@ -88,8 +108,11 @@ def small_bfm(path, **changes) -> dict[str, np.ndarray]:
     index = np.arange(144).reshape(12, 12)
     a, b, c, d = (part.reshape(-1) for part in (index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))
     fields = {
-        "meanshape": (mean + 0.7).reshape(1, -1), "meantex": rng.uniform(90, 200, (1, 432)), "idBase": rng.normal(size=(432, 80)) * 0.01,
-        "exBase": rng.normal(size=(432, 64)) * 0.01, "texBase": rng.normal(size=(432, 80)),
+        "meanshape": (mean + 0.7).reshape(1, -1),
+        "meantex": rng.uniform(90, 200, (1, 432)),
+        "idBase": rng.normal(size=(432, 80)) * 0.01,
+        "exBase": rng.normal(size=(432, 64)) * 0.01,
+        "texBase": rng.normal(size=(432, 80)),
         "tri": np.concatenate([np.stack([a, b, c], 1), np.stack([b, d, c], 1)]) + 1,
         "keypoints": rng.permutation(144)[:68].reshape(1, -1) + 1,
     } | changes
@@ -107,16 +130,27 @@ def test_bfm_from_a_mat_file(tmp_path) -> None:
     shown = bfm.vertices(code, torch.zeros(1, 64))[0].double().numpy()
     # The mean shape is moved to the origin; nothing else differs.
     assert np.ptp(shown - expected, axis=0).max() < 1e-5
-    assert np.abs(bfm.colours(code)[0].numpy() - ((fields["meantex"] + fields["texBase"] @ code[0].numpy()) / 255).reshape(-1, 3)).max() < 1e-5
+    assert (
+        np.abs(
+            bfm.colours(code)[0].numpy()
+            - ((fields["meantex"] + fields["texBase"] @ code[0].numpy()) / 255).reshape(-1, 3)
+        ).max()
+        < 1e-5
+    )
     # The sheet faces the viewer, in whichever order the file names corners.
     assert bfm.normals(bfm.mean[None])[0, :, 2].min() > 0
     assert torch.equal(bfm.landmarks[:, 0], torch.from_numpy(fields["keypoints"][0] - 1))
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"tri": np.full((4, 3), 999)}, "triangles name vertices beyond its 144"), ({"meanshape": np.full((1, 432), np.nan)}, "values that are not finite"),
-    ({"keypoints": np.ones((1, 5))}, "names 5 key points, not 68"), ({"idBase": np.zeros((100, 80))}, "BFM_model_front"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tri": np.full((4, 3), 999)}, "triangles name vertices beyond its 144"),
+        ({"meanshape": np.full((1, 432), np.nan)}, "values that are not finite"),
+        ({"keypoints": np.ones((1, 5))}, "names 5 key points, not 68"),
+        ({"idBase": np.zeros((100, 80))}, "BFM_model_front"),
+    ],
+)
 def test_bad_bfm_files(tmp_path, changes, message) -> None:
     small_bfm(tmp_path / "BFM_model_front.mat", **changes)
     with pytest.raises((WeightsError, InputError), match=message) as caught:
@@ -129,7 +163,13 @@ def test_other_files_are_refused(tmp_path) -> None:
     (tmp_path / "cut.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:2000])
     savemat(str(tmp_path / "other.mat"), {"x": np.ones(3)})
     torch.save({"mean": torch.zeros(3)}, tmp_path / "pickle.mat")
-    refused = {"cut.mat": "not a whole", "other.mat": "lacks 'meanshape'", "pickle.mat": "not a whole", "gone.mat": "is not there", "x.ply": "no morphable"}
+    refused = {
+        "cut.mat": "not a whole",
+        "other.mat": "lacks 'meanshape'",
+        "pickle.mat": "not a whole",
+        "gone.mat": "is not there",
+        "x.ply": "no morphable",
+    }
     for name, message in refused.items():
         with pytest.raises(WeightsError, match=message):
             load_morphable(tmp_path / name)
@@ -138,7 +178,12 @@ def test_other_files_are_refused(tmp_path) -> None:
 def test_our_own_files(model, tmp_path) -> None:
     save_morphable(tmp_path / "m.safetensors", model)
     again = load_morphable(tmp_path / "m.safetensors")
-    assert (again.name, again.texture_scale, again.expressions, again.expression_range) == (model.name, "log", model.expressions, (-3.0, 3.0))
+    assert (again.name, again.texture_scale, again.expressions, again.expression_range) == (
+        model.name,
+        "log",
+        model.expressions,
+        (-3.0, 3.0),
+    )
     assert torch.equal(again.identity, model.identity) and torch.equal(again.triangles, model.triangles)
     with pytest.raises(OutputError, match=r"must end in \.safetensors"):
         save_morphable(tmp_path / "m.bin", model)
@@ -152,7 +197,12 @@ def test_our_own_files(model, tmp_path) -> None:
 
 
 def test_damaged_models_are_refused(model) -> None:
-    for part, value in (("mean", model.mean * torch.nan), ("uv", model.uv[:5]), ("landmarks", model.landmarks + 99999), ("identity", model.identity[:, :7])):
+    for part, value in (
+        ("mean", model.mean * torch.nan),
+        ("uv", model.uv[:5]),
+        ("landmarks", model.landmarks + 99999),
+        ("identity", model.identity[:, :7]),
+    ):
         with pytest.raises(InputError, match=f"is damaged: {part}"):
             replace(model, **{part: value})
 

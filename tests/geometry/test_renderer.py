@@ -43,7 +43,10 @@ def test_a_batch_is_its_faces_and_pictures_repeat(model, somebody) -> None:
         assert torch.equal(together.faces[i], alone.faces[0])
         assert torch.allclose(together.image[i], alone.image[0], atol=1e-5)
     again = render(model, c, 80)
-    assert all(torch.equal(getattr(together, k), getattr(again, k)) for k in ("image", "mask", "depth", "normals", "uv", "faces"))
+    assert all(
+        torch.equal(getattr(together, k), getattr(again, k))
+        for k in ("image", "mask", "depth", "normals", "uv", "faces")
+    )
 
 
 def test_perspective_is_true() -> None:
@@ -103,7 +106,10 @@ def test_gradients_reach_all_coefficients(model, somebody) -> None:
 
 def test_the_camera_is_the_published_one() -> None:
     flat, depth = project(torch.tensor([[[0.5, 0.25, 0.0], [0.0, 0.0, 1.0]]]), 224)
-    assert torch.allclose(flat[0, 0], torch.tensor([112 + 1015 * 0.5 / 10, 112 - 1015 * 0.25 / 10])) and float(depth[0, 1]) == 9.0
+    assert (
+        torch.allclose(flat[0, 0], torch.tensor([112 + 1015 * 0.5 / 10, 112 - 1015 * 0.25 / 10]))
+        and float(depth[0, 1]) == 9.0
+    )
     assert pytest.approx(12.594, abs=1e-3) == 2 * math.degrees(math.atan(0.5 / FOCAL)) and DISTANCE == 10
 
 
@@ -137,4 +143,6 @@ def test_light() -> None:
 def test_even_light_shows_the_albedo(model) -> None:
     seen = render(model, neutral(model.name, model.sizes), 64)
     hit = seen.mask[0, 0] > 0
-    assert seen.image[0][:, hit].mean() == pytest.approx(float(model.colours(torch.zeros(1, model.sizes[2])).mean()) * AMBIENT * 0.886227, rel=0.1)
+    assert seen.image[0][:, hit].mean() == pytest.approx(
+        float(model.colours(torch.zeros(1, model.sizes[2])).mean()) * AMBIENT * 0.886227, rel=0.1
+    )

@@ -58,9 +58,13 @@ def test_nose_stands_out(shapes) -> None:
 
 def test_learned_coefficients_belong_to_the_learned_model(shapes) -> None:
     rng = np.random.default_rng(3)
-    seen = np.stack([
-        _see(shapes.shape(rng.normal(size=len(shapes.modes))), rng.normal() * 10, rng.normal() * 6, 1.0) - [200, 150] for _ in range(300)
-    ])
+    seen = np.stack(
+        [
+            _see(shapes.shape(rng.normal(size=len(shapes.modes))), rng.normal() * 10, rng.normal() * 6, 1.0)
+            - [200, 150]
+            for _ in range(300)
+        ]
+    )
     learned, coefficients = learn_shape_model(seen, np.ones(300), components=12, rounds=8)
     fits = [learned.fit(points) for points in seen[:20]]
     again = np.stack([fit.coefficients for fit in fits])

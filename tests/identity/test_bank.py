@@ -21,7 +21,9 @@ def unit(*rows) -> np.ndarray:
 @pytest.fixture
 def bank(tmp_path):
     vectors = unit([1, 0, 0], [1, 0.05, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1])
-    return build_bank(tmp_path / "people", [(v, torch.full((1, 3, 256, 256), i / 10)) for i, v in enumerate(vectors)], "test", 0.4)
+    return build_bank(
+        tmp_path / "people", [(v, torch.full((1, 3, 256, 256), i / 10)) for i, v in enumerate(vectors)], "test", 0.4
+    )
 
 
 def test_somebody_who_is_there_is_left_out(bank) -> None:
@@ -43,8 +45,17 @@ def test_the_nearest_free_person_is_different_enough(bank) -> None:
 
 def test_a_folder_keeps_a_bank_and_nothing_of_its_sources(bank, tmp_path) -> None:
     again = load_bank(tmp_path / "people")
-    assert np.allclose(again.identities.vectors, bank.identities.vectors) and (again.space, again.threshold) == ("test", 0.4)
-    assert sorted(p.name for p in (tmp_path / "people").iterdir()) == ["00000.webp", "00001.webp", "00002.webp", "00003.webp", "bank.safetensors"]
+    assert np.allclose(again.identities.vectors, bank.identities.vectors) and (again.space, again.threshold) == (
+        "test",
+        0.4,
+    )
+    assert sorted(p.name for p in (tmp_path / "people").iterdir()) == [
+        "00000.webp",
+        "00001.webp",
+        "00002.webp",
+        "00003.webp",
+        "bank.safetensors",
+    ]
     with pytest.raises(InputError, match="is not empty"):
         build_bank(tmp_path / "people", [], "test", 0.4)
     with pytest.raises(InputError, match="no face was found"):

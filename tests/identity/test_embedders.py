@@ -52,21 +52,34 @@ def facenet() -> InceptionResnetV1:
 def test_facenet_has_the_published_keys(facenet) -> None:
     """Fingerprint of all names and shapes of facenet-pytorch's InceptionResnetV1 without its classifier."""
     listing = "\n".join(f"{k} {tuple(v.shape)}" for k, v in sorted(facenet.state_dict().items()))
-    assert hashlib.sha256(listing.encode()).hexdigest() == "c0638fa983a7cf513cd2dfb4310e1e627f43ae2e6bcbe857010cd3b37e3c5b1c"
+    assert (
+        hashlib.sha256(listing.encode()).hexdigest()
+        == "c0638fa983a7cf513cd2dfb4310e1e627f43ae2e6bcbe857010cd3b37e3c5b1c"
+    )
 
 
 def test_facenet_equals_the_reference(facenet) -> None:
     """What facenet-pytorch 2.5 computes with the same weights and input."""
-    picture = torch.frac(torch.sin(torch.arange(3 * 160 * 160, dtype=torch.float64) * 78.233) * 43758.5453).reshape(1, 3, 160, 160).float()
+    picture = (
+        torch.frac(torch.sin(torch.arange(3 * 160 * 160, dtype=torch.float64) * 78.233) * 43758.5453)
+        .reshape(1, 3, 160, 160)
+        .float()
+    )
     vector = facenet(picture)[0]
     assert (vector[:5] - torch.tensor([-0.0175, -0.0323, 0.0054, -0.1066, -0.0450])).abs().max() < 6e-5
     assert abs(float(vector.abs().sum()) - 16.7003) < 1e-3
 
 
 def test_facenet_opens_its_files(facenet, tmp_path, portrait, portrait_faces) -> None:
-    torch.save(facenet.state_dict() | {"logits.weight": torch.zeros(3, 512), "logits.bias": torch.zeros(3)}, tmp_path / "20180402-114759-vggface2.pt")
+    torch.save(
+        facenet.state_dict() | {"logits.weight": torch.zeros(3, 512), "logits.bias": torch.zeros(3)},
+        tmp_path / "20180402-114759-vggface2.pt",
+    )
     save_file(facenet.state_dict(), str(tmp_path / "20180408-102900-casia-webface.safetensors"))
-    a, b = open_embedder("facenet", tmp_path / "20180402-114759-vggface2.pt"), embedder_of(f"facenet:{tmp_path / '20180408-102900-casia-webface.safetensors'}")
+    a, b = (
+        open_embedder("facenet", tmp_path / "20180402-114759-vggface2.pt"),
+        embedder_of(f"facenet:{tmp_path / '20180408-102900-casia-webface.safetensors'}"),
+    )
     assert (a.space, b.space, a.threshold) == ("facenet-vggface2", "facenet-casia", 1.1)
     seen = [e.embed(portrait, portrait_faces[0].points) for e in (a, b)]
     assert np.allclose(*seen) and abs(np.linalg.norm(seen[0]) - 1) < 1e-9
@@ -77,19 +90,35 @@ def test_facenet_opens_its_files(facenet, tmp_path, portrait, portrait_faces) ->
 def clip_state() -> dict[str, torch.Tensor]:
     """Made-up weights under the first CLIP's names."""
     shapes = {
-        "class_embedding": (WIDTH,), "positional_embedding": (197, WIDTH), "proj": (WIDTH, 512), "conv1.weight": (WIDTH, 3, 16, 16),
-        "ln_pre.weight": (WIDTH,), "ln_pre.bias": (WIDTH,), "ln_post.weight": (WIDTH,), "ln_post.bias": (WIDTH,),
+        "class_embedding": (WIDTH,),
+        "positional_embedding": (197, WIDTH),
+        "proj": (WIDTH, 512),
+        "conv1.weight": (WIDTH, 3, 16, 16),
+        "ln_pre.weight": (WIDTH,),
+        "ln_pre.bias": (WIDTH,),
+        "ln_post.weight": (WIDTH,),
+        "ln_post.bias": (WIDTH,),
     }
     for i in range(LAYERS):
         block = {
-            "attn.in_proj_weight": (3 * WIDTH, WIDTH), "attn.in_proj_bias": (3 * WIDTH,),
-            "attn.out_proj.weight": (WIDTH, WIDTH), "attn.out_proj.bias": (WIDTH,),
-            "ln_1.weight": (WIDTH,), "ln_1.bias": (WIDTH,), "ln_2.weight": (WIDTH,), "ln_2.bias": (WIDTH,),
-            "mlp.c_fc.weight": (4 * WIDTH, WIDTH), "mlp.c_fc.bias": (4 * WIDTH,), "mlp.c_proj.weight": (WIDTH, 4 * WIDTH), "mlp.c_proj.bias": (WIDTH,),
+            "attn.in_proj_weight": (3 * WIDTH, WIDTH),
+            "attn.in_proj_bias": (3 * WIDTH,),
+            "attn.out_proj.weight": (WIDTH, WIDTH),
+            "attn.out_proj.bias": (WIDTH,),
+            "ln_1.weight": (WIDTH,),
+            "ln_1.bias": (WIDTH,),
+            "ln_2.weight": (WIDTH,),
+            "ln_2.bias": (WIDTH,),
+            "mlp.c_fc.weight": (4 * WIDTH, WIDTH),
+            "mlp.c_fc.bias": (4 * WIDTH,),
+            "mlp.c_proj.weight": (WIDTH, 4 * WIDTH),
+            "mlp.c_proj.bias": (WIDTH,),
         }
         shapes |= {f"transformer.resblocks.{i}.{k}": v for k, v in block.items()}
     generator = torch.Generator().manual_seed(0)
-    state = {f"visual.{k}": torch.randn(v, generator=generator) * (0.02 if len(v) > 1 else 0.1) for k, v in shapes.items()}
+    state = {
+        f"visual.{k}": torch.randn(v, generator=generator) * (0.02 if len(v) > 1 else 0.1) for k, v in shapes.items()
+    }
     return state | {"logit_scale": torch.tensor(1.0), "token_embedding.weight": torch.zeros(4, 4)}
 
 
@@ -104,10 +133,15 @@ def clip_forward(state: dict[str, torch.Tensor], seen: torch.Tensor) -> torch.Te
     x = norm(torch.cat([v["class_embedding"].expand(1, 1, -1), x], 1) + v["positional_embedding"], "ln_pre")
     for i in range(LAYERS):
         at = f"transformer.resblocks.{i}"
-        q, k, val = functional.linear(norm(x, f"{at}.ln_1"), v[f"{at}.attn.in_proj_weight"], v[f"{at}.attn.in_proj_bias"]).chunk(3, -1)
+        q, k, val = functional.linear(
+            norm(x, f"{at}.ln_1"), v[f"{at}.attn.in_proj_weight"], v[f"{at}.attn.in_proj_bias"]
+        ).chunk(3, -1)
         heads = [t.reshape(1, -1, HEADS, WIDTH // HEADS).transpose(1, 2) for t in (q, k, val)]
-        x = x + functional.linear(functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2),
-                                  v[f"{at}.attn.out_proj.weight"], v[f"{at}.attn.out_proj.bias"])
+        x = x + functional.linear(
+            functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2),
+            v[f"{at}.attn.out_proj.weight"],
+            v[f"{at}.attn.out_proj.bias"],
+        )
         hidden = functional.linear(norm(x, f"{at}.ln_2"), v[f"{at}.mlp.c_fc.weight"], v[f"{at}.mlp.c_fc.bias"])
         hidden = hidden * torch.sigmoid(1.702 * hidden)
         x = x + functional.linear(hidden, v[f"{at}.mlp.c_proj.weight"], v[f"{at}.mlp.c_proj.bias"])
@@ -131,8 +165,12 @@ def test_farl_equals_the_first_clip(tmp_path, portrait, portrait_faces) -> None:
         from_clip({"visual.proj": torch.zeros(2, 2)})
 
 
-@pytest.mark.parametrize(("kind", "name"), [("adaface", "adaface_ir_18"), ("sphereface", "sphere20"), ("mobileface", "mobilenetv2")])
-def test_recognisers_of_uniface_are_fetched_checked_and_run(tmp_path, w600k, portrait, portrait_faces, monkeypatch, kind, name) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"), [("adaface", "adaface_ir_18"), ("sphereface", "sphere20"), ("mobileface", "mobilenetv2")]
+)
+def test_recognisers_of_uniface_are_fetched_checked_and_run(
+    tmp_path, w600k, portrait, portrait_faces, monkeypatch, kind, name
+) -> None:
     """A random network of the true shapes, downloaded from a local server as a user's file would be."""
     constants = pytest.importorskip("uniface.constants")
     served = tmp_path / "served"
@@ -147,18 +185,35 @@ def test_recognisers_of_uniface_are_fetched_checked_and_run(tmp_path, w600k, por
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sha = hashlib.sha256(data).hexdigest()
-    card = Card(name, f"{name}.onnx", "faceveil", "here", "1", "MIT", "a test", f"http://127.0.0.1:{server.server_port}/{name}.onnx", sha, len(data))
+    card = Card(
+        name,
+        f"{name}.onnx",
+        "faceveil",
+        "here",
+        "1",
+        "MIT",
+        "a test",
+        f"http://127.0.0.1:{server.server_port}/{name}.onnx",
+        sha,
+        len(data),
+    )
     path = fetch(card, tmp_path / "models", consent=True)
     server.shutdown()
     server.server_close()
     with pytest.raises(WeightsError, match="not the file that uniface describes"):
         open_embedder(kind, path)
     weights = next(w for w in constants.MODEL_REGISTRY if w.value == name)
-    monkeypatch.setitem(constants.MODEL_REGISTRY, weights, type(constants.MODEL_REGISTRY[weights])(url=f"https://example.org/{name}.onnx", sha256=sha))
+    monkeypatch.setitem(
+        constants.MODEL_REGISTRY,
+        weights,
+        type(constants.MODEL_REGISTRY[weights])(url=f"https://example.org/{name}.onnx", sha256=sha),
+    )
     embedder = open_embedder(kind, path)
     seen = embedder.embed(portrait, portrait_faces[0].points)
     arcface = open_embedder("arcface", w600k).embed(portrait, portrait_faces[0].points)
-    assert embedder.space == (name if kind == "adaface" else f"{kind}-{name}") and embedder.threshold == pytest.approx(1.2)
+    assert embedder.space == (name if kind == "adaface" else f"{kind}-{name}") and embedder.threshold == pytest.approx(
+        1.2
+    )
     # AdaFace takes BGR, the others RGB as ArcFace does.
     assert (seen @ arcface > 0.9999) == (kind != "adaface")
 

@@ -7,13 +7,22 @@ import pytest
 import torch
 from faceveil.pipelines.errors import InputError, WeightsError
 from faceveil.pipelines.identity.embedder import Embedder
-from faceveil.pipelines.identity.ensemble import EnsembleEmbedder, EnsembleMapper, Recipe, load_ensemble, save_ensemble, train_ensemble, triplet_loss
+from faceveil.pipelines.identity.ensemble import (
+    EnsembleEmbedder,
+    EnsembleMapper,
+    Recipe,
+    load_ensemble,
+    save_ensemble,
+    train_ensemble,
+    triplet_loss,
+)
 
 SPACES, SIZES = ("arcface-w600k", "farl-ep64", "facenet-vggface2"), (512, 512, 512)
 
 
 def crowd(people: int, photos: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Three recognisers' vectors of several photos: who it is lies in 24 directions, and light and pose in 24 others, twice as strong."""
+    """Three recognisers' vectors of several photos: who it is lies in 24 directions, and light and pose in 24 others,
+    twice as strong."""
     rng = np.random.default_rng(seed)
     parts = []
     for part in range(3):
@@ -29,12 +38,18 @@ def separation(vectors: np.ndarray, people: np.ndarray) -> float:
     cosines = vectors @ vectors.T
     same = (people[:, None] == people[None]) & ~np.eye(len(people), dtype=bool)
     other = people[:, None] != people[None]
-    return float((cosines[same].mean() - cosines[other].mean()) / np.sqrt((cosines[same].var() + cosines[other].var()) / 2))
+    return float(
+        (cosines[same].mean() - cosines[other].mean()) / np.sqrt((cosines[same].var() + cosines[other].var()) / 2)
+    )
 
 
 def test_layers_are_the_papers() -> None:
     mapper = EnsembleMapper(SPACES, SIZES)
-    assert [tuple(p.shape) for n, p in mapper.named_parameters() if n.endswith("weight")] == [(2048, 1536), (1024, 2048), (512, 1024)]
+    assert [tuple(p.shape) for n, p in mapper.named_parameters() if n.endswith("weight")] == [
+        (2048, 1536),
+        (1024, 2048),
+        (512, 1024),
+    ]
     assert torch.allclose(mapper(torch.randn(3, 1536)).norm(dim=1), torch.ones(3))
 
 
@@ -51,7 +66,13 @@ def test_the_loss_is_the_papers() -> None:
         for p in range(7):
             for n in range(7):
                 if a != p and people[a] == people[p] != people[n]:
-                    costs.append(max(float((vectors[a] - vectors[p]).square().sum() - (vectors[a] - vectors[n]).square().sum()) + 0.2, 0))
+                    costs.append(
+                        max(
+                            float((vectors[a] - vectors[p]).square().sum() - (vectors[a] - vectors[n]).square().sum())
+                            + 0.2,
+                            0,
+                        )
+                    )
     costly = [c for c in costs if c > 0]
     assert float(triplet_loss(vectors, torch.tensor(people), 0.2)) == pytest.approx(sum(costly) / len(costly), rel=1e-5)
 
@@ -96,5 +117,7 @@ def test_the_embedder_joins_in_order(portrait, portrait_faces) -> None:
     embedder = EnsembleEmbedder(mapper, [_Fixed(s) for s in SPACES])
     assert embedder.threshold == 0.7 and embedder.space == "ensemble:" + "+".join(SPACES)
     assert embedder.embed(portrait, portrait_faces[0].points).shape == (512,)
-    with pytest.raises(InputError, match="this ensemble joins arcface-w600k, farl-ep64, facenet-vggface2, got farl-ep64"):
+    with pytest.raises(
+        InputError, match="this ensemble joins arcface-w600k, farl-ep64, facenet-vggface2, got farl-ep64"
+    ):
         EnsembleEmbedder(mapper, [_Fixed("farl-ep64")])

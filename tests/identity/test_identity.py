@@ -27,7 +27,12 @@ def test_a_file_keeps_vectors_space_and_date_and_no_more(tmp_path) -> None:
     again = load_identity(tmp_path / "anna_smith.safetensors", "dlib")
     assert again.space == "dlib" and np.abs(again.vectors - identity.vectors).max() < 1e-6
     with safe_open(str(tmp_path / "anna_smith.safetensors"), "pt") as file:
-        assert file.metadata() == {"format": "faceveil.identity/1", "space": "dlib", "recogniser": "dlib", "date": "2026-01-02"}
+        assert file.metadata() == {
+            "format": "faceveil.identity/1",
+            "space": "dlib",
+            "recogniser": "dlib",
+            "date": "2026-01-02",
+        }
     assert b"anna" not in (tmp_path / "anna_smith.safetensors").read_bytes()
 
 
@@ -45,11 +50,20 @@ def bad_files(path):
     save_file({"vectors": torch.ones(1, 4)}, str(path / "foreign"), {"format": "x"})
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("cut", "not a whole safetensors"), ("empty", "not a whole safetensors"), ("pickle", "not a whole safetensors"), ("nan", "no identity"),
-    ("zero", "no identity"), ("flat", r"shape \(4,\)"), ("lacking", "not an identity of format"), ("foreign", "not an identity of format"),
-    ("gone", "is not there"),
-])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cut", "not a whole safetensors"),
+        ("empty", "not a whole safetensors"),
+        ("pickle", "not a whole safetensors"),
+        ("nan", "no identity"),
+        ("zero", "no identity"),
+        ("flat", r"shape \(4,\)"),
+        ("lacking", "not an identity of format"),
+        ("foreign", "not an identity of format"),
+        ("gone", "is not there"),
+    ],
+)
 def test_bad_files_are_refused_with_one_sentence(tmp_path, name, message) -> None:
     bad_files(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
@@ -59,7 +73,12 @@ def test_bad_files_are_refused_with_one_sentence(tmp_path, name, message) -> Non
 
 def test_spaces_do_not_mix(tmp_path) -> None:
     other = some(1, space="arcface-w600k")
-    for work in (lambda: slerp(some(), other, 0.5), lambda: average([some(), other]), lambda: some().cosine(other), lambda: judge_identities(some(), other)):
+    for work in (
+        lambda: slerp(some(), other, 0.5),
+        lambda: average([some(), other]),
+        lambda: some().cosine(other),
+        lambda: judge_identities(some(), other),
+    ):
         with pytest.raises(InputError, match="cannot be mixed"):
             work()
     save_identity(tmp_path / "a", other)

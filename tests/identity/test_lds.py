@@ -25,7 +25,9 @@ def correlated(count: int = 600) -> np.ndarray:
 
 def test_levels_move_away_step_by_step(sampler) -> None:
     people = sampler.sample(12, 5).vectors
-    means = [np.mean([sampler.level(p, level, i, 12).cosines[0] for i, p in enumerate(people)]) for level in range(1, 11)]
+    means = [
+        np.mean([sampler.level(p, level, i, 12).cosines[0] for i, p in enumerate(people)]) for level in range(1, 11)
+    ]
     assert all(a > b for a, b in pairwise(means)), np.round(means, 3)
     assert means[0] > 0.4 and means[-1] < 0.1
 

@@ -52,7 +52,8 @@ def test_everybody_keeps_a_number_and_nobody_shares_one(sampler, people, tmp_pat
 
 
 def test_a_bad_photo_does_not_take_the_name_away(sampler, people) -> None:
-    """Somebody who was once enrolled twice keeps the older name; somebody else's own entry wins over an older one that fits a little."""
+    """Somebody who was once enrolled twice keeps the older name; somebody else's own entry wins over an older one that
+    fits a little."""
     names = ledger(sampler, Key.new())
     first = names.number(Identity(people[0], "dlib"))
     poor = view(sampler, people[0], 5)
@@ -115,7 +116,11 @@ def test_pseudonyms_of_real_people_are_stable_and_distinct(photos, tmp_path) -> 
     found = {p.stem: names.of(identity_in(load_picture(p).pixels)) for p in photos if p.stem.startswith("person_")}
     again = Pseudonyms.open(tmp_path, "mine", 100)
     numbers = {name: number for name, (number, _) in found.items()}
-    assert numbers["person_a_1"] == numbers["person_a_2"] and numbers["person_b_1"] == numbers["person_b_2"] and numbers["person_c_1"] == numbers["person_c_2"]
+    assert (
+        numbers["person_a_1"] == numbers["person_a_2"]
+        and numbers["person_b_1"] == numbers["person_b_2"]
+        and numbers["person_c_1"] == numbers["person_c_2"]
+    )
     assert len(set(numbers.values())) == 3
     for p in photos:
         if p.stem.startswith("person_"):

@@ -41,7 +41,12 @@ def _bomb() -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )
 
 
 FILES: dict[str, tuple[str, bytes]] = {
@@ -96,7 +101,13 @@ ARGUMENTS: dict[str, Callable[[Path], list[str]]] = {
     "unknown policy": lambda d: [str(d / "ok.png"), "--policy", "hope"],
     "unknown shape": lambda d: [str(d / "ok.png"), "--shape", "star", "--method", "solid"],
     "output over input": lambda d: [str(d / "ok.png"), "-o", str(d / "ok.png")],
-    "unknown output format in a file place": lambda d: [str(d / "ok.png"), "-o", str(d / "ok.png" / "x.png"), "--no-face", "pass"],
+    "unknown output format in a file place": lambda d: [
+        str(d / "ok.png"),
+        "-o",
+        str(d / "ok.png" / "x.png"),
+        "--no-face",
+        "pass",
+    ],
     "two inputs, one output": lambda d: [str(d / "ok.png"), str(d / "ok2.png"), "-o", str(d / "one.png")],
     "two inputs of one name": lambda d: [str(d / "ok.png"), str(d / "sub" / "ok.png"), "-o", str(d / "out")],
     "reference without a face": lambda d: [str(d / "ok.png"), "--exclude", str(d / "ok.png")],
@@ -135,10 +146,22 @@ def test_tiny_pictures_are_covered(tmp_path, capsys, size) -> None:
     assert Image.open(tmp_path / "b.png").size == size
 
 
-@pytest.mark.parametrize("image", [
-    np.zeros((0, 5, 3), np.uint8), np.zeros((4, 4, 7), np.uint8), np.full((8, 8, 3), np.nan), np.zeros((8, 8, 3), np.int64),
-    np.zeros((2, 2, 2, 2)), torch.zeros(3, 8, 8), torch.full((1, 3, 8, 8), float("inf")), object(), 7, None,
-], ids=["empty", "7 channels", "NaN", "int64", "4-d", "3-d tensor", "infinite tensor", "object", "number", "None"])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((4, 4, 7), np.uint8),
+        np.full((8, 8, 3), np.nan),
+        np.zeros((8, 8, 3), np.int64),
+        np.zeros((2, 2, 2, 2)),
+        torch.zeros(3, 8, 8),
+        torch.full((1, 3, 8, 8), float("inf")),
+        object(),
+        7,
+        None,
+    ],
+    ids=["empty", "7 channels", "NaN", "int64", "4-d", "3-d tensor", "infinite tensor", "object", "number", "None"],
+)
 def test_bad_images_in_python(image) -> None:
     with pytest.raises(FaceVeilError) as caught:
         faceveil.anonymize(image)
@@ -169,9 +192,15 @@ def test_a_batch_goes_on_past_a_bad_file(tmp_path, capsys) -> None:
     (tmp_path / "in" / "b.png").write_bytes(_png())
     (tmp_path / "in" / "deep").mkdir()
     (tmp_path / "in" / "deep" / "c.jpg").write_bytes(_jpeg())
-    assert main(["anonymize", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "r.json")]) == SOME_FAILED
+    assert (
+        main(["anonymize", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--report", str(tmp_path / "r.json")])
+        == SOME_FAILED
+    )
     said = capsys.readouterr()
     assert "failed: a.png" in said.err
     assert "2 of 3 pictures done" in said.out
-    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == ["b.png", str(Path("deep") / "c.jpg")]
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
+        "b.png",
+        str(Path("deep") / "c.jpg"),
+    ]
     assert "b.png" not in (tmp_path / "r.json").read_text()

@@ -36,7 +36,9 @@ def test_the_portrait_becomes_somebody_else(portrait, portrait_faces, veiled) ->
     assert row.checks[0].distance >= 0.6
     assert not row.checks[0].same_person
     embed = default_recogniser().embed
-    assert np.linalg.norm(embed(veiled.pixels, veiled.faces[0].points) - embed(portrait, portrait_faces[0].points)) > 0.55
+    assert (
+        np.linalg.norm(embed(veiled.pixels, veiled.faces[0].points) - embed(portrait, portrait_faces[0].points)) > 0.55
+    )
     assert torch.equal(torch.where(veiled.mask > 0, portrait, veiled.pixels), portrait)
 
 
@@ -146,7 +148,11 @@ class _Picky(_Paint):
 
 @pytest.mark.parametrize(
     ("method", "reason", "tries"),
-    [(_Lazy, "the recogniser still knows it", 3), (_Broken, "the method failed on it", 0), (_Picky, "it is a Tuesday", 0)],
+    [
+        (_Lazy, "the recogniser still knows it", 3),
+        (_Broken, "the method failed on it", 0),
+        (_Picky, "it is a Tuesday", 0),
+    ],
 )
 def test_policy_on_a_face_that_is_not_protected(portrait, portrait_faces, method, reason, tries) -> None:
     redacted = anonymize_batch(portrait, Settings(), portrait_faces, method=method())
@@ -215,7 +221,17 @@ def test_an_interruption_goes_through(portrait) -> None:
         anonymize_batch(portrait, Settings(method="solid"), progress=stop)
 
 
-@pytest.mark.parametrize("wrong", [{"method": "magic"}, {"strength": -0.1}, {"strength": 1.6}, {"strength": float("nan")}, {"tries": 0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"method": "magic"},
+        {"strength": -0.1},
+        {"strength": 1.6},
+        {"strength": float("nan")},
+        {"tries": 0},
+        {"seed": -1},
+    ],
+)
 def test_wrong_settings_are_refused(wrong) -> None:
     with pytest.raises(InputError):
         Settings(**wrong)
@@ -234,7 +250,8 @@ def test_a_group_gets_one_identity_each(trio, trio_faces) -> None:
 
 
 def test_pseudonyms_know_a_person_again(portrait, tmp_path) -> None:
-    """The same person in another picture, on another day, looks like the same new person; under another key like somebody else."""
+    """The same person in another picture, on another day, looks like the same new person; under another key like
+    somebody else."""
     settings, darker = Settings(policy=Policy.always("pass")), (portrait * 0.9).flip(-1)
     first = anonymize_batch(portrait, settings, identity=Pseudonyms.open(tmp_path, "mine"))
     again = anonymize_batch(darker, settings, identity=Pseudonyms.open(tmp_path, "mine"))

@@ -84,7 +84,11 @@ def test_strength_moves_away_steadily(method, prepared, identity, view) -> None:
     distances = []
     for strength in (0.0, 0.4, 0.8, 1.0):
         change = method.veil(prepared, identity, strength)
-        distances.append(recogniser.distance(recogniser.embed(change.window, change.points - np.array(change.origin)), view.embedding))
+        distances.append(
+            recogniser.distance(
+                recogniser.embed(change.window, change.points - np.array(change.origin)), view.embedding
+            )
+        )
     assert distances == sorted(distances)
     assert distances[0] < 0.25
     assert distances[-1] >= 0.6
@@ -140,14 +144,17 @@ def test_identity_file_round_trips(tmp_path, model, identity, prepared) -> None:
     assert all(np.abs(a[n] - b[n]).max() < 1e-4 for n in REGIONS)
 
 
-@pytest.mark.parametrize(("spoil", "message"), [
-    (lambda p: p.unlink(), "is not there"),
-    (lambda p: p.write_bytes(p.read_bytes()[:100]), "not a whole safetensors file"),
-    (lambda p: p.write_bytes(b"\x80\x04K\x01."), "not a whole safetensors file"),
-    (lambda p: _rewrite(p, lambda t, m: (t, {})), "not an identity of format"),
-    (lambda p: _rewrite(p, lambda t, m: ({k: v[:3].clone() for k, v in t.items()}, m)), "made for another model"),
-    (lambda p: _rewrite(p, lambda t, m: ({k: v * float("nan") for k, v in t.items()}, m)), "not finite"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: p.unlink(), "is not there"),
+        (lambda p: p.write_bytes(p.read_bytes()[:100]), "not a whole safetensors file"),
+        (lambda p: p.write_bytes(b"\x80\x04K\x01."), "not a whole safetensors file"),
+        (lambda p: _rewrite(p, lambda t, m: (t, {})), "not an identity of format"),
+        (lambda p: _rewrite(p, lambda t, m: ({k: v[:3].clone() for k, v in t.items()}, m)), "made for another model"),
+        (lambda p: _rewrite(p, lambda t, m: ({k: v * float("nan") for k, v in t.items()}, m)), "not finite"),
+    ],
+)
 def test_bad_identity_files_are_refused(tmp_path, model, identity, spoil, message) -> None:
     path = tmp_path / "person.safetensors"
     save_persona(path, identity)
@@ -195,7 +202,9 @@ def test_a_given_identity_is_approached(method, prepared, view) -> None:
     wanted = Identity(builtin_sampler("dlib").sample(1, 4).vectors, "dlib")
     change = method.veil(prepared, method.realise([prepared], wanted, 0), 1.0)
     shown = recogniser.embed(change.window, change.points - np.asarray(change.origin))
-    cosines = [builtin_sampler("dlib").cosine(v / np.linalg.norm(v), wanted.vector).item() for v in (view.embedding, shown)]
+    cosines = [
+        builtin_sampler("dlib").cosine(v / np.linalg.norm(v), wanted.vector).item() for v in (view.embedding, shown)
+    ]
     assert cosines[1] > cosines[0] + 0.2
     with pytest.raises(InputError, match="shows identities of dlib"):
         method.realise([prepared], Identity(np.ones(512), "arcface-w600k"), 0)

@@ -37,7 +37,10 @@ def test_a_covered_face_gives_a_doubt(portrait, portrait_faces, cover) -> None:
 def test_the_policy_acts_on_a_doubt(portrait, portrait_faces) -> None:
     picture = mask(portrait, portrait_faces[0])
     result = anonymize_batch(picture, Settings(trials=1), faces=portrait_faces)
-    assert (result.report.faces[0].outcome, result.report.faces[0].reason) == ("redacted", "something covers a part of it")
+    assert (result.report.faces[0].outcome, result.report.faces[0].reason) == (
+        "redacted",
+        "something covers a part of it",
+    )
 
 
 def test_a_toddlers_proportions_are_refused(portrait_faces) -> None:

@@ -73,7 +73,11 @@ def test_the_method_runs_inside_the_job(inswapper_file, w600k, people, trio) -> 
 
 def test_what_is_still_recognised_is_covered(inswapper_file, w600k, people, portrait) -> None:
     """The made-up swapper only brightens: the recogniser is not fooled, so the policy must act."""
-    result = anonymize_batch(portrait, Settings(method="inswapper"), method=InSwapperMethod(InSwapper(inswapper_file[0]), ArcFace(w600k), people))
+    result = anonymize_batch(
+        portrait,
+        Settings(method="inswapper"),
+        method=InSwapperMethod(InSwapper(inswapper_file[0]), ArcFace(w600k), people),
+    )
     (row,) = result.report.faces
     assert row.outcome == "redacted" and row.tries == TRIES and row.checks[0].same_person
 
@@ -91,8 +95,16 @@ def test_strength_moves_from_the_person_to_the_new_one(inswapper_file, w600k, pe
     x, y = (round(v) for v in portrait_faces[0].points[30])
     for strength in (0.5, 1.0, 1.5):
         change = method.veil(prepared, people.identities[0], strength)
-        seen = float((change.window - portrait[..., change.origin[1] : change.origin[1] + change.window.shape[-2],
-                      change.origin[0] : change.origin[0] + change.window.shape[-1]])[0, :, y - change.origin[1], x - change.origin[0]].mean())
+        seen = float(
+            (
+                change.window
+                - portrait[
+                    ...,
+                    change.origin[1] : change.origin[1] + change.window.shape[-2],
+                    change.origin[0] : change.origin[0] + change.window.shape[-1],
+                ]
+            )[0, :, y - change.origin[1], x - change.origin[0]].mean()
+        )
         assert abs(seen - first(slerp(prepared.own, people.identities[0], strength))) < 0.02
 
 
@@ -114,10 +126,36 @@ def test_people_come_from_a_bank_a_sampler_or_the_user(inswapper_file, w600k, pe
 
 
 def test_the_command_line_swaps(inswapper_file, w600k, portrait_file, tmp_path) -> None:
-    faces = [(v / np.linalg.norm(v), torch.zeros(1, 3, 256, 256)) for v in np.random.default_rng(4).normal(size=(5, 512))]
+    faces = [
+        (v / np.linalg.norm(v), torch.zeros(1, 3, 256, 256)) for v in np.random.default_rng(4).normal(size=(5, 512))
+    ]
     build_bank(tmp_path / "bank", faces, SPACE, 1.2)
     out = tmp_path / "out.png"
-    swap = ["anonymize", str(portrait_file), "-o", str(out), "--method", "inswapper", "--swapper", str(inswapper_file[0]), "--recogniser", str(w600k)]
-    assert main([*swap, "--people", str(tmp_path / "bank"), "--policy", "pass", "--save-identity", str(tmp_path / "id.safetensors")]) == UNPROTECTED
+    swap = [
+        "anonymize",
+        str(portrait_file),
+        "-o",
+        str(out),
+        "--method",
+        "inswapper",
+        "--swapper",
+        str(inswapper_file[0]),
+        "--recogniser",
+        str(w600k),
+    ]
+    assert (
+        main(
+            [
+                *swap,
+                "--people",
+                str(tmp_path / "bank"),
+                "--policy",
+                "pass",
+                "--save-identity",
+                str(tmp_path / "id.safetensors"),
+            ]
+        )
+        == UNPROTECTED
+    )
     assert out.is_file() and load_identity(tmp_path / "id.safetensors").space == SPACE
     assert main([*swap[:-2], "--policy", "pass"]) == SOME_FAILED

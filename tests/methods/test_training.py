@@ -22,7 +22,14 @@ def folder(tmp_path, portrait):
     names = ("female_white", "male_asian", "male_black", "female_latino")
     for i in range(24):
         angle, stretch = rng.normal() * 0.06, 1 + rng.normal() * 0.06
-        matrix = torch.tensor([[[np.cos(angle) * stretch, -np.sin(angle), 8 * rng.normal()], [np.sin(angle), np.cos(angle), 8 * rng.normal()]]])
+        matrix = torch.tensor(
+            [
+                [
+                    [np.cos(angle) * stretch, -np.sin(angle), 8 * rng.normal()],
+                    [np.sin(angle), np.cos(angle), 8 * rng.normal()],
+                ]
+            ]
+        )
         bent = warp_affine(head, matrix.float(), (256, 256), padding_mode="border")
         tint = torch.from_numpy(rng.uniform(0.7, 1.2, (1, 3, 1, 1))).float()
         save_picture(Picture((bent * tint).clamp(0, 1)), tmp_path / "in" / f"{i:03}_{names[i % 4]}.png")

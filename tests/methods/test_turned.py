@@ -44,7 +44,8 @@ def test_landmarks_lie_where_the_frame_has_them(model, yaw) -> None:
 
 
 def test_what_is_unwrapped_is_found_again(model) -> None:
-    """A picture whose colours are places: carried into the frame and looked up again, each visible pixel finds itself."""
+    """A picture whose colours are places: carried into the frame and looked up again, each visible pixel finds
+    itself."""
     points, pose, fit = seen_from(model, 35)
     face = turned_face(model, fit, pose.to_frame(points))
     y, x = torch.meshgrid(torch.arange(SIDE) + 0.5, torch.arange(SIDE) + 0.5, indexing="ij")

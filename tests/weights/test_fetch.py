@@ -53,7 +53,9 @@ def server():
 @pytest.fixture
 def model(server) -> Card:
     url = f"http://127.0.0.1:{server.server_port}/model.bin"
-    return Card("test", "model.bin", "faceveil", "here", "1", "CC0", "a test", url, hashlib.sha256(DATA).hexdigest(), len(DATA))
+    return Card(
+        "test", "model.bin", "faceveil", "here", "1", "CC0", "a test", url, hashlib.sha256(DATA).hexdigest(), len(DATA)
+    )
 
 
 def test_downloads_once(server, model, tmp_path) -> None:

@@ -1,4 +1,5 @@
-"""Tell when something lies over a face that the model cannot know: hands, microphones, masks, or a body too young for it."""
+"""Tell when something lies over a face that the model cannot know: hands, microphones, masks, or a body too young for
+it."""
 
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ _COARSE = 3.0
 _STRANGE_LUMA, _STRANGE_CHROMA = 0.35, 0.18
 """Unexplained detail, coarser than _COARSE pixels of the frame, that skin does not show."""
 _MOST_LUMA, _MOST_CHROMA = 0.0125, 0.022
-"""Shares of the face: twenty bare portraits reach .007 and .012, a microphone before the mouth .010 to .030 and .032 to .074."""
+"""Shares of the face: twenty bare portraits reach .007 and .012, a microphone before the mouth .010 to .030 and .032 to
+.074."""
 _MOST_TINT = 0.22
-"""Difference in log(red / blue) between cheeks and chin: bare portraits stay below .10, a surgical mask shows .30 and more."""
+"""Difference in log(red / blue) between cheeks and chin: bare portraits stay below .10, a surgical mask shows .30 and
+more."""
 
 
 def is_child(points: np.ndarray) -> bool:
@@ -34,7 +37,10 @@ def is_covered(model: AppearanceModel, subject: Subject) -> bool:
     luma = rest.mean(1, keepdim=True)
     chroma = (rest - luma).abs().amax(1, keepdim=True)
     visible = share * subject.layers.visible
-    strange = [float(((value > limit) * visible).sum() / total) for value, limit in ((luma.abs(), _STRANGE_LUMA), (chroma, _STRANGE_CHROMA))]
+    strange = [
+        float(((value > limit) * visible).sum() / total)
+        for value, limit in ((luma.abs(), _STRANGE_LUMA), (chroma, _STRANGE_CHROMA))
+    ]
     return strange[0] > _MOST_LUMA or strange[1] > _MOST_CHROMA or abs(_tint(model, subject)) > _MOST_TINT
 
 

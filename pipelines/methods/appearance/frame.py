@@ -1,7 +1,7 @@
 """The frame in which the appearance model lives: a mean face, 256 px wide, shared by all faces.
 
-Coordinates are in inter-ocular distances (IOD) from the middle between the eyes, x to the right, y down; the frame shows
-x in +-1.55 and y in -1.08 ... 2.02.
+Coordinates are in inter-ocular distances (IOD) from the middle between the eyes, x to the right, y down; the frame
+shows x in +-1.55 and y in -1.08 ... 2.02.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _UPPER = np.r_[0:4, 13:30, 36:48]
 
 @dataclass(frozen=True)
 class Pose2D:
-    """Where a face lies in its picture: centre between the eyes (2,), rotation (2, 2), inter-ocular distance in pixels."""
+    """Where a face lies in its picture: centre between the eyes (2,), rotation (2, 2), inter-ocular distance in
+    pixels."""
 
     centre: np.ndarray
     rotation: np.ndarray
@@ -151,7 +152,14 @@ class Frame:
     @cached_property
     def skin(self) -> Tensor:
         """Plain skin: the face without eyes, brows, lips and nostrils."""
-        holes = torch.stack([dilate(self.eyes, 0.10), self.brows, dilate(self.lips, 0.05), dilate(self._polygon(self.mean[31:36]), 0.05)])
+        holes = torch.stack(
+            [
+                dilate(self.eyes, 0.10),
+                self.brows,
+                dilate(self.lips, 0.05),
+                dilate(self._polygon(self.mean[31:36]), 0.05),
+            ]
+        )
         return self.face * (1 - holes.amax(0))
 
     @cached_property
@@ -233,7 +241,9 @@ def lattice(height: int, width: int, spacing: float) -> Tensor:
 
 def fill(nodes: Tensor, height: int, width: int) -> Tensor:
     """Values ``(rows, columns, k)`` at lattice nodes, interpolated to every pixel ``(height, width, k)``."""
-    dense = torch.nn.functional.interpolate(nodes.movedim(-1, 0)[None], size=(height, width), mode="bicubic", align_corners=True)
+    dense = torch.nn.functional.interpolate(
+        nodes.movedim(-1, 0)[None], size=(height, width), mode="bicubic", align_corners=True
+    )
     return dense[0].movedim(0, -1)
 
 

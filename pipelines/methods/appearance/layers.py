@@ -67,7 +67,9 @@ class Splitter:
         beard_zone = small(((y - 0.70) / 0.12).clamp(0, 1)[None, None])
         hair_zone = small(((-0.26 - y) / 0.12).clamp(0, 1)[None, None])
         self._floor = 0.03 + 0.5 * (1 - beard_zone) * (1 - hair_zone)
-        self._cover_zone = torch.maximum(((-0.26 - y) / 0.12).clamp(0, 1), ((x.abs() - 0.80) / 0.15).clamp(0, 1))[None, None]
+        self._cover_zone = torch.maximum(((-0.26 - y) / 0.12).clamp(0, 1), ((x.abs() - 0.80) / 0.15).clamp(0, 1))[
+            None, None
+        ]
         self.zones = {
             "cheeks": ((x.abs() - 0.62).abs() < 0.16) & (y > 0.38) & (y < 0.68),
             "under eyes": ((x.abs() - 0.5).abs() < 0.3) & (y > 0.20) & (y < 0.42),
@@ -124,7 +126,8 @@ def _masked_blur(values: Tensor, weight: Tensor, sigma: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Measures:
-    """What is measured on a face to keep it: numbers in the order of ``MEASURES``; ``pattern`` is the light at 16 px."""
+    """What is measured on a face to keep it: numbers in the order of ``MEASURES``; ``pattern`` is the light at 16
+    px."""
 
     values: np.ndarray
     pattern: np.ndarray
@@ -133,8 +136,17 @@ class Measures:
 
 
 MEASURES = (
-    "luminance", "beard on chin", "moustache", "beard on jaw", "roughness", "forehead creases", "eye creases",
-    "yaw", "mouth gap", "mouth width", "mouth curve",
+    "luminance",
+    "beard on chin",
+    "moustache",
+    "beard on jaw",
+    "roughness",
+    "forehead creases",
+    "eye creases",
+    "yaw",
+    "mouth gap",
+    "mouth width",
+    "mouth curve",
 )
 
 
@@ -155,13 +167,16 @@ def measure(splitter: Splitter, texture: Tensor, layers: Layers, shape: np.ndarr
     band = (blur(lightness[None, None], 1.5) - blur(lightness[None, None], 4.0))[0, 0].abs()
     low = resize(layers.low, 16, 16)[0].numpy()
     mean = low.mean((1, 2))
-    values = np.array([
-        mean.mean(),
-        *(float(lightness[zones[z]].mean()) - cheek for z in ("chin", "moustache", "jaw sides")),
-        float(fine[zones["cheeks"]].mean()),
-        float(band[zones["forehead"]].mean()), float(band[zones["under eyes"]].mean()),
-        *mouth_and_yaw(shape),
-    ])
+    values = np.array(
+        [
+            mean.mean(),
+            *(float(lightness[zones[z]].mean()) - cheek for z in ("chin", "moustache", "jaw sides")),
+            float(fine[zones["cheeks"]].mean()),
+            float(band[zones["forehead"]].mean()),
+            float(band[zones["under eyes"]].mean()),
+            *mouth_and_yaw(shape),
+        ]
+    )
     slope = (blur(lightness[None, None], 1.0)[0, 0]).diff(dim=0, append=lightness[-1:]).abs() * 4
     glasses = float(slope[zones["between brows"]].quantile(0.90) + 0.7 * slope[zones["under eyes"]].quantile(0.92))
     forehead = lightness[zones["forehead"]]
@@ -173,8 +188,8 @@ def mouth_and_yaw(shape: np.ndarray) -> tuple[float, float, float, float]:
     """Yaw offset, inner lip gap, mouth width and smile curve of a shape in IOD units."""
     yaw = shape[27:31, 0].mean() - (shape[0:3, 0].mean() + shape[14:17, 0].mean()) / 2
     return (
-        float(yaw), float(shape[66, 1] - shape[62, 1]), float(shape[54, 0] - shape[48, 0]),
+        float(yaw),
+        float(shape[66, 1] - shape[62, 1]),
+        float(shape[54, 0] - shape[48, 0]),
         float((shape[48, 1] + shape[54, 1]) / 2 - shape[51, 1]),
     )
-
-

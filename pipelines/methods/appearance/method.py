@@ -1,6 +1,7 @@
 """The embedded default as a method: no download, CPU.
 
-``strength`` scales texture change and landmark moves alike: 0 is the photo, 1 the searched identity, 1.5 half as far again.
+``strength`` scales texture change and landmark moves alike: 0 is the photo, 1 the searched identity, 1.5 half as far
+again.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ class AppearanceMethod:
 
 
 def _expression_error(subject: Subject, window: Tensor, points: np.ndarray) -> Correction | None:
-    """How much wider or narrower than the original a landmark model sees eyes and lips in ``window``, to be taken back."""
+    """How much wider or narrower than the original a landmark model sees eyes and lips in ``window``, to be taken
+    back."""
     box = np.concatenate([points.min(0), points.max(0)])
     seen = fit_landmarks(window, box, five_points(points))
     if seen is None:

@@ -1,8 +1,9 @@
 """The appearance model: region-wise Gaussian PCA of log-detail, with a 3D shape code, conditioned on lean attributes.
 
-Per region one joint vector ``v = [texture code, shape code] = W a + E z``: ``a`` are attributes that the new face must share
-with the photo (sex look, group, light, beard, roughness, head turn, mouth), ``z`` is what makes a person. Bases hold the
-mirror-symmetric and the antisymmetric half of a face, so that mirroring is a change of signs.
+Per region one joint vector ``v = [texture code, shape code] = W a + E z``: ``a`` are attributes that the new face must
+share with the photo (sex look, group, light, beard, roughness, head turn, mouth), ``z`` is what makes a person. Bases
+hold
+the mirror-symmetric and the antisymmetric half of a face, so that mirroring is a change of signs.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class AttributeSpace:
         return np.concatenate([labels, pattern, measures.values])
 
     def vector(self, embedding: np.ndarray, measures: Measures) -> np.ndarray:
-        """Standardised attributes of a photo with a trailing 1, ``(A + 1,)``; labels are made definite, values clipped."""
+        """Standardised attributes of a photo with a trailing 1, ``(A + 1,)``; labels are made definite, values
+        clipped."""
         guess = np.append(embedding, 1.0) @ self.labels
         definite = np.full(len(LABELS), -0.95)
         definite[1 + int(np.argmax(guess[1:]))] = 0.9
@@ -104,8 +106,13 @@ class AppearanceModel:
     """Everything the method needs, read-only after loading."""
 
     def __init__(
-        self, mean_shape: np.ndarray, shapes: ShapeModel, regions: dict[str, RegionBasis], attributes: AttributeSpace,
-        response: Response, limits: Tensor,
+        self,
+        mean_shape: np.ndarray,
+        shapes: ShapeModel,
+        regions: dict[str, RegionBasis],
+        attributes: AttributeSpace,
+        response: Response,
+        limits: Tensor,
     ) -> None:
         self.frame = Frame(mean_shape)
         self.splitter = Splitter(self.frame)
@@ -171,8 +178,12 @@ class Packer:
     def __init__(self, frame: Frame) -> None:
         grown = torch.nn.functional.max_pool2d((frame.face > 0.5).float(), 7, 1, 3)
         self.weights = frame.regions
-        self._luma = {n: _half(resize(self.weights[n] * grown, LUMA_SIZE[n], LUMA_SIZE[n]))[0, 0] > 0.03 for n in REGIONS}
-        self._chroma = {n: _half(resize(self.weights[n] * grown, CHROMA_SIZE, CHROMA_SIZE))[0, 0] > 0.03 for n in REGIONS}
+        self._luma = {
+            n: _half(resize(self.weights[n] * grown, LUMA_SIZE[n], LUMA_SIZE[n]))[0, 0] > 0.03 for n in REGIONS
+        }
+        self._chroma = {
+            n: _half(resize(self.weights[n] * grown, CHROMA_SIZE, CHROMA_SIZE))[0, 0] > 0.03 for n in REGIONS
+        }
 
     def chroma_weight(self, name: str) -> float:
         """A chroma pixel stands for as much area as its luma pixels."""
@@ -191,7 +202,9 @@ class Packer:
             y = resize(luma * weight, LUMA_SIZE[name], LUMA_SIZE[name])
             c = resize(chroma * weight * trust, CHROMA_SIZE, CHROMA_SIZE) / trust_small * self.chroma_weight(name)
             packed[name] = tuple(
-                torch.cat([_half(part_y)[0, 0][self._luma[name]], _half(part_c)[0][:, self._chroma[name]].T.reshape(-1)])
+                torch.cat(
+                    [_half(part_y)[0, 0][self._luma[name]], _half(part_c)[0][:, self._chroma[name]].T.reshape(-1)]
+                )
                 for part_y, part_c in zip(_split_mirror(y), _split_mirror(c), strict=True)
             )
         return packed  # type: ignore[return-value]
@@ -246,11 +259,15 @@ def load_model(path: Path | None = None) -> AppearanceModel:
     """
     tensors, metadata = open_builtin(FILE) if path is None else read_safetensors(path, "appearance model", REMEDY)
     if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path or FILE} is not an appearance model of format {FORMAT}; train one with: faceveil train appearance")
+        raise WeightsError(
+            f"{path or FILE} is not an appearance model of format {FORMAT}; train one with: faceveil train appearance"
+        )
     try:
         return model_of(tensors, metadata)
     except KeyError as error:
-        raise WeightsError(f"{path or FILE} lacks {error}; it was cut off or made by another version: train or fetch it again") from None
+        raise WeightsError(
+            f"{path or FILE} lacks {error}; it was cut off or made by another version: train or fetch it again"
+        ) from None
 
 
 def model_of(tensors: dict[str, Tensor], metadata: dict[str, str]) -> AppearanceModel:
@@ -260,15 +277,32 @@ def model_of(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Appearance
         return tensors[key].float().numpy()
 
     regions = {name: _region(name, tensors) for name in REGIONS}
-    shapes = ShapeModel(get("shape.mean").astype(np.float64), get("shape.modes").astype(np.float64), float(json.loads(metadata["shape_noise"])))
-    attributes = AttributeSpace(*(get(f"attributes.{k}").astype(np.float64) for k in ("labels", "pattern_mean", "pattern_basis", "mean", "std")))
-    return AppearanceModel(get("frame.mean").astype(np.float64), shapes, regions, attributes, Response.of(tensors), tensors["limits"].float())
+    shapes = ShapeModel(
+        get("shape.mean").astype(np.float64),
+        get("shape.modes").astype(np.float64),
+        float(json.loads(metadata["shape_noise"])),
+    )
+    attributes = AttributeSpace(
+        *(get(f"attributes.{k}").astype(np.float64) for k in ("labels", "pattern_mean", "pattern_basis", "mean", "std"))
+    )
+    return AppearanceModel(
+        get("frame.mean").astype(np.float64),
+        shapes,
+        regions,
+        attributes,
+        Response.of(tensors),
+        tensors["limits"].float(),
+    )
 
 
 def _region(name: str, tensors: dict[str, Tensor]) -> RegionBasis:
     part = {key.removeprefix(f"{name}."): value.float() for key, value in tensors.items() if key.startswith(f"{name}.")}
     basis, sign = part["basis"] * part["scale"], part["sign"]
     return RegionBasis(
-        mean=part["mean"], even=basis[:, sign > 0].contiguous(), odd=basis[:, sign < 0].contiguous(), sign=sign.numpy(),
-        regress=part["regress"].numpy(), residual=(part["residual"] * part["residual_scale"][:, None]).numpy(),
+        mean=part["mean"],
+        even=basis[:, sign > 0].contiguous(),
+        odd=basis[:, sign < 0].contiguous(),
+        sign=sign.numpy(),
+        regress=part["regress"].numpy(),
+        residual=(part["residual"] * part["residual_scale"][:, None]).numpy(),
     )

@@ -53,7 +53,9 @@ def look_of(model: AppearanceModel, persona: Persona, subject: Subject) -> Look:
     return Look(textures, shapes)
 
 
-def random_codes(model: AppearanceModel, name: str, count: int, spread: float, generator: torch.Generator) -> np.ndarray:
+def random_codes(
+    model: AppearanceModel, name: str, count: int, spread: float, generator: torch.Generator
+) -> np.ndarray:
     """Random residual codes of one region, ``(count, Z)``, normal with a standard deviation of ``spread``."""
     size = model.regions[name].residual.shape[1]
     return (torch.randn(count, size, generator=generator) * spread).clamp(-LIMIT, LIMIT).numpy()
@@ -78,7 +80,9 @@ def load_persona(path: Path, model: AppearanceModel) -> Persona:
     Raises:
         InputError: the file is missing, damaged, of another kind, or does not fit the model.
     """
-    stored, metadata = read_safetensors(path, "identity file", "check its name and folder, or save it again", InputError)
+    stored, metadata = read_safetensors(
+        path, "identity file", "check its name and folder, or save it again", InputError
+    )
     tensors = {key: value.float().numpy() for key, value in stored.items()}
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path.name} is not an identity of format {FORMAT}; save one with --save-identity")

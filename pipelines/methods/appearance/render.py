@@ -1,8 +1,8 @@
 """Show a new identity in the photo: bend the picture, then multiply it.
 
-The new face is the photo's own pixels, moved to new landmarks and multiplied by ``exp(target detail - fitted detail)``. So
-light, colour cast, grain and sharpness are the photo's at any resolution, strength 0 is the photo itself, and where gain
-and displacement fade to zero the picture stays bit for bit.
+The new face is the photo's own pixels, moved to new landmarks and multiplied by ``exp(target detail - fitted detail)``.
+So light, colour cast, grain and sharpness are the photo's at any resolution, strength 0 is the photo itself, and where
+gain and displacement fade to zero the picture stays bit for bit.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ BRIGHTEST = 0.42
 DARKEST = -0.16
 """Limit of what darkens bare skin below the middle of the nose."""
 GRAZING = (0.05, 0.25)
-"""Cosines between surface and view at which texture starts to show and shows wholly: beyond, a cheek is seen as a smear."""
+"""Cosines between surface and view at which texture starts to show and shows wholly: beyond, a cheek is seen as a
+smear."""
 WIDE_OPEN = 0.16
 """Lip gap in inter-ocular distances from which the lips' inner edges stay as well: the model saw few shouting faces."""
 PAINT = (0.35, 0.80)
 """Log lift from which a pixel is painted instead of multiplied, and at which it is painted wholly."""
 FINE, OBJECT = 1.0, 0.35
-"""Unexplained detail: finer than FINE pixels of the frame is skin grain, stronger than OBJECT is hair or glasses; both stay."""
+"""Unexplained detail: finer than FINE pixels of the frame is skin grain, stronger than OBJECT is hair or glasses; both
+stay."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,31 @@ def prepare(model: AppearanceModel, window: Tensor, points: np.ndarray, embeddin
     shape = pose.to_frame(points)
     fit = model.shapes.fit(shape)
     turned = turned_face(model, fit, shape) if abs(fit.yaw) > TURNED else None
-    texture = model.frame.unwrap(small, points * factor) if turned is None else turned.unwrap(small, Pose2D.of(points * factor))
+    texture = (
+        model.frame.unwrap(small, points * factor)
+        if turned is None
+        else turned.unwrap(small, Pose2D.of(points * factor))
+    )
     layers = model.splitter.split(texture)
     measures = measure(model.splitter, texture, layers, shape)
     attributes = model.attributes.vector(embedding, measures)
     expected = {n: model.expected(n, attributes)[: model.regions[n].components] for n in REGIONS}
     codes, fitted = model.explain(layers.detail, layers.visible * model.frame.core, expected)
     return Subject(
-        window=window, points=points, pose=pose, shape=shape, fit=fit, layers=layers, codes=codes,
-        fitted=fitted, marks=_unexplained(layers, fitted), beard=_beard(model.guides, layers),
-        turned_to=smooth_step(facing(model, fit), *GRAZING), attributes=attributes, embedding=embedding, turned=turned,
+        window=window,
+        points=points,
+        pose=pose,
+        shape=shape,
+        fit=fit,
+        layers=layers,
+        codes=codes,
+        fitted=fitted,
+        marks=_unexplained(layers, fitted),
+        beard=_beard(model.guides, layers),
+        turned_to=smooth_step(facing(model, fit), *GRAZING),
+        attributes=attributes,
+        embedding=embedding,
+        turned=turned,
     )
 
 
@@ -153,8 +170,8 @@ def render(
 def frame_change(model: AppearanceModel, subject: Subject, look: Look, strength: float) -> Tensor:
     """What happens to each pixel of the frame, ``(1, 8, 256, 256)``.
 
-    Channels: log gain (3); log colour of the painted face (3) and its share (1), for places that no gain can lift, such as
-    skin where a dark brow was; and where anything changes at all (1).
+    Channels: log gain (3); log colour of the painted face (3) and its share (1), for places that no gain can lift, such
+    as skin where a dark brow was; and where anything changes at all (1).
     """
     frame, guides = model.frame, model.guides
     target = model.clamp(model.decode(look.textures))
@@ -212,7 +229,8 @@ def _keep_brow_tone(guides: Guides, subject: Subject, target: Tensor) -> Tensor:
 
 
 def bend(subject: Subject, points: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Displacement ``(h, w, 2)`` in pixels from the new picture back to the photo, and where it is not zero ``(1, 1, h, w)``."""
+    """Displacement ``(h, w, 2)`` in pixels from the new picture back to the photo, and where it is not zero ``(1, 1, h,
+    w)``."""
     height, width = subject.window.shape[-2:]
     iod = subject.pose.iod
     centre = subject.points[27:36].mean(0)
@@ -221,7 +239,9 @@ def bend(subject: Subject, points: np.ndarray) -> tuple[Tensor, Tensor]:
     after, before = points, subject.points
     if subject.turned is not None:
         known = np.setdiff1d(np.arange(68), subject.turned.hidden_jaw)
-        seen, was = (subject.pose.to_picture(p) for p in subject.turned.controls(subject.pose.to_frame(points) - subject.shape))
+        seen, was = (
+            subject.pose.to_picture(p) for p in subject.turned.controls(subject.pose.to_frame(points) - subject.shape)
+        )
         after, before = np.concatenate([points[known], seen]), np.concatenate([subject.points[known], was])
     source = np.concatenate([after, *rings])
     values = np.concatenate([before - after, np.zeros((48, 2))])

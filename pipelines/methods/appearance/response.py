@@ -1,4 +1,5 @@
-"""How a recogniser answers to a change of a face: a linear forecast, learned from renderings, that guides the search."""
+"""How a recogniser answers to a change of a face: a linear forecast, learned from renderings, that guides the
+search."""
 
 from __future__ import annotations
 
@@ -39,11 +40,17 @@ class Response:
     def silent(cls, components: dict[str, int], size: int) -> Response:
         """A forecast of nothing, for a model whose response is still to be learned."""
         zero = np.zeros
-        return cls({n: zero((k, size)) for n, k in components.items()}, zero((136, size)), zero((size, size)), zero(size))
+        return cls(
+            {n: zero((k, size)) for n, k in components.items()}, zero((136, size)), zero((size, size)), zero(size)
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """For a file: int8 rows with a scale each."""
-        matrices = {**{f"{n}.response": m for n, m in self.textures.items()}, "response.moves": self.moves, "response.own": self.own}
+        matrices = {
+            **{f"{n}.response": m for n, m in self.textures.items()},
+            "response.moves": self.moves,
+            "response.own": self.own,
+        }
         packed = {"response.offset": torch.from_numpy(self.offset).float()}
         for name, matrix in matrices.items():
             scale = np.maximum(np.abs(matrix).max(1) / 127, 1e-9)

@@ -19,7 +19,8 @@ from .search import TRIAL_IOD
 from .shape import region_moves
 
 LOOKS, SPREAD = 4, 1.3
-"""Random people shown on each face, and how far their codes spread: wider than those of a search, so that it stays inside."""
+"""Random people shown on each face, and how far their codes spread: wider than those of a search, so that it stays
+inside."""
 RIDGE = 1000.0
 
 
@@ -55,7 +56,12 @@ def ask(model: AppearanceModel, faces: Sequence[tuple[Tensor, np.ndarray, np.nda
             window, _, shown = render(model, subject, look, 1.0)
             for name in REGIONS:
                 textures[name].append(look.textures[name] - subject.codes[name])
-            moves.append(sum(region_moves(model.shapes, subject.fit, subject.shape, n, look.shapes[n][None])[0].ravel() for n in REGIONS))
+            moves.append(
+                sum(
+                    region_moves(model.shapes, subject.fit, subject.shape, n, look.shapes[n][None])[0].ravel()
+                    for n in REGIONS
+                )
+            )
             own.append(embedding)
             shifts.append(recogniser.embed(window, shown) - embedding)
     return Answers({n: np.stack(v) for n, v in textures.items()}, np.stack(moves), np.stack(own), np.stack(shifts))
@@ -67,6 +73,9 @@ def learn_response(answers: Answers) -> Response:
     design = np.concatenate(blocks, 1).astype(np.float64)
     mean, std = design.mean(0), design.std(0) + 1e-6
     normal, average = (design - mean) / std, answers.shifts.mean(0)
-    solved = np.linalg.solve(normal.T @ normal + RIDGE * np.eye(normal.shape[1]), normal.T @ (answers.shifts - average)) / std[:, None]
+    solved = (
+        np.linalg.solve(normal.T @ normal + RIDGE * np.eye(normal.shape[1]), normal.T @ (answers.shifts - average))
+        / std[:, None]
+    )
     parts = np.split(solved, np.cumsum([b.shape[1] for b in blocks])[:-1])
     return Response(dict(zip(REGIONS, parts[:4], strict=True)), parts[4], parts[5], average - mean @ solved)

@@ -1,9 +1,13 @@
 """Find residual codes that a recogniser sees where they are wanted: at a given identity, or far from the original.
 
-The response model makes the recogniser's answer linear in the codes, so the nearest codes that reach a target follow from one ridge
-regression; what a rendering shows instead of the forecast is added to the target of the next round. A new person starts from a random
-stranger, whose texture and shape lie far from the original whatever a recogniser makes of them, and is then sought in the direction
-of people whom the identity sampler draws, beyond them, and without what a recogniser tells of sex and group: those stay.
+The response model makes the recogniser's answer linear in the codes, so the nearest codes that reach a target follow
+from one ridge regression; what a rendering shows instead of the forecast is added to the target of the next round. A
+new person starts
+from a random stranger, whose texture and shape lie far from the original whatever a recogniser makes of them, and is
+then sought in
+the direction
+of people whom the identity sampler draws, beyond them, and without what a recogniser tells of sex and group: those
+    stay.
 """
 
 from __future__ import annotations
@@ -59,7 +63,9 @@ class Found:
     worth: float = 0.0
 
 
-def search(model: AppearanceModel, subjects: list[Subject], seed: int, recogniser: Recogniser, trials: int = TRIALS) -> Found:
+def search(
+    model: AppearanceModel, subjects: list[Subject], seed: int, recogniser: Recogniser, trials: int = TRIALS
+) -> Found:
     """Find a new persona for one person seen in one or more photos.
 
     Args:
@@ -75,25 +81,33 @@ def search(model: AppearanceModel, subjects: list[Subject], seed: int, recognise
     starts = [solver.stranger(generator) for _ in range(count)]
     if trials == 1:
         return Found(solver.persona(here + REACH * directions[0], starts[0]))
-    found = [solver.approach(here + REACH * d, max(1, trials // count), z) for d, z in zip(directions, starts, strict=False)]
+    found = [
+        solver.approach(here + REACH * d, max(1, trials // count), z) for d, z in zip(directions, starts, strict=False)
+    ]
     return max((f for tried in found for f in tried), key=lambda f: f.worth)
 
 
-def aim(model: AppearanceModel, subjects: list[Subject], wanted: Identity, recogniser: Recogniser, seed: int = 0) -> Found:
+def aim(
+    model: AppearanceModel, subjects: list[Subject], wanted: Identity, recogniser: Recogniser, seed: int = 0
+) -> Found:
     """A persona for one person seen in one or more photos that looks like ``wanted`` to the recogniser.
 
     Raises:
         InputError: the identity belongs to another recogniser's space.
     """
     if wanted.space != recogniser.name:
-        raise InputError(f"the appearance method shows identities of {recogniser.name}, but this one is of {wanted.space}; embed it with {recogniser.name}")
+        raise InputError(
+            f"the appearance method shows identities of {recogniser.name}, but this one is of {wanted.space}; embed it"
+            f" with {recogniser.name}"
+        )
     solver = _Solver(model, subjects, recogniser, seed, GIVEN_RIDGE)
     tried = solver.approach(wanted.vector * LENGTH, ROUNDS, np.zeros(solver.size))
     return min(tried, key=lambda f: max(f.missed))
 
 
 def _strangers(model: AppearanceModel, here: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Unit directions ``(D,)`` from an embedding towards drawn people who are least alike, without sex look and group."""
+    """Unit directions ``(D,)`` from an embedding towards drawn people who are least alike, without sex look and
+    group."""
     people = builtin_sampler("dlib").sample(DRAWN, seed).vectors * LENGTH
     # What the labels are read from: moving across it leaves them as they are.
     across, _ = np.linalg.qr(model.attributes.labels[: len(here), : len(LABELS)])
@@ -106,7 +120,9 @@ def _strangers(model: AppearanceModel, here: np.ndarray, seed: int) -> list[np.n
 class _Solver:
     """Codes for targets, for one person in one or more photos."""
 
-    def __init__(self, model: AppearanceModel, subjects: list[Subject], recogniser: Recogniser, seed: int, ridge: float) -> None:
+    def __init__(
+        self, model: AppearanceModel, subjects: list[Subject], recogniser: Recogniser, seed: int, ridge: float
+    ) -> None:
         from scipy.linalg import cho_factor
 
         self._model, self._recogniser, self._seed = model, recogniser, seed
@@ -116,7 +132,9 @@ class _Solver:
         systems = [_linearise(model, subject, self._traits) for subject in subjects]
         self._jacobian = np.concatenate([jacobian for jacobian, _ in systems])
         self._starts = np.stack([start for _, start in systems])
-        self._factor = cho_factor(self._jacobian.T @ self._jacobian + ridge * len(subjects) * np.eye(self._jacobian.shape[1]))
+        self._factor = cho_factor(
+            self._jacobian.T @ self._jacobian + ridge * len(subjects) * np.eye(self._jacobian.shape[1])
+        )
         self._small = [subject.scaled(TRIAL_IOD) for subject in subjects]
         self._places = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
 

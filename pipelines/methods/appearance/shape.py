@@ -13,7 +13,8 @@ _EYELIDS = slice(36, 48)
 PARTS = {"base": (JAW,), "eyes": (BROWS, _EYELIDS), "nose": (NOSE,), "mouth": (MOUTH,)}
 """Which landmarks a region's shape code moves."""
 _REACH = ((JAW, 0.20), (BROWS, 0.11), (_EYELIDS, 0.055), (NOSE, 0.14), (MOUTH, 0.14))
-"""Largest move of a part's points in inter-ocular distances: about the 90th percentile between two people; beyond lies caricature."""
+"""Largest move of a part's points in inter-ocular distances: about the 90th percentile between two people; beyond lies
+caricature."""
 MOST_EYES, MOST_LIPS = 0.06, 0.06
 """Limits of a correction of eyelid opening (ratio) and lip gap (IOD)."""
 _ALIGN = 0.4
@@ -29,14 +30,17 @@ _LOWER_LIP, _LOWER_SHARE = np.r_[65:68, 55:60], np.array([1, 1, 1, 0.5, 1, 1, 1,
 
 @dataclass(frozen=True)
 class Correction:
-    """What to add to eyelid opening (ratio) and lip gap (IOD), because a landmark model sees the new face a little differently."""
+    """What to add to eyelid opening (ratio) and lip gap (IOD), because a landmark model sees the new face a little
+    differently."""
 
     eyes: float = 0.0
     lips: float = 0.0
 
     def plus(self, error: Correction) -> Correction:
         """Add what is still wrong, within limits that keep eyelids and lips natural."""
-        eyes, lips = np.clip([self.eyes + error.eyes, self.lips + error.lips], [-MOST_EYES, -MOST_LIPS], [MOST_EYES, MOST_LIPS])
+        eyes, lips = np.clip(
+            [self.eyes + error.eyes, self.lips + error.lips], [-MOST_EYES, -MOST_LIPS], [MOST_EYES, MOST_LIPS]
+        )
         return Correction(float(eyes), float(lips))
 
 
@@ -44,7 +48,11 @@ NO_CORRECTION = Correction()
 
 
 def new_shape(
-    shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, targets: dict[str, np.ndarray], strength: float,
+    shapes: ShapeModel,
+    fit: ShapeFit,
+    shape: np.ndarray,
+    targets: dict[str, np.ndarray],
+    strength: float,
     correction: Correction = NO_CORRECTION,
 ) -> np.ndarray:
     """Landmarks of the new face.
@@ -66,7 +74,8 @@ def new_shape(
 
 
 def region_moves(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, name: str, codes: np.ndarray) -> np.ndarray:
-    """Moves of one region's landmarks for shape codes ``(N, S)`` at strength 1, ``(N, 68, 2)``; zero for all other landmarks."""
+    """Moves of one region's landmarks for shape codes ``(N, S)`` at strength 1, ``(N, 68, 2)``; zero for all other
+    landmarks."""
     move = _in_picture(shapes, fit, shape, codes)
     if name == "eyes":
         for brow in (slice(17, 22), slice(22, 27)):
@@ -82,7 +91,8 @@ def region_moves(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, name: str
 
 
 def _in_picture(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Moves of the 68 points in the picture when the face in space takes other shapes under the same camera, ``(N, 68, 2)``."""
+    """Moves of the 68 points in the picture when the face in space takes other shapes under the same camera, ``(N, 68,
+    2)``."""
     change = np.tensordot(codes - fit.coefficients, shapes.modes, 1)
     # What is not mirror-symmetric is mostly a head turn that the fit mistook for shape.
     change = (change + change[:, MIRROR] * np.array([-1.0, 1.0, 1.0])) / 2

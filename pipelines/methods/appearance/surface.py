@@ -32,7 +32,9 @@ _HAIRLINE_DEPTH = (-0.42, -0.16, 0.00, 0.05, 0.00, -0.16, -0.42)
 
 def facing(appearance: AppearanceModel, fit: ShapeFit) -> Tensor:
     """How squarely each pixel of the frame faces the viewer of ``fit``: cosine in [-1, 1], ``(1, 1, 256, 256)``."""
-    points = appearance.frame.lift(_with_hairline(appearance, appearance.shapes.shape(fit.coefficients)) @ fit.rotation.T)
+    points = appearance.frame.lift(
+        _with_hairline(appearance, appearance.shapes.shape(fit.coefficients)) @ fit.rotation.T
+    )
     normal = np.cross(np.gradient(points, axis=0), np.gradient(points, axis=1))
     cosine = normal[..., 2] / np.maximum(np.linalg.norm(normal, axis=-1), 1e-9)
     small = torch.from_numpy(cosine).float()[None, None]
@@ -43,8 +45,10 @@ def facing(appearance: AppearanceModel, fit: ShapeFit) -> Tensor:
 def built_in_morphable_model() -> MorphableModel:
     """The morphable model that comes with the package: 40 shapes, 7 expressions, 48 textures over about 2,400 vertices.
 
-    Landmarks give depth, thin plates fill in between, texture codes give albedo. What an expression could do to the landmarks is
-    taken out of the identity modes: a smile is nobody's face. So the coefficients of two shapes that differ by an expression alone
+    Landmarks give depth, thin plates fill in between, texture codes give albedo. What an expression could do to the
+    landmarks is
+    taken out of the identity modes: a smile is nobody's face. So the coefficients of two shapes that differ by an
+        expression alone
     show the same identity.
     """
     # Kept for the whole process: a model that was made inside a ComfyUI node must serve gradients elsewhere as well.
@@ -82,16 +86,24 @@ def morphable_model_of(appearance: AppearanceModel) -> MorphableModel:
     pixels = to_pixels(nodes[used])
     albedo, albedo_modes = _albedo(appearance, torch.from_numpy(to_pixels(_drawn_in(frame, nodes[used]))).float())
     return MorphableModel(
-        name="appearance-shape", mean=_tensor(align(plates @ _with_hairline(appearance, shapes.mean))),
-        identity=_tensor(np.stack([dense(m) for m in identity])), expression=_tensor(np.stack([dense(m) for m in moves])),
-        texture_mean=_tensor(albedo + np.log(TONE)), texture=_tensor(albedo_modes), triangles=torch.from_numpy(renumber[triangles]),
-        landmarks=torch.from_numpy(renumber[landmarks]), landmark_weights=_tensor(weights), uv=_tensor(pixels / SIZE), texture_scale="log",
+        name="appearance-shape",
+        mean=_tensor(align(plates @ _with_hairline(appearance, shapes.mean))),
+        identity=_tensor(np.stack([dense(m) for m in identity])),
+        expression=_tensor(np.stack([dense(m) for m in moves])),
+        texture_mean=_tensor(albedo + np.log(TONE)),
+        texture=_tensor(albedo_modes),
+        triangles=torch.from_numpy(renumber[triangles]),
+        landmarks=torch.from_numpy(renumber[landmarks]),
+        landmark_weights=_tensor(weights),
+        uv=_tensor(pixels / SIZE),
+        texture_scale="log",
         expressions=tuple(expressions),
     )
 
 
 def _smooth_rim(frame: Frame, nodes: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """The grid's nodes ``(R * R, 2)`` with those at the mesh's border moved onto the face's outline: cells alone make a staircase."""
+    """The grid's nodes ``(R * R, 2)`` with those at the mesh's border moved onto the face's outline: cells alone make a
+    staircase."""
     edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), 1)
     pairs, count = np.unique(edges, axis=0, return_counts=True)
     border = np.unique(pairs[count == 1])
@@ -136,7 +148,8 @@ class _Alignment:
 
 
 def _alignment(five: np.ndarray) -> _Alignment:
-    """Rotation, scale and shift that take the mean face's five points ``(5, 3)`` to the standard face's (Umeyama 1991)."""
+    """Rotation, scale and shift that take the mean face's five points ``(5, 3)`` to the standard face's (Umeyama
+    1991)."""
     centre, aim = five.mean(0), STANDARD.mean(0)
     u, d, vt = np.linalg.svd((STANDARD - aim).T @ (five - centre))
     sign = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
@@ -180,7 +193,9 @@ def _with_hairline(appearance: AppearanceModel, points: np.ndarray, depth: bool 
 def turned_face(appearance: AppearanceModel, fit: ShapeFit, shape: np.ndarray) -> TurnedFace:
     """The frame's surface on a face with landmarks ``shape`` ``(68, 2)`` in IOD units."""
     anchors = _with_hairline(appearance, appearance.shapes.shape(fit.coefficients))
-    return TurnedFace(appearance.frame, anchors, fit, shape, grid_triangles(appearance.frame, len(appearance.frame.lift(anchors))))
+    return TurnedFace(
+        appearance.frame, anchors, fit, shape, grid_triangles(appearance.frame, len(appearance.frame.lift(anchors)))
+    )
 
 
 def grid_triangles(frame: Frame, rows: int) -> np.ndarray:
@@ -198,7 +213,10 @@ def grid_triangles(frame: Frame, rows: int) -> np.ndarray:
 def _expressions(appearance: AppearanceModel) -> dict[str, np.ndarray]:
     """How landmarks ``(68, 3)`` move with one standard deviation of each expression, in inter-ocular distances."""
     mean = appearance.shapes.mean
-    moves = {name: np.zeros((68, 3)) for name in ("jaw open", "mouth wide", "smile", "brows up", "brows together", "eyes closed", "wink")}
+    moves = {
+        name: np.zeros((68, 3))
+        for name in ("jaw open", "mouth wide", "smile", "brows up", "brows together", "eyes closed", "wink")
+    }
     jaw = moves["jaw open"]
     jaw[3:14, 1] = -0.09 * np.sin(np.linspace(0, np.pi, 11))
     jaw[[55, 56, 57, 58, 59, 65, 66, 67], 1] = -0.09

@@ -1,7 +1,8 @@
 """Train the appearance model from a folder of portraits: ``faceveil train appearance --images DIR``.
 
 Steps: landmarks and embeddings; a 3D shape model of the landmarks; the detail layer of each face in the frame; balanced
-PCA a region; regression on attributes; the recogniser's response to random people, which guides the search. No picture is kept.
+PCA a region; regression on attributes; the recogniser's response to random people, which guides the search. No picture
+is kept.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
     """
     paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in PICTURES)
     if len(paths) < FEWEST:
-        raise InputError(f"{images} holds {len(paths)} pictures; an appearance model needs at least {FEWEST} different faces")
+        raise InputError(
+            f"{images} holds {len(paths)} pictures; an appearance model needs at least {FEWEST} different faces"
+        )
     workers = workers or os.cpu_count() or 1
     found = parallel(read_portrait, [(p,) for p in paths], workers, progress, "finding faces")
     portraits = [p for p in found if p is not None]
@@ -92,7 +95,9 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
     return {"pictures": len(paths), **facts}
 
 
-def learn(portraits: list[Portrait], workers: int, progress: Progress = silent) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
+def learn(
+    portraits: list[Portrait], workers: int, progress: Progress = silent
+) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
     """Tensors, metadata and facts of a model of ``portraits``."""
     shapes_2d = np.stack([Pose2D.of(p.points).to_frame(p.points) for p in portraits])
     labels = np.stack([_labels(p.path) for p in portraits])
@@ -103,18 +108,34 @@ def learn(portraits: list[Portrait], workers: int, progress: Progress = silent) 
     progress(0, 1, "learning the 3D shape model")
     shapes, shape_codes = learn_shape_model(both, np.tile(weights, 2), SHAPE_COMPONENTS)
     if not np.abs(shapes.modes).max() < WIDEST_MODE:
-        raise InputError("the portraits show too few different faces and head turns to learn a shape in space from; add more")
+        raise InputError(
+            "the portraits show too few different faces and head turns to learn a shape in space from; add more"
+        )
     jobs = [(frame.mean, portraits[i::workers]) for i in range(workers)]
-    sheet = _merge(list(parallel(_features, jobs, workers, progress, "separating light and detail")), len(portraits), workers)
+    sheet = _merge(
+        list(parallel(_features, jobs, workers, progress, "separating light and detail")), len(portraits), workers
+    )
     keep = np.flatnonzero([m.glasses < GLASSES_LIMIT and m.fringe < FRINGE_LIMIT for m in sheet.measures])
     if len(keep) < FEWEST:
-        raise InputError(f"only {len(keep)} of {len(portraits)} faces are bare; an appearance model needs at least {FEWEST}")
+        raise InputError(
+            f"only {len(keep)} of {len(portraits)} faces are bare; an appearance model needs at least {FEWEST}"
+        )
     learner = _Learner(
-        frame, shapes, shape_codes[np.concatenate([keep, keep + len(portraits)])], labels[keep], weights[keep],
-        np.stack([portraits[i].embedding for i in keep]), [sheet.measures[i] for i in keep], {n: v[keep] for n, v in sheet.halves.items()},
+        frame,
+        shapes,
+        shape_codes[np.concatenate([keep, keep + len(portraits)])],
+        labels[keep],
+        weights[keep],
+        np.stack([portraits[i].embedding for i in keep]),
+        [sheet.measures[i] for i in keep],
+        {n: v[keep] for n, v in sheet.halves.items()},
     )
     tensors, facts = learner.learn(progress)
-    return tensors, {"format": FORMAT, "shape_noise": json.dumps(shapes.noise)}, {"faces": len(portraits), "used": len(keep), **facts}
+    return (
+        tensors,
+        {"format": FORMAT, "shape_noise": json.dumps(shapes.noise)},
+        {"faces": len(portraits), "used": len(keep), **facts},
+    )
 
 
 def read_portrait(path: Path) -> Portrait | None:
@@ -152,7 +173,9 @@ def _merge(parts: list[Sheet], count: int, workers: int) -> Sheet:
     """Undo the interleaving of ``portraits[i::workers]``."""
     order = np.argsort(np.concatenate([np.arange(count)[i::workers] for i in range(workers)]))
     measures = [m for part in parts for m in part.measures]
-    return Sheet({n: np.concatenate([p.halves[n] for p in parts])[order] for n in REGIONS}, [measures[i] for i in order])
+    return Sheet(
+        {n: np.concatenate([p.halves[n] for p in parts])[order] for n in REGIONS}, [measures[i] for i in order]
+    )
 
 
 @dataclass
@@ -170,7 +193,8 @@ class _Learner:
         attributes = self._attribute_space()
         design = self._design(attributes)
         tensors: dict[str, Tensor] = {
-            "frame.mean": torch.from_numpy(self.frame.mean), "shape.mean": torch.from_numpy(self.shapes.mean),
+            "frame.mean": torch.from_numpy(self.frame.mean),
+            "shape.mean": torch.from_numpy(self.shapes.mean),
             "shape.modes": torch.from_numpy(self.shapes.modes).half(),
             **{f"attributes.{k}": torch.from_numpy(v).float() for k, v in vars(attributes).items()},
         }
@@ -219,7 +243,8 @@ class _Learner:
 
 
 def _region_pca(half: Tensor, weights: Tensor, components: int) -> tuple[dict[str, Tensor], np.ndarray, float]:
-    """Weighted PCA of both halves ``(N, 2, P)``; returns int8 bases, codes ``(N, K)`` and the share of variance explained."""
+    """Weighted PCA of both halves ``(N, 2, P)``; returns int8 bases, codes ``(N, K)`` and the share of variance
+    explained."""
     torch.manual_seed(0)
     share = (weights / weights.sum())[:, None]
     mean = (half[:, 0] * share).sum(0)
@@ -237,11 +262,18 @@ def _region_pca(half: Tensor, weights: Tensor, components: int) -> tuple[dict[st
     codes = torch.where(sign > 0, parts[0] @ basis, parts[1] @ basis)
     rest = sum(((part - (codes * (sign == s)) @ basis.T) ** 2).sum() for part, s in zip(parts, (1, -1), strict=True))
     explained = 1 - float(rest / sum((part**2).sum() for part in parts))
-    tensors = {"mean": mean.half(), "basis": quantised.to(torch.int8), "scale": scale.half(), "sign": sign.to(torch.int8)}
+    tensors = {
+        "mean": mean.half(),
+        "basis": quantised.to(torch.int8),
+        "scale": scale.half(),
+        "sign": sign.to(torch.int8),
+    }
     return tensors, codes.numpy(), explained
 
 
-def _condition(codes: np.ndarray, shape_codes: np.ndarray, design: np.ndarray, weights: np.ndarray) -> tuple[dict[str, Tensor], float]:
+def _condition(
+    codes: np.ndarray, shape_codes: np.ndarray, design: np.ndarray, weights: np.ndarray
+) -> tuple[dict[str, Tensor], float]:
     """Regression of ``[texture, shape]`` on attributes, and the principal directions of what it leaves."""
     joint = np.concatenate([codes, shape_codes], 1)
     weighted = design * weights[:, None]
@@ -249,7 +281,12 @@ def _condition(codes: np.ndarray, shape_codes: np.ndarray, design: np.ndarray, w
     rest = joint - design @ regress
     k = codes.shape[1]
     # Texture and shape count alike, whatever their units.
-    units = np.concatenate([np.full(k, np.sqrt((codes**2).sum(1).mean())), np.full(joint.shape[1] - k, np.sqrt((shape_codes**2).sum(1).mean()))])
+    units = np.concatenate(
+        [
+            np.full(k, np.sqrt((codes**2).sum(1).mean())),
+            np.full(joint.shape[1] - k, np.sqrt((shape_codes**2).sum(1).mean())),
+        ]
+    )
     normal = rest / units
     values, vectors = np.linalg.eigh((normal * weights[:, None]).T @ normal / weights.sum())
     order = np.argsort(-values)[:RESIDUALS]
@@ -258,13 +295,15 @@ def _condition(codes: np.ndarray, shape_codes: np.ndarray, design: np.ndarray, w
     centred = (joint - joint.mean(0)) / units
     share = 1 - float((normal**2).sum() / (centred**2).sum())
     return {
-        "regress": torch.from_numpy(regress).half(), "residual": torch.from_numpy(np.round(residual / scale[:, None])).to(torch.int8),
+        "regress": torch.from_numpy(regress).half(),
+        "residual": torch.from_numpy(np.round(residual / scale[:, None])).to(torch.int8),
         "residual_scale": torch.from_numpy(scale).float(),
     }, share
 
 
 def _luma_range(half: Tensor, name: str, packer: Packer) -> Tensor:
-    """1 and 98.5 percentile of the region's luma over faces and their mirror images, ``(1, 2, 64, 64)``, times its mask."""
+    """1 and 98.5 percentile of the region's luma over faces and their mirror images, ``(1, 2, 64, 64)``, times its
+    mask."""
     whole = []
     for row in half[:: max(1, len(half) // 400)]:
         image = packer.unpack({name: (row[0], row[1])}).mean(1, keepdim=True)
@@ -311,15 +350,21 @@ def _some(portraits: list[Portrait], count: int) -> list[Portrait]:
     """Up to ``count`` portraits, drawn so that groups are balanced."""
     weights = _balance(np.stack([_labels(p.path) for p in portraits]))
     size = min(count, len(portraits))
-    return [portraits[i] for i in np.random.default_rng(0).choice(len(portraits), size, replace=False, p=weights / weights.sum())]
+    return [
+        portraits[i]
+        for i in np.random.default_rng(0).choice(len(portraits), size, replace=False, p=weights / weights.sum())
+    ]
 
 
 def _ask(tensors: dict[str, Tensor], metadata: dict[str, str], portraits: Sequence[Portrait], seed: int) -> Answers:
     return ask(model_of(tensors, metadata), [(read_pixels(p.path), p.points, p.embedding) for p in portraits], seed)
 
 
-def parallel(work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress, what: str) -> Iterator[Any]:
-    """``work(*job)`` for each job in order, in processes of one thread each; in this process when there is one worker."""
+def parallel(
+    work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress, what: str
+) -> Iterator[Any]:
+    """``work(*job)`` for each job in order, in processes of one thread each; in this process when there is one
+    worker."""
     import multiprocessing
 
     def results() -> Iterator[Any]:

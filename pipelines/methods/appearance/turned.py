@@ -1,8 +1,10 @@
-"""Turned heads: the frame laid over the face as a surface in space, so that what is behind the nose or the far cheek is left alone.
+"""Turned heads: the frame laid over the face as a surface in space, so that what is behind the nose or the far cheek is
+left alone.
 
-On a frontal face, thin plates between the landmarks of the picture carry the frame well. Turned further, the picture folds: the far
-cheek is narrow, the nose covers a part of it, and the jaw's landmarks slide along the outline. Here the plates are laid out in the
-frame, where every face looks ahead, over the fitted shape in space; the camera does the turning.
+On a frontal face, thin plates between the landmarks of the picture carry the frame well. Turned further, the picture
+folds: the far cheek is narrow, the nose covers a part of it, and the jaw's landmarks slide along the outline. Here the
+plates are laid
+out in the frame, where every face looks ahead, over the fitted shape in space; the camera does the turning.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ class TurnedFace:
         hidden_jaw: numbers of the jaw's landmarks that mark the outline of a turned head instead.
     """
 
-    def __init__(self, frame: Frame, anchors: np.ndarray, fit: ShapeFit, shape: np.ndarray, triangles: np.ndarray) -> None:
+    def __init__(
+        self, frame: Frame, anchors: np.ndarray, fit: ShapeFit, shape: np.ndarray, triangles: np.ndarray
+    ) -> None:
         self._frame, self._triangles = frame, torch.from_numpy(triangles)
         far = np.arange(9, 17) if fit.yaw > 0 else np.arange(8)
         self.hidden_jaw = far if abs(fit.yaw) > _SLIDING else far[:0]
@@ -63,14 +67,22 @@ class TurnedFace:
         depth = self._depth.reshape(1, -1)
         faces = rasterise(flat, depth, self._triangles, height, width)
         rows, columns = self._grid.shape[:2]
-        nodes = torch.stack(torch.meshgrid(torch.linspace(0.5, SIZE - 0.5, columns), torch.linspace(0.5, SIZE - 0.5, rows), indexing="xy"), -1)
+        nodes = torch.stack(
+            torch.meshgrid(
+                torch.linspace(0.5, SIZE - 0.5, columns), torch.linspace(0.5, SIZE - 0.5, rows), indexing="xy"
+            ),
+            -1,
+        )
         found = interpolate(nodes.reshape(1, -1, 2), flat, depth, self._triangles, faces)[0].movedim(0, -1)
         return torch.where((faces[0] >= 0)[..., None], found, -4.0 * SIZE)
 
     def controls(self, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points of the surface that are seen, after and before landmarks move by ``moves``: each ``(P, 2)`` in IOD units."""
+        """Points of the surface that are seen, after and before landmarks move by ``moves``: each ``(P, 2)`` in IOD
+        units."""
         after = self._moved(moves).reshape(-1, 2)
-        view = torch.from_numpy((after - after.min(0)) / max(float(np.ptp(after, axis=0).max()), 1e-6) * 128).float()[None]
+        view = torch.from_numpy((after - after.min(0)) / max(float(np.ptp(after, axis=0).max()), 1e-6) * 128).float()[
+            None
+        ]
         faces = rasterise(view, self._depth.reshape(1, -1), self._triangles, 128, 128)
         seen = self._triangles[faces[faces >= 0].unique()].unique().numpy()
         chosen = seen[:: max(1, len(seen) // _CONTROLS)]

@@ -1,7 +1,7 @@
 """The method ``inswapper``: a drawn or mapped identity, shown by the swapper that the user has.
 
-Strength is the share of the way on the great circle from the person's own ArcFace vector to the new one; above 1 it goes on past it.
-The swapper works at 128 px: faces that are larger in the picture come out softer than they were.
+Strength is the share of the way on the great circle from the person's own ArcFace vector to the new one; above 1 it
+goes on past it. The swapper works at 128 px: faces that are larger in the picture come out softer than they were.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from ..base import Change, View, pasted, too_small
 from .network import SIDE, InSwapper, swapper_transform
 
 GROW, FEATHER = 0.25, 0.12
-"""Of the mask, in distances between the eyes: the forehead belongs to it, the border of the swapper's square does not."""
+"""Of the mask, in distances between the eyes: the forehead belongs to it, the border of the swapper's square does
+not."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ class InSwapperMethod:
     def __init__(self, swapper: InSwapper, recogniser: ArcFace, people: Bank | IdentitySampler | None) -> None:
         for what, space in (("recogniser", recogniser.space), *([] if people is None else [("people", people.space)])):
             if space != SPACE:
-                raise InputError(f"inswapper knows the vectors of {SPACE}, but the {what} given are of {space}; use w600k_r50.onnx")
+                raise InputError(
+                    f"inswapper knows the vectors of {SPACE}, but the {what} given are of {space}; use w600k_r50.onnx"
+                )
         self.swapper, self.recogniser, self.people = swapper, recogniser, people
 
     def refuse(self, face: Face) -> str | None:
@@ -68,7 +71,9 @@ class InSwapperMethod:
     def identify(self, prepared: Sequence[Prepared], seed: int) -> Identity:
         own = Identity(np.concatenate([p.own.vectors for p in prepared]), SPACE).average()
         if self.people is None:
-            raise InputError("inswapper needs somebody to show; give an identity, a bank of synthetic people, or a sampler")
+            raise InputError(
+                "inswapper needs somebody to show; give an identity, a bank of synthetic people, or a sampler"
+            )
         if isinstance(self.people, Bank):
             free = self.people.strangers(own)
             if not len(free):
@@ -78,7 +83,9 @@ class InSwapperMethod:
 
     def realise(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> Identity:
         if identity.space != SPACE:
-            raise InputError(f"inswapper shows identities of {SPACE}, but this one is of {identity.space}; embed with w600k_r50.onnx")
+            raise InputError(
+                f"inswapper shows identities of {SPACE}, but this one is of {identity.space}; embed with w600k_r50.onnx"
+            )
         return identity
 
     def veil(self, prepared: Prepared, identity: Identity, strength: float) -> Change:

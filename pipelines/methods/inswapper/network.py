@@ -1,4 +1,5 @@
-"""The face swapper ``inswapper_128.onnx``: shows an ArcFace identity on an aligned face of 128 px. The file is the user's."""
+"""The face swapper ``inswapper_128.onnx``: shows an ArcFace identity on an aligned face of 128 px. The file is the
+user's."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ _TEMPLATE = ARCFACE_TEMPLATE + [8.0, 0.0]
 
 
 class InSwapper:
-    """The swapper: inputs ``target (1, 3, 128, 128)`` in [0, 1] and ``source (1, 512)``, output ``(1, 3, 128, 128)``."""
+    """The swapper: inputs ``target (1, 3, 128, 128)`` in [0, 1] and ``source (1, 512)``, output ``(1, 3, 128,
+    128)``."""
 
     def __init__(self, path: Path) -> None:
         self._session = open_onnx(path, "face swapper")
@@ -32,7 +34,8 @@ class InSwapper:
         self._map = _identity_map(path)
 
     def show(self, picture: Tensor, transform: np.ndarray, identity: np.ndarray) -> Tensor:
-        """The square ``(1, 3, 128, 128)`` that ``transform`` cuts out of a picture, with an ArcFace unit vector ``(512,)`` shown on it."""
+        """The square ``(1, 3, 128, 128)`` that ``transform`` cuts out of a picture, with an ArcFace unit vector
+        ``(512,)`` shown on it."""
         view = crop(picture, transform, SIDE)
         latent = identity @ self._map
         latent = (latent / np.linalg.norm(latent)).astype(np.float32)[None]
@@ -40,7 +43,8 @@ class InSwapper:
         return torch.from_numpy(self._session.run(None, {target: view.numpy(), source: latent})[0]).float().clamp(0, 1)
 
     def swap(self, picture: Tensor, points: np.ndarray, identity: np.ndarray) -> Tensor:
-        """Show an ArcFace unit vector ``(512,)`` on the face with ``points`` ``(68, 2)``: a new picture ``(1, 3, H, W)``."""
+        """Show an ArcFace unit vector ``(512,)`` on the face with ``points`` ``(68, 2)``: a new picture ``(1, 3, H,
+        W)``."""
         transform = swapper_transform(points)
         shown = self.show(picture, transform, identity)
         return paste(picture, shown, transform, ellipse_mask((4, 4, SIDE - 4, SIDE - 4), SIDE, SIDE, feather=4.0))
@@ -58,7 +62,9 @@ class PictureSwapper:
         self._swapper, self._recogniser = InSwapper(swapper), ArcFace(recogniser)
 
     def __call__(self, person: Tensor, scene: Tensor) -> Tensor | None:
-        faces = [next((f for f in detect_faces(picture, turned=False) if f.landmarks), None) for picture in (person, scene)]
+        faces = [
+            next((f for f in detect_faces(picture, turned=False) if f.landmarks), None) for picture in (person, scene)
+        ]
         if faces[0] is None or faces[1] is None:
             return None
         return self._swapper.swap(scene, faces[1].points, self._recogniser.embed(person, faces[0].points))

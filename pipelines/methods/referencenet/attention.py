@@ -1,8 +1,8 @@
 """Attention processors that turn stock diffusers UNets into the ReferenceNets and the denoiser of
 "Face Anonymization Made Simple" (Kung et al., WACV 2025, section 3.2): one records, one reads.
 
-A *state* is the input of a self-attention after its norm, ``(B, N, C)``. Of each block only the first layer's state is ever
-read, by every layer of the same block of the denoiser; the checkpoint was trained like this.
+A *state* is the input of a self-attention after its norm, ``(B, N, C)``. Of each block only the first layer's state is
+ever read, by every layer of the same block of the denoiser; the checkpoint was trained like this.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class WriteState:
             self._states[self._key] = hidden_states
         if self._last:
             raise LastStateRecorded
-        query, key, value = (split_heads(p(hidden_states), attention) for p in (attention.to_q, attention.to_k, attention.to_v))
+        query, key, value = (
+            split_heads(p(hidden_states), attention) for p in (attention.to_q, attention.to_k, attention.to_v)
+        )
         return attend(attention, query, key, value)
 
 
@@ -106,7 +108,8 @@ class Streams:
 
 
 class ReadStates:
-    """Queries with the UNet's own tokens and attends to [own, source, driving] (paper, Eq. for self-attention injection).
+    """Queries with the UNet's own tokens and attends to [own, source, driving] (paper, Eq. for self-attention
+    injection).
 
     The references are the same in all denoising steps, so their keys and values are projected once.
     """
@@ -115,7 +118,9 @@ class ReadStates:
         self._keys, self._values = keys, values
 
     def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        query, key, value = (split_heads(p(hidden_states), attention) for p in (attention.to_q, attention.to_k, attention.to_v))
+        query, key, value = (
+            split_heads(p(hidden_states), attention) for p in (attention.to_q, attention.to_k, attention.to_v)
+        )
         return attend(attention, query, self._keys.behind(key), self._values.behind(value))
 
 
@@ -123,8 +128,8 @@ class ReadStatesOnce:
     """The same where every step has other references and gradients flow into them: training.
 
     Args:
-        references: source and driving state of each key; its owner changes it before each forward pass and leaves it alone until
-            the backward pass is done, since gradient checkpointing reads it again.
+        references: source and driving state of each key; its owner changes it before each forward pass and leaves it
+            alone until the backward pass is done, since gradient checkpointing reads it again.
     """
 
     def __init__(self, references: dict[Key, tuple[Tensor, Tensor]], key: Key) -> None:
@@ -138,7 +143,8 @@ class ReadStatesOnce:
 
 
 def write_states(unet: Any, states: States, stop: bool = True) -> None:
-    """Make a UNet record its states into ``states``; with ``stop`` it raises ``LastStateRecorded`` after the last one."""
+    """Make a UNet record its states into ``states``; with ``stop`` it raises ``LastStateRecorded`` after the last
+    one."""
     found = sites(unet)
     last = next(site for site in reversed(found) if site.first)
     processors = dict(unet.attn_processors)
@@ -160,7 +166,10 @@ def reading(unet: Any, source: tuple[States, ...], driving: States) -> Iterator[
     for site in sites(unet):
         attention = unet.get_submodule(site.module)
         keys, values = (
-            Streams(tuple(split_heads(p(rows[site.key]), attention) for rows in source), split_heads(p(driving[site.key]), attention))
+            Streams(
+                tuple(split_heads(p(rows[site.key]), attention) for rows in source),
+                split_heads(p(driving[site.key]), attention),
+            )
             for p in (attention.to_k, attention.to_v)
         )
         processors[site.name] = ReadStates(keys, values)

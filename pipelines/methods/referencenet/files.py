@@ -1,4 +1,5 @@
-"""Open the networks from the user's files: the public checkpoint's folders, any Stable Diffusion 1 or 2 VAE, CLIP's vision tower."""
+"""Open the networks from the user's files: the public checkpoint's folders, any Stable Diffusion 1 or 2 VAE, CLIP's
+vision tower."""
 
 from __future__ import annotations
 
@@ -20,24 +21,44 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 _CARDS = {UNET: "face-anon-simple-unet", SOURCE: "face-anon-simple-source", DRIVING: "face-anon-simple-driving"}
 
 SD21_UNET: dict[str, Any] = {
-    "sample_size": 96, "in_channels": 4, "out_channels": 4, "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",), "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "attention_head_dim": (5, 10, 20, 20), "cross_attention_dim": 1024, "use_linear_projection": True,
+    "sample_size": 96,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "attention_head_dim": (5, 10, 20, 20),
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
 }
 _SD_VAE: dict[str, Any] = {
-    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2,
-    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4, "scaling_factor": LATENT_SCALE, "sample_size": 768,
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "scaling_factor": LATENT_SCALE,
+    "sample_size": 768,
 }
 
 
 def open_pipeline(
-    checkpoint: Path, vae: Path, image_encoder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, scheduler: Any = None,
+    checkpoint: Path,
+    vae: Path,
+    image_encoder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    scheduler: Any = None,
     offload: bool = False,
 ) -> ReferenceNetPipeline:
     """Open a pipeline.
 
     Args:
-        checkpoint: folder with ``unet``, ``referencenet`` and ``conditioning_referencenet``, each a config and a safetensors file.
+        checkpoint: folder with ``unet``, ``referencenet`` and ``conditioning_referencenet``, each a config and a
+            safetensors file.
         vae: a diffusers folder, or one safetensors file in diffusers' or Stability's layout.
         image_encoder: a transformers folder of a CLIP vision model.
         offload: keep all networks but the denoiser on the CPU while they are not needed: less GPU memory, more time.
@@ -47,10 +68,15 @@ def open_pipeline(
     """
     unet, source, driving = (open_unet(checkpoint / part, _CARDS[part]) for part in (UNET, SOURCE, DRIVING))
     nets = ReferenceNet(source), ReferenceNet(driving)
-    pipeline = ReferenceNetPipeline(unet, *nets, open_vae(vae), open_image_encoder(image_encoder), scheduler, offload=offload)
+    pipeline = ReferenceNetPipeline(
+        unet, *nets, open_vae(vae), open_image_encoder(image_encoder), scheduler, offload=offload
+    )
     wanted, given = unet.config.cross_attention_dim, pipeline.image_encoder.config.hidden_size
     if wanted != given:
-        raise WeightsError(f"the image encoder gives {given} numbers a picture, but the networks take {wanted}; use CLIP ViT-L/14's vision tower")
+        raise WeightsError(
+            f"the image encoder gives {given} numbers a picture, but the networks take {wanted}; use CLIP ViT-L/14's"
+            " vision tower"
+        )
     return pipeline.to(device, dtype)
 
 
@@ -92,11 +118,30 @@ def open_image_encoder(folder: Path) -> Any:
     if not file.is_file():
         raise WeightsError(missing("clip-vit-large-patch14", file))
     config = _config(folder) if (folder / "config.json").is_file() else {}
-    config = config.get("vision_config", config) or {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-                                                    "patch_size": 14, "hidden_act": "quick_gelu"}
-    net = CLIPVisionModel(CLIPVisionConfig(**{k: v for k, v in config.items() if k not in ("architectures", "torch_dtype", "dtype", "transformers_version")}))
-    # A whole CLIP holds a text tower as well; whether names start with "vision_model." depends on the version of transformers.
-    tensors = {k: v for k, v in _tensors(file).items() if not k.startswith(("text_", "visual_projection", "logit_scale")) and not k.endswith("position_ids")}
+    config = config.get("vision_config", config) or {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+        "hidden_act": "quick_gelu",
+    }
+    net = CLIPVisionModel(
+        CLIPVisionConfig(
+            **{
+                k: v
+                for k, v in config.items()
+                if k not in ("architectures", "torch_dtype", "dtype", "transformers_version")
+            }
+        )
+    )
+    # A whole CLIP holds a text tower as well; whether names start with "vision_model." depends on the version of
+    # transformers.
+    tensors = {
+        k: v
+        for k, v in _tensors(file).items()
+        if not k.startswith(("text_", "visual_projection", "logit_scale")) and not k.endswith("position_ids")
+    }
     prefix = "vision_model." if any(key.startswith("vision_model.") for key in net.state_dict()) else ""
     _fill(net, {prefix + key.removeprefix("vision_model."): value for key, value in tensors.items()}, file)
     return net.eval().requires_grad_(False)
@@ -105,7 +150,10 @@ def open_image_encoder(folder: Path) -> Any:
 def missing(name: str, path: Path) -> str:
     """One sentence that says what is missing and where it comes from."""
     c = card(name)
-    return f"{path.name} is missing from {path.parent}; get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, licence: {c.licence}) and put it there"
+    return (
+        f"{path.name} is missing from {path.parent}; get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, licence:"
+        f" {c.licence}) and put it there"
+    )
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -126,8 +174,8 @@ def _fill(net: Any, tensors: dict[str, Tensor], path: Path) -> None:
     if lacking or strange or wrong:
         example = (lacking or strange or wrong)[0]
         raise WeightsError(
-            f"{path.name} in {path.parent} holds another network: {len(lacking)} tensors are missing, {len(strange)} unknown, "
-            f"{len(wrong)} of another size (such as {example}); get the file that its card names"
+            f"{path.name} in {path.parent} holds another network: {len(lacking)} tensors are missing, {len(strange)}"
+            f" unknown, {len(wrong)} of another size (such as {example}); get the file that its card names"
         )
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise WeightsError(f"{path.name} in {path.parent} holds values that are not finite; get a fresh copy")

@@ -1,6 +1,7 @@
 """Face Anonymization Made Simple as a method: an aligned square goes through the pipeline and comes back over the face.
 
-``strength`` 1 is the recommended degree d = 1.25, 1.5 is d = 1.875; 0 is the photo. An identity is the seed of the noise.
+``strength`` 1 is the recommended degree d = 1.25, 1.5 is d = 1.875; 0 is the photo. An identity is the seed of the
+noise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The networks of the public checkpoint: three UNets in Stable Diffusion 2.1's layout, of which two only record states."""
+"""The networks of the public checkpoint: three UNets in Stable Diffusion 2.1's layout, of which two only record
+states."""
 
 from __future__ import annotations
 
@@ -11,8 +12,14 @@ from torch import Tensor
 from .attention import LastStateRecorded, States, write_states
 
 SCHEDULER: dict[str, Any] = {
-    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-    "prediction_type": "v_prediction", "timestep_spacing": "leading", "steps_offset": 1, "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+    "clip_sample": False,
 }
 """Stable Diffusion 2.1's noise schedule, under diffusers' names."""
 LATENT_SCALE = 0.18215
@@ -62,6 +69,7 @@ class ReferenceNet:
     def forget(self) -> None:
         """Drop what was computed with these weights; call it after changing them."""
         self._unconditional.clear()
+
 
 def weaken(embedding: Tensor, degree: float) -> Tensor:
     """The source embedding at an anonymization degree (paper, Eq. 1): ``Z' = (1 - d) Z``."""

@@ -1,9 +1,9 @@
 """Face Anonymization Made Simple (Kung et al., WACV 2025): anonymize a face, or show one person with another's pose.
 
-    encode (VAE, CLIP, driving ReferenceNet: once a picture)
-      -> condition (degree: Eq. 1, source ReferenceNet, Eq. 2)
-      -> denoise (the UNet reads both references in its self-attentions)
-      -> decode
+encode (VAE, CLIP, driving ReferenceNet: once a picture)
+  -> condition (degree: Eq. 1, source ReferenceNet, Eq. 2)
+  -> denoise (the UNet reads both references in its self-attentions)
+  -> decode
 """
 
 from __future__ import annotations
@@ -77,8 +77,15 @@ class ReferenceNetPipeline:
     """
 
     def __init__(
-        self, unet: Any, source_net: ReferenceNet, driving_net: ReferenceNet, vae: Any, image_encoder: Any, scheduler: Any = None,
-        clip_processor: Any = None, offload: bool = False,
+        self,
+        unet: Any,
+        source_net: ReferenceNet,
+        driving_net: ReferenceNet,
+        vae: Any,
+        image_encoder: Any,
+        scheduler: Any = None,
+        clip_processor: Any = None,
+        offload: bool = False,
     ) -> None:
         self.unet = unet
         self.source_net, self.driving_net = source_net, driving_net
@@ -110,8 +117,15 @@ class ReferenceNetPipeline:
 
     @torch.no_grad()
     def anonymize(
-        self, images: Tensor, degree: float = DEGREE, guidance: float = GUIDANCE, steps: int = STEPS,
-        generators: Sequence[torch.Generator] = (), latents: Tensor | None = None, reference_rng: bool = False, progress: Progress = silent,
+        self,
+        images: Tensor,
+        degree: float = DEGREE,
+        guidance: float = GUIDANCE,
+        steps: int = STEPS,
+        generators: Sequence[torch.Generator] = (),
+        latents: Tensor | None = None,
+        reference_rng: bool = False,
+        progress: Progress = silent,
     ) -> Tensor:
         """Take the identity out of faces and keep pose, expression, gaze and background.
 
@@ -121,7 +135,8 @@ class ReferenceNetPipeline:
             guidance: classifier-free guidance scale g; up to 1 switches it off.
             generators: one a face, so that no face depends on the others; seeded 0, 1, ... when omitted.
             latents: initial noise ``(B, 4, H/8, W/8)`` instead of drawn noise.
-            reference_rng: draw like the authors' code: VAE and step noise from torch's global state, initial noise from ``generators[0]``.
+            reference_rng: draw like the authors' code: VAE and step noise from torch's global state, initial noise from
+                ``generators[0]``.
 
         Returns:
             ``(B, 3, H', W')`` with sides rounded down to multiples of 8.
@@ -130,14 +145,24 @@ class ReferenceNetPipeline:
             InputError: a degree of 0 or less (use ``swap``), a bad size, or a wrong number of generators.
         """
         if not 0 < degree <= MOST_DEGREE:
-            raise InputError(f"the anonymization degree must be above 0 and at most {MOST_DEGREE:g}, got {degree:g}; swap() shows another person")
+            raise InputError(
+                f"the anonymization degree must be above 0 and at most {MOST_DEGREE:g}, got {degree:g}; swap() shows"
+                " another person"
+            )
         draws = Draws.of(images.shape[0], generators, reference_rng)
         return self.generate(self.encode(images, images, draws), degree, guidance, steps, draws, latents, progress)
 
     @torch.no_grad()
     def swap(
-        self, source: Tensor, driving: Tensor, guidance: float = GUIDANCE, steps: int = STEPS,
-        generators: Sequence[torch.Generator] = (), latents: Tensor | None = None, reference_rng: bool = False, progress: Progress = silent,
+        self,
+        source: Tensor,
+        driving: Tensor,
+        guidance: float = GUIDANCE,
+        steps: int = STEPS,
+        generators: Sequence[torch.Generator] = (),
+        latents: Tensor | None = None,
+        reference_rng: bool = False,
+        progress: Progress = silent,
     ) -> Tensor:
         """Show the person of ``source`` with pose, expression and background of ``driving``; see ``anonymize``."""
         if source.shape[0] != driving.shape[0]:
@@ -147,7 +172,8 @@ class ReferenceNetPipeline:
 
     @torch.no_grad()
     def encode(self, source: Tensor, driving: Tensor, draws: Draws) -> Encoded:
-        """Everything that no degree changes. For anonymization both pictures are the same one, encoded twice by the VAE."""
+        """Everything that no degree changes. For anonymization both pictures are the same one, encoded twice by the
+        VAE."""
         same = source is driving
         driving = fit(driving)
         source = driving if same else fit(source, driving.shape[-2:])
@@ -163,22 +189,33 @@ class ReferenceNetPipeline:
 
     @torch.no_grad()
     def generate(
-        self, encoded: Encoded, degree: float, guidance: float, steps: int, draws: Draws, latents: Tensor | None = None, progress: Progress = silent,
+        self,
+        encoded: Encoded,
+        degree: float,
+        guidance: float,
+        steps: int,
+        draws: Draws,
+        latents: Tensor | None = None,
+        progress: Progress = silent,
     ) -> Tensor:
         """Pictures ``(B, 3, H, W)`` of encoded faces at a degree; 0 swaps."""
-        return self.decode(self.denoise(self.condition(encoded, degree, guidance), encoded, guidance, steps, draws, latents, progress))
+        return self.decode(
+            self.denoise(self.condition(encoded, degree, guidance), encoded, guidance, steps, draws, latents, progress)
+        )
 
     @torch.no_grad()
     def condition(self, encoded: Encoded, degree: float, guidance: float) -> Conditions:
         """Eq. 1 and 2.
 
-        The weakened embedding also enters the source ReferenceNet, whose answer is not linear in it. So a new degree costs one
-        run of its truncated conditional row; a degree of 1 costs none.
+        The weakened embedding also enters the source ReferenceNet, whose answer is not linear in it. So a new degree
+        costs one run of its truncated conditional row; a degree of 1 costs none.
         """
         embedding = weaken(encoded.source_embedding, degree)
         nothing = torch.zeros_like(embedding)
         if degree == 1:
-            return Conditions((encoded.unconditional,), encoded.driving, torch.cat([nothing, encoded.driving_embedding], 1))
+            return Conditions(
+                (encoded.unconditional,), encoded.driving, torch.cat([nothing, encoded.driving_embedding], 1)
+            )
         with self._awake(self.source_net.unet):
             states = self.source_net.record(encoded.source_latents, embedding)
         if degree > 0:
@@ -191,7 +228,13 @@ class ReferenceNetPipeline:
 
     @torch.no_grad()
     def denoise(
-        self, conditions: Conditions, encoded: Encoded, guidance: float, steps: int, draws: Draws, latents: Tensor | None = None,
+        self,
+        conditions: Conditions,
+        encoded: Encoded,
+        guidance: float,
+        steps: int,
+        draws: Draws,
+        latents: Tensor | None = None,
         progress: Progress = silent,
     ) -> Tensor:
         """Scaled latents ``(B, 4, h, w)``."""
@@ -202,7 +245,9 @@ class ReferenceNetPipeline:
         shape = encoded.source_latents.shape
         noise = draws.initial(shape, encoded.source_latents) if latents is None else latents.to(encoded.source_latents)
         if noise.shape != shape:
-            raise InputError(f"the initial latents have shape {tuple(noise.shape)}, but these pictures need {tuple(shape)}")
+            raise InputError(
+                f"the initial latents have shape {tuple(noise.shape)}, but these pictures need {tuple(shape)}"
+            )
         x = noise * scheduler.init_noise_sigma
         rows = len(conditions.source)
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
@@ -233,12 +278,12 @@ class ReferenceNetPipeline:
         return (distribution.sample(generator=draws.encoder) * LATENT_SCALE).to(self.dtype).contiguous()
 
     def _embed(self, images: Tensor) -> Tensor:
-        """CLIP's pooled class token after the last norm, ``(B, 1, D)``; preprocessed in float32, since numpy knows no bfloat16."""
+        """CLIP's pooled class token after the last norm, ``(B, 1, D)``; preprocessed in float32, since numpy knows no
+        bfloat16."""
         pixels = self.clip_processor(images=images.float().cpu(), do_rescale=False, return_tensors="pt").pixel_values
         with self._awake(self.image_encoder):
             seen = self.image_encoder(pixels.to(self.image_encoder.device, self.image_encoder.dtype)).pooler_output
         return seen[:, None].to(self.device, self.dtype)
-
 
     @contextmanager
     def _awake(self, net: torch.nn.Module) -> Iterator[None]:
@@ -282,7 +327,8 @@ class Draws:
 
 
 def fit(images: Tensor, size: tuple[int, int] | torch.Size | None = None) -> Tensor:
-    """Resize ``(B, 3, H, W)`` in [0, 1] to ``size``, or to its own sides rounded down to multiples of 8, by Lanczos as the authors do.
+    """Resize ``(B, 3, H, W)`` in [0, 1] to ``size``, or to its own sides rounded down to multiples of 8, by Lanczos as
+    the authors do.
 
     Raises:
         InputError: it is no such batch, or a side is shorter than 8 pixels.
@@ -294,13 +340,18 @@ def fit(images: Tensor, size: tuple[int, int] | torch.Size | None = None) -> Ten
         raise InputError(f"pictures must have shape (B, 3, H, W), got {tuple(images.shape)}")
     height, width = (n - n % MULTIPLE for n in images.shape[-2:]) if size is None else size
     if height < MULTIPLE or width < MULTIPLE:
-        raise InputError(f"pictures of {images.shape[-1]} x {images.shape[-2]} pixels are too small; they need 8 a side and were trained with 512")
+        raise InputError(
+            f"pictures of {images.shape[-1]} x {images.shape[-2]} pixels are too small; they need 8 a side and were"
+            " trained with 512"
+        )
     if (height, width) == tuple(images.shape[-2:]):
         return images.contiguous()
     resized = []
     for image in images.clamp(0, 1).float().cpu():
         pillow = Image.fromarray((image.movedim(0, -1) * 255).round().byte().numpy())
-        resized.append(torch.from_numpy(np.array(pillow.resize((width, height), Image.Resampling.LANCZOS))).movedim(-1, 0))
+        resized.append(
+            torch.from_numpy(np.array(pillow.resize((width, height), Image.Resampling.LANCZOS))).movedim(-1, 0)
+        )
     return (torch.stack(resized).float() / 255).contiguous()
 
 
@@ -321,6 +372,7 @@ def paper_scheduler() -> Any:
 def _clip_processor() -> Any:
     import transformers
 
-    # With torchvision installed the default one of transformers 5 resizes differently from what the networks were trained with.
+    # With torchvision installed the default one of transformers 5 resizes differently from what the networks were
+    # trained with.
     kind = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
     return kind()

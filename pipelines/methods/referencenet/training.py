@@ -1,9 +1,11 @@
 """Train Face Anonymization Made Simple (paper, section 3.4): ``faceveil train referencenet --config FILE``.
 
-The denoiser learns to show the person of a source picture with everything else of a driving picture. Anonymization is not
+The denoiser learns to show the person of a source picture with everything else of a driving picture. Anonymization is
+not
 trained: it is what extrapolation away from the source does (Eq. 1 and 2).
 
-All random numbers depend on the seed and the step, none on a global state, so a run that was stopped ends as if it had not been.
+All random numbers depend on the seed and the step, none on a global state, so a run that was stopped ends as if it had
+not been.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Config:
 
     Attributes:
         triplets, images: the jsonl file and the folder that its paths start from.
-        start: a folder with ``unet`` (Stable Diffusion 2.1's, taken for all three networks) or with the public checkpoint's three.
+        start: a folder with ``unet`` (Stable Diffusion 2.1's, taken for all three networks) or with the public
+            checkpoint's three.
         vae, image_encoder: as for ``files.open_pipeline``.
         output: folder of the trained networks, states and logs.
         steps: optimiser steps; the first ``phase_one`` of them use all triplets, the others those with a real truth.
@@ -114,7 +117,15 @@ class Trainee(torch.nn.Module):
             for parameter in reference_parameters(net):
                 parameter.requires_grad_(True)
 
-    def forward(self, noisy: Tensor, time: Tensor, source: Tensor, source_embedding: Tensor, driving: Tensor, driving_embedding: Tensor) -> Tensor:
+    def forward(
+        self,
+        noisy: Tensor,
+        time: Tensor,
+        source: Tensor,
+        source_embedding: Tensor,
+        driving: Tensor,
+        driving_embedding: Tensor,
+    ) -> Tensor:
         """Predicted v ``(B, 4, h, w)``; latents are scaled, embeddings ``(B, 1, D)``."""
         source_states = self.source_net.record(source, source_embedding)
         driving_states = self.driving_net.record(driving, driving_embedding)
@@ -130,7 +141,8 @@ class Trainee(torch.nn.Module):
 def reference_parameters(net: Any) -> list[torch.nn.Parameter]:
     """What of a ReferenceNet is trained: its transformer blocks, without what never gets a gradient.
 
-    Behind the last recorded state nothing is read. And a cross-attention over a single token does not depend on its queries and keys.
+    Behind the last recorded state nothing is read. And a cross-attention over a single token does not depend on its
+    queries and keys.
     """
     found = sites(net)
     last = next(site for site in reversed(found) if site.first)
@@ -163,7 +175,9 @@ class _Run:
 
         self.config, self.progress, self.output = config, progress, Path(config.output)
         self.accelerator = Accelerator(
-            mixed_precision=config.precision, gradient_accumulation_steps=config.accumulation, log_with="tensorboard",
+            mixed_precision=config.precision,
+            gradient_accumulation_steps=config.accumulation,
+            log_with="tensorboard",
             project_config=ProjectConfiguration(project_dir=str(self.output), logging_dir=str(self.output / "logs")),
         )
         self.noise = DDPMScheduler.from_config(SCHEDULER)
@@ -172,23 +186,33 @@ class _Run:
         if config.checkpoint_gradients:
             trainee.checkpoint_gradients()
         self.trained = [p for p in trainee.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(self.trained, lr=config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay)
-        rate = get_scheduler("constant_with_warmup", optimiser, num_warmup_steps=config.warmup * self.accelerator.num_processes)
+        optimiser = torch.optim.AdamW(
+            self.trained, lr=config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay
+        )
+        rate = get_scheduler(
+            "constant_with_warmup", optimiser, num_warmup_steps=config.warmup * self.accelerator.num_processes
+        )
         self.trainee, self.optimiser, self.rate = self.accelerator.prepare(trainee, optimiser, rate)
         self.ema = EMAModel(self.trained, decay=config.ema) if config.ema else None
         if self.ema is not None:
             self.accelerator.register_for_checkpointing(self.ema)
-        device, dtype = self.accelerator.device, {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision, torch.float32)
+        device, dtype = (
+            self.accelerator.device,
+            {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision, torch.float32),
+        )
         self.vae = open_vae(Path(config.vae)).to(device, dtype)
         self.image_encoder = open_image_encoder(Path(config.image_encoder)).to(device, dtype)
         self.weight_dtype = dtype
-        self.pipeline = ReferenceNetPipeline(unet, trainee.source_net, trainee.driving_net, self.vae, self.image_encoder)
+        self.pipeline = ReferenceNetPipeline(
+            unet, trainee.source_net, trainee.driving_net, self.vae, self.image_encoder
+        )
         triplets = read_triplets(Path(config.triplets), Path(config.images))
         real = [t for t in triplets if t.truth_is_real]
         if not real and config.phase_one < config.steps:
             raise InputError("the second phase needs triplets with a real truth; set phase_one to steps, or add some")
         self.phases = [
-            TripletDataset(part, Path(config.images), config.size, config.seed, self.pipeline.clip_processor) for part in (triplets, real or triplets)
+            TripletDataset(part, Path(config.images), config.size, config.seed, self.pipeline.clip_processor)
+            for part in (triplets, real or triplets)
         ]
 
     def run(self, resume: bool) -> dict[str, Any]:
@@ -220,7 +244,9 @@ class _Run:
         each = config.batch * config.accumulation * world
         sampler = ResumableSampler(len(data), config.seed + second, (step - before) * each)
         # All processes draw the same order and take turns, so that none sees what another one does.
-        loader = iter(torch.utils.data.DataLoader(data, batch_size=config.batch, sampler=sampler, num_workers=config.workers))
+        loader = iter(
+            torch.utils.data.DataLoader(data, batch_size=config.batch, sampler=sampler, num_workers=config.workers)
+        )
         for _ in range(step, end):
             micro = [next(loader) for _ in range(config.accumulation * world)]
             yield micro[rank::world]
@@ -247,13 +273,17 @@ class _Run:
     def _loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> Tensor:
         with torch.no_grad():
             truth, source, driving = (self._latents(batch[key], generator) for key in ("truth", "source", "driving"))
-            source_embedding, driving_embedding = (self._embedding(batch[f"{key}_clip"]) for key in ("source", "driving"))
+            source_embedding, driving_embedding = (
+                self._embedding(batch[f"{key}_clip"]) for key in ("source", "driving")
+            )
             rows = truth.shape[0]
             # One draw drops picture and description of the source together; the driving picture always stays.
             kept = (torch.rand(rows, generator=generator) >= self.config.drop).to(truth)
             source, source_embedding = source * kept.view(-1, 1, 1, 1), source_embedding * kept.view(-1, 1, 1)
             noise = torch.randn(truth.shape, generator=generator).to(truth)
-            time = torch.randint(0, self.noise.config.num_train_timesteps, (rows,), generator=generator).to(truth.device)
+            time = torch.randint(0, self.noise.config.num_train_timesteps, (rows,), generator=generator).to(
+                truth.device
+            )
             noisy = self.noise.add_noise(truth, noise, time)
             # The last step of this schedule still shows a trace of the picture; sampling starts from none.
             last = (time == self.noise.config.num_train_timesteps - 1).view(-1, 1, 1, 1)
@@ -284,7 +314,9 @@ class _Run:
             part.replace(folder)
 
     def _resume(self) -> int:
-        found = sorted(p for p in (self.output / STATES).glob("step-*") if p.suffix != ".part" and (p / "step.json").is_file())
+        found = sorted(
+            p for p in (self.output / STATES).glob("step-*") if p.suffix != ".part" and (p / "step.json").is_file()
+        )
         if not found:
             raise InputError(f"there is no saved state in {self.output / STATES}; start without --resume")
         self.accelerator.load_state(str(found[-1]))
@@ -328,7 +360,9 @@ class _Run:
         try:
             with self.accelerator.autocast():
                 encoder_draws = Draws.of(1, [torch.Generator().manual_seed(seed)], False)
-                return self.pipeline.generate(self.pipeline.encode(source, driving, encoder_draws), 0.0, 4.0, 25, encoder_draws).cpu()
+                return self.pipeline.generate(
+                    self.pipeline.encode(source, driving, encoder_draws), 0.0, 4.0, 25, encoder_draws
+                ).cpu()
         finally:
             unet.set_attn_processor(before)
 

@@ -1,7 +1,7 @@
 """Triplets for training: a source and a truth of one person, a driving picture of somebody else with the truth's pose.
 
-A jsonl file with one triplet a line: ``{"source_image", "conditioning_image", "ground_truth"}``, paths below the images' folder,
-and ``"truth_is_real": false`` where the truth was made by a face swapper.
+A jsonl file with one triplet a line: ``{"source_image", "conditioning_image", "ground_truth"}``, paths below the
+images' folder, and ``"truth_is_real": false`` where the truth was made by a face swapper.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ def read_triplets(path: Path, images: Path) -> list[Triplet]:
         try:
             triplet = Triplet(**json.loads(line))
         except (ValueError, TypeError) as error:
-            raise InputError(f"line {number} of {path.name} is not a triplet ({error}); it needs source_image, conditioning_image, ground_truth") from None
+            raise InputError(
+                f"line {number} of {path.name} is not a triplet ({error}); it needs source_image, conditioning_image,"
+                " ground_truth"
+            ) from None
         for name in (triplet.source_image, triplet.conditioning_image, triplet.ground_truth):
             file = images / name
             if not file.resolve().is_relative_to(images.resolve()) or not file.is_file():
@@ -68,7 +71,8 @@ def read_triplets(path: Path, images: Path) -> list[Triplet]:
 class TripletDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     """Pictures of triplets, flipped together half of the time.
 
-    Nothing is drawn from a global state: an item depends on the seed, the epoch and its index, so that training resumes exactly.
+    Nothing is drawn from a global state: an item depends on the seed, the epoch and its index, so that training resumes
+    exactly.
 
     Args:
         size: side of the square crops in pixels.
@@ -83,21 +87,34 @@ class TripletDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         return len(self.triplets)
 
     def __getitem__(self, place: Any) -> dict[str, Tensor]:
-        """The item at ``(epoch, index)``: ``source``, ``driving``, ``truth`` ``(3, S, S)`` in [-1, 1] and the first two for CLIP."""
+        """The item at ``(epoch, index)``: ``source``, ``driving``, ``truth`` ``(3, S, S)`` in [-1, 1] and the first two
+        for CLIP."""
         epoch, index = place
         triplet = self.triplets[index]
-        source, driving, truth = (self._picture(n) for n in (triplet.source_image, triplet.conditioning_image, triplet.ground_truth))
+        source, driving, truth = (
+            self._picture(n) for n in (triplet.source_image, triplet.conditioning_image, triplet.ground_truth)
+        )
         if draws(self.seed, epoch, index).random() < 0.5:
             source, driving, truth = (picture.flip(-1) for picture in (source, driving, truth))
-        seen = self.clip_processor(images=torch.stack([source, driving]), do_rescale=False, return_tensors="pt").pixel_values
-        return {"source": source * 2 - 1, "driving": driving * 2 - 1, "truth": truth * 2 - 1, "source_clip": seen[0], "driving_clip": seen[1]}
+        seen = self.clip_processor(
+            images=torch.stack([source, driving]), do_rescale=False, return_tensors="pt"
+        ).pixel_values
+        return {
+            "source": source * 2 - 1,
+            "driving": driving * 2 - 1,
+            "truth": truth * 2 - 1,
+            "source_clip": seen[0],
+            "driving_clip": seen[1],
+        }
 
     def _picture(self, name: str) -> Tensor:
         pixels = load_picture(self.images / name).pixels
         height, width = pixels.shape[-2:]
         scale = self.size / min(height, width)
         sides = [max(self.size, round(n * scale)) for n in (height, width)]
-        resized = torch.nn.functional.interpolate(pixels, size=sides, mode="bilinear", antialias=True, align_corners=False)
+        resized = torch.nn.functional.interpolate(
+            pixels, size=sides, mode="bilinear", antialias=True, align_corners=False
+        )
         y, x = ((n - self.size) // 2 for n in sides)
         return resized[0, :, y : y + self.size, x : x + self.size].clamp(0, 1)
 
@@ -121,24 +138,35 @@ def draws(*key: int) -> np.random.Generator:
     return np.random.default_rng(key)
 
 
-def build_triplets(people: Path, output: Path, swap: Swapper, seed: int = 0, progress: Progress = silent) -> list[Triplet]:
+def build_triplets(
+    people: Path, output: Path, swap: Swapper, seed: int = 0, progress: Progress = silent
+) -> list[Triplet]:
     """Make triplets from a folder with one sub-folder a person.
 
-    For each picture of a person with two or more, another one of the person is the source and a picture of somebody else takes
-    part: (a) that somebody's picture drives, and the truth is the person swapped into it; (b) the truth is the real picture, and
+    For each picture of a person with two or more, another one of the person is the source and a picture of somebody
+    else takes
+    part: (a) that somebody's picture drives, and the truth is the person swapped into it; (b) the truth is the real
+        picture, and
     what drives is that somebody swapped into it.
 
     Args:
-        output: folder for the swapped pictures and ``triplets.jsonl``; real pictures are copied into it without metadata.
+        output: folder for the swapped pictures and ``triplets.jsonl``; real pictures are copied into it without
+            metadata.
         swap: shows the person of one picture in another.
 
     Raises:
         InputError: fewer than two people, or nobody with two pictures.
     """
-    photos = {d.name: sorted(p for p in d.iterdir() if p.suffix.lower() in PICTURES) for d in sorted(people.iterdir()) if d.is_dir()}
+    photos = {
+        d.name: sorted(p for p in d.iterdir() if p.suffix.lower() in PICTURES)
+        for d in sorted(people.iterdir())
+        if d.is_dir()
+    }
     photos = {name: files for name, files in photos.items() if files}
     if len(photos) < 2 or all(len(files) < 2 for files in photos.values()):
-        raise InputError(f"{people.name} needs sub-folders of at least two people, and two pictures of at least one of them")
+        raise InputError(
+            f"{people.name} needs sub-folders of at least two people, and two pictures of at least one of them"
+        )
     rng, made = np.random.default_rng(seed), []
     jobs = [(name, file) for name, files in photos.items() if len(files) > 1 for file in files]
     kept: dict[Path, str] = {}

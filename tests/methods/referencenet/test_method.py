@@ -49,11 +49,27 @@ def test_networks_must_be_given(portrait) -> None:
 
 def test_the_command_line_opens_the_users_files(tmp_path, capsys) -> None:
     assert main(["sample", str(tmp_path / "a.png")]) == 0
-    arguments = ["anonymize", str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png"), "--method", "referencenet", "--steps", "1"]
+    arguments = [
+        "anonymize",
+        str(tmp_path / "a.png"),
+        "-o",
+        str(tmp_path / "b.png"),
+        "--method",
+        "referencenet",
+        "--steps",
+        "1",
+    ]
     assert main([*arguments, "--models", str(tmp_path)]) == 1
     assert "hkung/face-anon-simple" in capsys.readouterr().err
     (tmp_path / "faceveil").mkdir()
     (tmp_path / "faceveil" / "face-anon-simple").symlink_to(FIXTURE)
-    files = ["--models", str(tmp_path), "--vae", str(FIXTURE / "vae"), "--image-encoder", str(FIXTURE / "image_encoder")]
+    files = [
+        "--models",
+        str(tmp_path),
+        "--vae",
+        str(FIXTURE / "vae"),
+        "--image-encoder",
+        str(FIXTURE / "image_encoder"),
+    ]
     assert main([*arguments, *files]) == 0
     assert load_picture(tmp_path / "b.png").pixels.shape == (1, 3, 512, 512)

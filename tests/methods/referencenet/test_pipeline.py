@@ -47,7 +47,13 @@ def test_time_steps_are_the_authors(parity, folder) -> None:
 def test_only_the_first_state_of_each_block_is_recorded(pipeline) -> None:
     recorded = pipeline.source_net.record(torch.zeros(1, 4, 16, 16), torch.zeros(1, 1, 32))
     assert len(sites(pipeline.unet)) == 11
-    assert list(recorded) == [("down_blocks.0", 0), ("down_blocks.1", 0), ("mid_block", 0), ("up_blocks.1", 0), ("up_blocks.2", 0)]
+    assert list(recorded) == [
+        ("down_blocks.0", 0),
+        ("down_blocks.1", 0),
+        ("mid_block", 0),
+        ("up_blocks.1", 0),
+        ("up_blocks.2", 0),
+    ]
 
 
 @pytest.mark.parametrize("degree", [0.5, 1.0, 1.25])
@@ -95,12 +101,16 @@ def count(monkeypatch, owner, name: str) -> list[int]:
 
 def test_a_sweep_of_degrees_encodes_once(pipeline, monkeypatch) -> None:
     vae, clip = count(monkeypatch, pipeline.vae, "encode"), count(monkeypatch, pipeline.image_encoder, "forward")
-    driving, source = count(monkeypatch, pipeline.driving_net.unet, "forward"), count(monkeypatch, pipeline.source_net.unet, "forward")
+    driving, source = (
+        count(monkeypatch, pipeline.driving_net.unet, "forward"),
+        count(monkeypatch, pipeline.source_net.unet, "forward"),
+    )
     images = faces(1)
     encoded = pipeline.encode(images, images, Draws.of(1, seeded(1), False))
     for degree in (0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5):
         pipeline.generate(encoded, degree, 4.0, 1, Draws.of(1, seeded(1), False))
-    # The VAE draws twice of its posterior, as the authors do; the source net's other calls are its conditional row, one a degree but 1.
+    # The VAE draws twice of its posterior, as the authors do; the source net's other calls are its conditional row, one
+    # a degree but 1.
     assert (len(vae), len(clip), len(driving), len(source)) == (2, 1, 1, 1 + 6)
     again = pipeline.encode(images, images, Draws.of(1, seeded(2), False))
     assert len(source) == 7
@@ -175,10 +185,20 @@ def test_offloading_changes_nothing_but_where_networks_wait(pipeline, monkeypatc
     plain = pipeline.anonymize(faces(1), steps=2, generators=seeded(1))
     moved = []
     original = torch.nn.Module.to
-    monkeypatch.setattr(torch.nn.Module, "to", lambda net, *where: moved.append((net, str(where[0]))) or original(net, *where))
+    monkeypatch.setattr(
+        torch.nn.Module, "to", lambda net, *where: moved.append((net, str(where[0]))) or original(net, *where)
+    )
     pipeline.offload = True
     assert torch.equal(pipeline.anonymize(faces(1), steps=2, generators=seeded(1)), plain)
     # Each network is fetched and sent back; the denoiser stays.
-    names = {id(n): k for k, n in (("vae", pipeline.vae), ("clip", pipeline.image_encoder), ("source", pipeline.source_net.unet),
-                                   ("driving", pipeline.driving_net.unet), ("unet", pipeline.unet))}
+    names = {
+        id(n): k
+        for k, n in (
+            ("vae", pipeline.vae),
+            ("clip", pipeline.image_encoder),
+            ("source", pipeline.source_net.unet),
+            ("driving", pipeline.driving_net.unet),
+            ("unet", pipeline.unet),
+        )
+    }
     assert {names[id(net)] for net, _ in moved if id(net) in names} == {"vae", "clip", "source", "driving"}

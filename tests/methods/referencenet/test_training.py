@@ -15,13 +15,26 @@ from faceveil.pipelines.methods.referencenet.files import open_pipeline, open_un
 from faceveil.pipelines.methods.referencenet.network import ReferenceNet
 from faceveil.pipelines.methods.referencenet.pipeline import Draws
 from faceveil.pipelines.methods.referencenet.training import Config, Trainee, read_config, train
-from faceveil.pipelines.methods.referencenet.triplets import ResumableSampler, TripletDataset, build_triplets, read_triplets
+from faceveil.pipelines.methods.referencenet.triplets import (
+    ResumableSampler,
+    TripletDataset,
+    build_triplets,
+    read_triplets,
+)
 
 FIXTURE = Path(__file__).parent / "fixture"
 NETWORK = {
-    "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (64, 64), "layers_per_block": 1, "attention_head_dim": 4,
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "cross_attention_dim": 32,
-    "use_linear_projection": True, "norm_num_groups": 8,
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (64, 64),
+    "layers_per_block": 1,
+    "attention_head_dim": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 32,
+    "use_linear_projection": True,
+    "norm_num_groups": 8,
 }
 SIZE = 64
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -34,7 +47,8 @@ def picture(seed: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    """Four triplets of colour blobs, random networks, and a VAE without posterior noise, which no network could foresee."""
+    """Four triplets of colour blobs, random networks, and a VAE without posterior noise, which no network could
+    foresee."""
     from diffusers import UNet2DConditionModel
     from safetensors.torch import load_file, save_file
 
@@ -54,9 +68,25 @@ def config(tmp_path_factory) -> Config:
     tensors["quant_conv.weight"][4:], tensors["quant_conv.bias"][4:] = 0, -30
     save_file(tensors, str(root / "vae" / WEIGHTS))
     return Config(
-        str(root / "triplets.jsonl"), str(root / "images"), str(root / "start"), str(root / "vae"), str(FIXTURE / "image_encoder"), str(root / "out"),
-        size=SIZE, batch=4, accumulation=1, steps=240, phase_one=240, learning_rate=2e-3, weight_decay=0.0, precision="no", checkpoint_gradients=False,
-        workers=0, save_every=10_000, validate_every=120, validation=1,
+        str(root / "triplets.jsonl"),
+        str(root / "images"),
+        str(root / "start"),
+        str(root / "vae"),
+        str(FIXTURE / "image_encoder"),
+        str(root / "out"),
+        size=SIZE,
+        batch=4,
+        accumulation=1,
+        steps=240,
+        phase_one=240,
+        learning_rate=2e-3,
+        weight_decay=0.0,
+        precision="no",
+        checkpoint_gradients=False,
+        workers=0,
+        save_every=10_000,
+        validate_every=120,
+        validation=1,
     )
 
 
@@ -75,7 +105,8 @@ def test_four_triplets_are_learned(config) -> None:
     assert len(seen) == 240
     assert sum(seen[-40:]) / 40 < sum(seen[:4]) / 4 / 10
     before, after = (
-        open_pipeline(Path(folder), Path(config.vae), Path(config.image_encoder)) for folder in (config.start, config.output)
+        open_pipeline(Path(folder), Path(config.vae), Path(config.image_encoder))
+        for folder in (config.start, config.output)
     )
     apart = []
     for pipeline in (before, after):
@@ -93,7 +124,17 @@ def test_four_triplets_are_learned(config) -> None:
 def test_a_stopped_run_ends_like_one_that_was_not(config, tmp_path) -> None:
     # Two phases, accumulation, dropped sources and smoothed weights all cross the stop.
     short = replace(
-        config, steps=6, phase_one=4, batch=2, accumulation=2, ema=0.5, drop=0.4, save_every=3, validate_every=100, learning_rate=1e-3, warmup=4,
+        config,
+        steps=6,
+        phase_one=4,
+        batch=2,
+        accumulation=2,
+        ema=0.5,
+        drop=0.4,
+        save_every=3,
+        validate_every=100,
+        learning_rate=1e-3,
+        warmup=4,
         output=str(tmp_path / "whole"),
     )
     train(short)
@@ -118,7 +159,9 @@ def test_a_stopped_run_ends_like_one_that_was_not(config, tmp_path) -> None:
 
 
 def trainee(config: Config) -> Trainee:
-    return Trainee(*(open_unet(Path(config.start) / part, "") for part in ("unet", "referencenet", "conditioning_referencenet")))
+    return Trainee(
+        *(open_unet(Path(config.start) / part, "") for part in ("unet", "referencenet", "conditioning_referencenet"))
+    )
 
 
 def gradients(net: Trainee) -> dict[str, torch.Tensor | None]:
@@ -174,21 +217,34 @@ def test_flips_and_order_depend_on_seed_epoch_and_index_only(config, parity) -> 
     assert sorted(i for _, i in straight[:5]) == list(range(5))
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("steps = [", "cannot be read as TOML"), ("speed = 3", "unknown settings: speed"), ("steps = 3", "lacks triplets"),
-    ("triplets='a'\nimages='b'\nstart='c'\nvae='d'\nimage_encoder='e'\noutput='f'\nprecision='fp8'", "precision 'fp8' is not one of"),
-    ("triplets='a'\nimages='b'\nstart='c'\nvae='d'\nimage_encoder='e'\noutput='f'\nsize=100", "multiple of 8"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps = [", "cannot be read as TOML"),
+        ("speed = 3", "unknown settings: speed"),
+        ("steps = 3", "lacks triplets"),
+        (
+            "triplets='a'\nimages='b'\nstart='c'\nvae='d'\nimage_encoder='e'\noutput='f'\nprecision='fp8'",
+            "precision 'fp8' is not one of",
+        ),
+        ("triplets='a'\nimages='b'\nstart='c'\nvae='d'\nimage_encoder='e'\noutput='f'\nsize=100", "multiple of 8"),
+    ],
+)
 def test_bad_settings_are_refused(tmp_path, text, message) -> None:
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(InputError, match=message):
         read_config(tmp_path / "c.toml")
 
 
-@pytest.mark.parametrize(("line", "message"), [
-    ("{", "line 1 of t.jsonl is not a triplet"), ('{"source_image": "a"}', "is not a triplet"),
-    ('{"source_image": "../x.png", "conditioning_image": "a.png", "ground_truth": "a.png"}', "not in"), ("", "holds no triplets"),
-])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1 of t.jsonl is not a triplet"),
+        ('{"source_image": "a"}', "is not a triplet"),
+        ('{"source_image": "../x.png", "conditioning_image": "a.png", "ground_truth": "a.png"}', "not in"),
+        ("", "holds no triplets"),
+    ],
+)
 def test_bad_triplets_are_refused(tmp_path, line, message) -> None:
     (tmp_path / "images").mkdir()
     save_picture(Picture(picture(0)), tmp_path / "images" / "a.png")
@@ -213,7 +269,9 @@ def test_triplets_from_a_folder_of_people(tmp_path) -> None:
     assert [t.truth_is_real for t in made] == [True, False, True]
     assert read_triplets(tmp_path / "out" / "triplets.jsonl", tmp_path / "out") == made
     for triplet in made:
-        source, truth = ((tmp_path / "out" / name).read_bytes() for name in (triplet.source_image, triplet.ground_truth))
+        source, truth = (
+            (tmp_path / "out" / name).read_bytes() for name in (triplet.source_image, triplet.ground_truth)
+        )
         assert source != truth
     with pytest.raises(InputError, match="at least two people"):
         build_triplets(tmp_path / "people" / "anna", tmp_path / "o", swap)
@@ -223,11 +281,22 @@ def test_the_command_line_trains_and_says_what_is_wrong(config, tmp_path, capsys
     from faceveil.pipelines.cli import main
 
     lines = [f'{k} = "{getattr(config, k)}"' for k in ("triplets", "images", "start", "vae", "image_encoder")]
-    more = ['output = "out"', 'precision = "no"', "size = 64", "steps = 1", "phase_one = 1", "accumulation = 1", "workers = 0"]
+    more = [
+        'output = "out"',
+        'precision = "no"',
+        "size = 64",
+        "steps = 1",
+        "phase_one = 1",
+        "accumulation = 1",
+        "workers = 0",
+    ]
     (tmp_path / "c.toml").write_text("\n".join([*lines, *more]))
     assert main(["train", "referencenet", "--config", str(tmp_path / "c.toml")]) == 0
     assert '"steps": 1' in capsys.readouterr().out
     assert (tmp_path / "out" / "unet" / WEIGHTS).is_file()
     assert main(["train", "referencenet", "--config", str(tmp_path / "none.toml")]) == 1
-    assert main(["triplets", str(tmp_path), "-o", str(tmp_path / "t"), "--swapper", "x.onnx", "--recogniser", "y.onnx"]) == 1
+    assert (
+        main(["triplets", str(tmp_path), "-o", str(tmp_path / "t"), "--swapper", "x.onnx", "--recogniser", "y.onnx"])
+        == 1
+    )
     assert "x.onnx is not there" in capsys.readouterr().err
