@@ -13,16 +13,17 @@ __version__ = "0.1.0"
 # pytest may import this file as a bare module: then there is no package to import from.
 if __package__:
     if TYPE_CHECKING:
-        from .pipelines.jobs.photo import Result, Settings, anonymize, anonymize_batch
+        from .pipelines.jobs.photo import anonymize, anonymize_batch
+        from .pipelines.jobs.settings import Result, Settings
 
     __all__ = ["Result", "Settings", "anonymize", "anonymize_batch"]
 
     def __getattr__(name: str) -> Any:
         # Importing torch takes a second; --help should not wait for it.
         if name in __all__:
-            from .pipelines.jobs import photo
+            from .pipelines.jobs import photo, settings
 
-            return getattr(photo, name)
+            return getattr(photo if hasattr(photo, name) else settings, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     if importlib.util.find_spec("comfy_api") is not None and importlib.util.find_spec("folder_paths") is not None:

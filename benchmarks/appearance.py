@@ -25,12 +25,14 @@ import numpy as np
 import torch
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.face import Face, eye_opening, mouth_gap, yaw_proxy
-from faceveil.pipelines.identity.recognise import default_recogniser
-from faceveil.pipelines.images import Picture, load_picture, picture_from
-from faceveil.pipelines.jobs.photo import Settings, anonymize_batch, search_identity
+from faceveil.pipelines.imaging.image import LoadedImage, as_image
+from faceveil.pipelines.imaging.load import load_image
+from faceveil.pipelines.imaging.samples import astronaut
+from faceveil.pipelines.jobs.photo import anonymize_batch, search_identity
+from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod
 from faceveil.pipelines.methods.base import View
-from faceveil.pipelines.sample import astronaut
+from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 
@@ -54,12 +56,12 @@ def main() -> int:
 
 def bars(folder: Path, seeds: list[int], sheet: Path | None) -> bool:
     """Every photo, every seed: the largest face."""
-    pictures = {"sample": picture_from(astronaut())}
-    pictures |= {p.stem: load_picture(p) for p in sorted(folder.glob("*.jpg"))} if folder.is_dir() else {}
+    pictures = {"sample": as_image(astronaut())}
+    pictures |= {p.stem: load_image(p) for p in sorted(folder.glob("*.jpg"))} if folder.is_dir() else {}
     rows, tiles, redacted, lost, outside = [], [], 0, 0, 0
     for name, picture in pictures.items():
         face = _largest(picture)
-        original = default_recogniser().embed(picture.pixels, face.points)
+        original = default_recognizer().embed(picture.pixels, face.points)
         tiles.append([_tile(picture.pixels, face)])
         for seed in seeds:
             result = anonymize_batch(picture.pixels, Settings(seed=seed))
@@ -75,7 +77,7 @@ def bars(folder: Path, seeds: list[int], sheet: Path | None) -> bool:
                 lost += 1
                 print(f"{name:18} seed {seed}: not detected again")
                 continue
-            distance = float(np.linalg.norm(default_recogniser().embed(result.pixels, seen.points) - original))
+            distance = float(np.linalg.norm(default_recognizer().embed(result.pixels, seen.points) - original))
             moves = [abs(f(seen.points) - f(face.points)) for f in (yaw_proxy, mouth_gap, eye_opening)]
             rows.append([distance, *moves])
             print(
@@ -109,9 +111,9 @@ def persons(folder: Path) -> bool:
         paths = [folder / f"person_{person}_{i}.jpg" for i in (1, 2)]
         if not all(p.is_file() for p in paths):
             continue
-        pictures = [load_picture(p) for p in paths]
+        pictures = [load_image(p) for p in paths]
         faces = [_largest(p) for p in pictures]
-        originals = [default_recogniser().embed(p.pixels, f.points) for p, f in zip(pictures, faces, strict=True)]
+        originals = [default_recognizer().embed(p.pixels, f.points) for p, f in zip(pictures, faces, strict=True)]
         for seed in (0, 1):
             settings = Settings(seed=seed, tries=1)
             identity = search_identity(pictures, settings)
@@ -122,7 +124,7 @@ def persons(folder: Path) -> bool:
                 if seen is None:
                     print(f"person {person} seed {seed}: not detected again")
                     return False
-                shown.append(default_recogniser().embed(result.pixels, seen.points))
+                shown.append(default_recognizer().embed(result.pixels, seen.points))
                 own.append(float(np.linalg.norm(shown[-1] - original)))
             between.append(float(np.linalg.norm(shown[0] - shown[1])))
             print(
@@ -143,21 +145,21 @@ def persons(folder: Path) -> bool:
 def stages() -> bool:
     """CPU seconds of each stage for one 512 px face on one thread, with and without search."""
     torch.set_num_threads(1)
-    picture = picture_from(astronaut())
+    picture = as_image(astronaut())
     method, single = AppearanceMethod(), AppearanceMethod(trials=1)
     settings = Settings()
     anonymize_batch(picture.pixels, Settings(trials=1))
-    face, embed = _largest(picture), default_recogniser().embed
+    face, embed = _largest(picture), default_recognizer().embed
     view = View(picture.pixels, face, embed(picture.pixels, face.points))
     prepared = method.prepare(view)
-    identity = single.identify([prepared], 0)
+    identity = single.sample_identity([prepared], 0)
     seconds = {
         "detect, all scales and turns": _cpu(lambda: detect_faces(picture.pixels)),
         "embed": _cpu(lambda: embed(picture.pixels, face.points)),
         "prepare": _cpu(lambda: method.prepare(view)),
-        "draw one identity": _cpu(lambda: single.identify([prepared], 0)),
-        "search, 15 renderings": _cpu(lambda: method.identify([prepared], 0)),
-        "render": _cpu(lambda: method.veil(prepared, identity, 1.0)),
+        "draw one identity": _cpu(lambda: single.sample_identity([prepared], 0)),
+        "search, 15 renderings": _cpu(lambda: method.sample_identity([prepared], 0)),
+        "render": _cpu(lambda: method.render(prepared, identity, 1.0)),
     }
     for name, value in seconds.items():
         print(f"{name:32} {value:.3f} CPU s")
@@ -178,15 +180,15 @@ def large() -> bool:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.png"
         portrait = torch.nn.functional.interpolate(
-            picture_from(astronaut()).pixels[..., :440, :440], size=(1300, 1300), mode="bicubic"
+            as_image(astronaut()).pixels[..., :440, :440], size=(1300, 1300), mode="bicubic"
         ).clamp(0, 1)
         canvas = torch.full((1, 3, 3000, 4000), 0.4)
         for i in range(6):
             y, x = 100 + 1450 * (i // 3), 20 + 1330 * (i % 3)
             canvas[..., y : y + 1300, x : x + 1300] = portrait if i % 2 else portrait.flip(-1)
-        from faceveil.pipelines.images import save_picture
+        from faceveil.pipelines.imaging.save import save_image
 
-        save_picture(Picture(canvas), path)
+        save_image(LoadedImage(canvas), path)
         code = "import sys; from faceveil.pipelines.cli import main; sys.exit(main(sys.argv[1:]))"
         start = time.perf_counter()
         subprocess.run(
@@ -211,17 +213,17 @@ def _cpu(work: Callable[[], Any], repeats: int = 3) -> float:
     return (time.process_time() - start) / repeats
 
 
-def _largest(picture: Picture) -> Face:
+def _largest(picture: LoadedImage) -> Face:
     return detect_faces(picture.pixels)[0]
 
 
 def _nearest(pixels: torch.Tensor, face: Face) -> Face | None:
     """The face found where ``face`` was."""
-    centre = np.array(face.box).reshape(2, 2).mean(0)
+    center = np.array(face.box).reshape(2, 2).mean(0)
     found = [
         f
         for f in detect_faces(pixels)
-        if f.landmarks and np.linalg.norm(np.array(f.box).reshape(2, 2).mean(0) - centre) < face.size / 2
+        if f.landmarks and np.linalg.norm(np.array(f.box).reshape(2, 2).mean(0) - center) < face.size / 2
     ]
     return found[0] if found else None
 
@@ -233,10 +235,10 @@ def _tile(pixels: torch.Tensor, face: Face, side: int = 320) -> torch.Tensor:
 
 
 def _save_sheet(tiles: list[list[torch.Tensor]], path: Path) -> None:
-    from faceveil.pipelines.images import save_picture
+    from faceveil.pipelines.imaging.save import save_image
 
     rows = [torch.cat(row, -1) for row in tiles]
-    save_picture(Picture(torch.cat(rows, -2)[None]), path)
+    save_image(LoadedImage(torch.cat(rows, -2)[None]), path)
 
 
 if __name__ == "__main__":

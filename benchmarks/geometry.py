@@ -1,8 +1,9 @@
-"""Fitting: synthetic truth comes back, real faces line up, and how long it takes.
+"""Fitting: errors on synthetic ground truth, landmark errors on photos, and run time.
 
     python benchmarks/geometry.py [PHOTOS] [--faces N] [--sheet SHEET.png]
 
-The sheet shows each photo's square beside the fitted face over it: look at it, and keep it out of the repository.
+The sheet shows the aligned square of each photo next to the same square with the fitted face rendered over it. Inspect
+it, and do not commit it to the repository.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ import numpy as np
 import torch
 from faceveil.pipelines.faces.align import apply, crop, invert
 from faceveil.pipelines.faces.detect import detect_faces
+from faceveil.pipelines.geometry.builtin import built_in_morphable_model
 from faceveil.pipelines.geometry.camera import rotation
 from faceveil.pipelines.geometry.coefficients import Coefficients, neutral
 from faceveil.pipelines.geometry.fitting import SIDE, Fitter, project_landmarks
 from faceveil.pipelines.geometry.morphable import MorphableModel
-from faceveil.pipelines.geometry.preview import drawn
 from faceveil.pipelines.geometry.renderer import render
-from faceveil.pipelines.images import load_picture, picture_from
-from faceveil.pipelines.methods.appearance.surface import built_in_morphable_model
-from faceveil.pipelines.sample import astronaut
+from faceveil.pipelines.imaging.image import as_image
+from faceveil.pipelines.imaging.load import load_image
+from faceveil.pipelines.imaging.samples import astronaut
+from faceveil.pipelines.viz.geometry import render_styled
 from PIL import Image
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -40,27 +42,27 @@ def main() -> int:
     options = parser.parse_args()
     model = built_in_morphable_model()
     fitter = Fitter(model)
-    passed = [truth(model, fitter, options.faces), photos(model, fitter, options.photos, options.sheet)]
+    passed = [synthetic(model, fitter, options.faces), photos(model, fitter, options.photos, options.sheet)]
     return 0 if all(passed) else 1
 
 
-def truth(model: MorphableModel, fitter: Fitter, count: int) -> bool:
-    """Random faces, turned by up to 35 degrees, rendered at 224 px and fitted from their landmarks and the picture."""
-    wanted = somebody(model, count)
-    pictures, points = render(model, wanted, SIDE).image.clamp(0, 1), project_landmarks(model, wanted).double().numpy()
+def synthetic(model: MorphableModel, fitter: Fitter, count: int) -> bool:
+    """Fit random faces, with a yaw of up to 35 degrees, rendered at 224 px, from their landmarks and image."""
+    truth = random_faces(model, count)
+    images, points = render(model, truth, SIDE).image.clamp(0, 1), project_landmarks(model, truth).double().numpy()
     landmarks, inner, poses, shapes = [], [], [], []
     for i in range(count):
-        found = fitter(pictures[i : i + 1], points[i])
+        found = fitter(images[i : i + 1], points[i])
         c = found.coefficients
         back = apply(invert(found.transforms[0].double().numpy()), project_landmarks(model, c)[0].double().numpy())
-        apart = ((back - points[i]) ** 2).sum(1)
-        landmarks.append(apart.mean())
-        inner.append(apart[17:].mean())
-        turn = rotation(c.angles)[0] @ rotation(wanted.angles[i : i + 1])[0].T
-        poses.append(math.degrees(math.acos(min(1.0, float((turn.trace() - 1) / 2)))))
+        squared = ((back - points[i]) ** 2).sum(1)
+        landmarks.append(squared.mean())
+        inner.append(squared[17:].mean())
+        difference = rotation(c.angles)[0] @ rotation(truth.angles[i : i + 1])[0].T
+        poses.append(math.degrees(math.acos(min(1.0, float((difference.trace() - 1) / 2)))))
         shapes.append(
             float(
-                ((c.identity - wanted.identity[i : i + 1]) @ model.identity.flatten(1))
+                ((c.identity - truth.identity[i : i + 1]) @ model.identity.flatten(1))
                 .view(-1, 3)
                 .square()
                 .sum(1)
@@ -70,11 +72,11 @@ def truth(model: MorphableModel, fitter: Fitter, count: int) -> bool:
     prior = float(model.identity.square().sum(2).mean(1).sum().sqrt())
     return all(
         [
-            _bar(f"landmarks, rms px of {count} faces", math.sqrt(np.mean(landmarks)), 0.5),
-            _bar("landmarks without the jaw, rms px", math.sqrt(np.mean(inner)), 0.5),
-            _bar("pose, mean degrees", float(np.mean(poses)), 1.5),
-            _bar("pose, worst degrees", max(poses), 1.5),
-            _bar(
+            _check(f"landmarks, rms px of {count} faces", math.sqrt(np.mean(landmarks)), 0.5),
+            _check("landmarks without the jaw, rms px", math.sqrt(np.mean(inner)), 0.5),
+            _check("pose, mean degrees", float(np.mean(poses)), 1.5),
+            _check("pose, maximum degrees", max(poses), 1.5),
+            _check(
                 f"identity, rms mm at the vertices (prior {100 * prior:.2f})",
                 100 * math.sqrt(np.mean(shapes)),
                 100 * prior / 3,
@@ -84,17 +86,18 @@ def truth(model: MorphableModel, fitter: Fitter, count: int) -> bool:
 
 
 def photos(model: MorphableModel, fitter: Fitter, folder: Path, sheet: Path | None) -> bool:
-    pictures = [load_picture(p).pixels for p in sorted(folder.glob("*.jpg"))] + [picture_from(astronaut()).pixels]
+    """Fit the first face of each photo, and measure landmark error and run time."""
+    images = [load_image(p).pixels for p in sorted(folder.glob("*.jpg"))] + [as_image(astronaut()).pixels]
     errors, seconds, tiles = [], [], []
-    for picture in pictures:
-        points = detect_faces(picture)[0].points
-        begun = time.perf_counter()
-        found = fitter(picture, points)
-        seconds.append(time.perf_counter() - begun)
+    for image in images:
+        points = detect_faces(image)[0].points
+        start = time.perf_counter()
+        found = fitter(image, points)
+        seconds.append(time.perf_counter() - start)
         errors.append(float(found.errors))
-        square = crop(picture, found.transforms[0].double().numpy(), SIDE)
-        shown, mask = drawn(model, found.coefficients, "shaded", SIDE)
-        tiles.append(torch.cat([square, torch.lerp(square, shown, mask * 0.9)], 3)[0])
+        square = crop(image, found.transforms[0].double().numpy(), SIDE)
+        rendered, mask = render_styled(model, found.coefficients, "shaded", SIDE)
+        tiles.append(torch.cat([square, torch.lerp(square, rendered, mask * 0.9)], 3)[0])
     if sheet is not None:
         rows = [
             torch.cat((tiles[i : i + 4] + [torch.zeros_like(tiles[0])] * 4)[:4], 2) for i in range(0, len(tiles), 4)
@@ -102,16 +105,16 @@ def photos(model: MorphableModel, fitter: Fitter, folder: Path, sheet: Path | No
         Image.fromarray((torch.cat(rows, 1).movedim(0, -1).clamp(0, 1) * 255).byte().numpy()).save(sheet)
     return all(
         [
-            _bar(f"landmark error of {len(errors)} photos, mean IOD", float(np.mean(errors)), 0.02),
-            _bar("landmark error, worst IOD", max(errors), 0.02),
-            _bar("seconds a face, median", float(np.median(seconds)), 3.0),
-            _bar("seconds a face, worst", max(seconds), 3.0),
+            _check(f"landmark error of {len(errors)} photos, mean IOD", float(np.mean(errors)), 0.02),
+            _check("landmark error, maximum IOD", max(errors), 0.02),
+            _check("seconds per face, median", float(np.median(seconds)), 3.0),
+            _check("seconds per face, maximum", max(seconds), 3.0),
         ]
     )
 
 
-def somebody(model: MorphableModel, count: int, seed: int = 0) -> Coefficients:
-    """Random faces under random light, turned by up to 35 degrees."""
+def random_faces(model: MorphableModel, count: int, seed: int = 0) -> Coefficients:
+    """Sample random faces under random light, with a yaw of up to 35 degrees."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(size: int, spread: float) -> torch.Tensor:
@@ -132,7 +135,7 @@ def somebody(model: MorphableModel, count: int, seed: int = 0) -> Coefficients:
     )
 
 
-def _bar(name: str, value: float, limit: float) -> bool:
+def _check(name: str, value: float, limit: float) -> bool:
     print(f"{'met ' if value <= limit else 'MISS'}  {name:62} {value:8.4g}  (<= {limit:.4g})")
     return value <= limit
 

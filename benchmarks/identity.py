@@ -22,22 +22,24 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from faceveil.pipelines.core.progress import silent
 from faceveil.pipelines.faces.detect import detect_faces
-from faceveil.pipelines.identity.calibration import CALIBRATIONS
-from faceveil.pipelines.identity.embedders import open_embedder
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import LEVELS, IdentitySampler, builtin_sampler
-from faceveil.pipelines.identity.lds_training import Recipe, train_sampler
 from faceveil.pipelines.identity.pseudonym import Key, Ledger
-from faceveil.pipelines.identity.recognise import default_recogniser
-from faceveil.pipelines.images import load_picture
+from faceveil.pipelines.imaging.load import load_image
 from faceveil.pipelines.jobs.people import identity_in
-from faceveil.pipelines.jobs.photo import Settings, anonymize_batch
+from faceveil.pipelines.jobs.photo import anonymize_batch
 from faceveil.pipelines.jobs.policy import Policy
-from faceveil.pipelines.jobs.portraits import HELD_OUT, embed_portraits, find_portraits
+from faceveil.pipelines.jobs.portraits import HELD_OUT
+from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod
-from faceveil.pipelines.methods.appearance.training import Portrait, parallel
-from faceveil.pipelines.progress import silent
+from faceveil.pipelines.recognition.catalog import open_recognizer
+from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
+from faceveil.pipelines.recognition.thresholds import threshold_of
+from faceveil.pipelines.training.parallel import parallel
+from faceveil.pipelines.training.portraits import Portrait, embed_portraits, find_portraits
+from faceveil.pipelines.training.sampler import Recipe, train_sampler
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -60,7 +62,7 @@ def main() -> int:
     parser.add_argument("--views", type=int, default=50, help="changed views of each of a hundred people")
     options = parser.parse_args()
     portraits = find_portraits(options.faces)
-    vectors = embed_portraits(portraits, open_embedder())
+    vectors = embed_portraits(portraits, open_recognizer())
     held_out = np.arange(len(vectors)) % HELD_OUT == 0
     learned, held = vectors[~held_out], vectors[held_out]
     sampler = builtin_sampler("dlib")
@@ -195,8 +197,8 @@ def embed_view(path: Path, turn: int) -> np.ndarray | None:
     packed = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(packed, "JPEG", quality=int(rng.integers(40, 96)))
     image = torch.from_numpy(np.array(Image.open(packed))).movedim(-1, 0)[None].float() / 255
-    faces = [f for f in detect_faces(image, turned=False) if f.landmarks]
-    return default_recogniser().embed(image, faces[0].points) if faces else None
+    faces = [f for f in detect_faces(image, rotated=False) if f.landmarks]
+    return default_recognizer().embed(image, faces[0].points) if faces else None
 
 
 def thief(sampler: IdentitySampler, ledger: Ledger, vectors: list[np.ndarray]) -> bool:
@@ -225,7 +227,7 @@ def survival(photos: Path) -> bool:
     settings = Settings(policy=Policy.always("pass"))
     before, after = [], []
     for path in sorted(photos.glob("portrait_*.jpg")):
-        pixels = load_picture(path).pixels
+        pixels = load_image(path).pixels
         own = identity_in(pixels)
         for seed in range(2):
             wanted = Identity(sampler.away_from(own.vector, seed).vectors, "dlib")
@@ -241,7 +243,7 @@ def survival(photos: Path) -> bool:
 
 def thresholds(vectors: np.ndarray, photos: Path) -> bool:
     """dlib's threshold: false matches between synthetic strangers, and the real pairs on either side of it."""
-    limit = CALIBRATIONS["dlib"].threshold
+    limit = threshold_of("dlib").distance
     pairs = _pairs(vectors)
     people = [[_photo(photos / f"person_{who}_{i}.jpg").vector for i in (1, 2)] for who in "abc"]
     same = [float(np.linalg.norm(a - b)) for a, b in people]
@@ -260,7 +262,7 @@ def thresholds(vectors: np.ndarray, photos: Path) -> bool:
 
 
 def _photo(path: Path) -> Identity:
-    return identity_in(load_picture(path).pixels)
+    return identity_in(load_image(path).pixels)
 
 
 def _nearest(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,5 +1,9 @@
-"""Make the README's picture and the templates' thumbnails again: ``python benchmarks/pictures.py`` (public-domain
-portrait only)."""
+"""Regenerate the image of the README and the thumbnails of the workflow templates.
+
+    python benchmarks/pictures.py
+
+Only the public-domain sample portrait is used.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from faceveil.pipelines.evaluate.sheet import draw_faces
+from faceveil.pipelines.core.files import write_whole
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.select import Selection
+from faceveil.pipelines.geometry.builtin import built_in_morphable_model
 from faceveil.pipelines.geometry.coefficients import neutral
 from faceveil.pipelines.geometry.fitting import Fitter
-from faceveil.pipelines.geometry.preview import drawn, overlay
 from faceveil.pipelines.geometry.reshape import reshape
-from faceveil.pipelines.geometry.sliders import moved
+from faceveil.pipelines.geometry.sliders import apply_sliders
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import builtin_sampler
-from faceveil.pipelines.images import picture_from, write_whole
+from faceveil.pipelines.imaging.image import as_image
+from faceveil.pipelines.imaging.samples import astronaut, group
 from faceveil.pipelines.jobs.people import identity_in
-from faceveil.pipelines.jobs.photo import Settings, anonymize_batch
-from faceveil.pipelines.methods.appearance.surface import built_in_morphable_model
-from faceveil.pipelines.sample import astronaut, group
+from faceveil.pipelines.jobs.photo import anonymize_batch
+from faceveil.pipelines.jobs.settings import Settings
+from faceveil.pipelines.viz.geometry import overlay, render_styled
+from faceveil.pipelines.viz.sheets import draw_faces
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,18 +36,18 @@ SIDE = 300
 
 
 def main() -> None:
-    portrait, trio = picture_from(astronaut()).pixels, picture_from(group()).pixels
-    veiled = [anonymize_batch(portrait, Settings(seed=seed)).pixels for seed in range(3)]
+    portrait, trio = as_image(astronaut()).pixels, as_image(group()).pixels
+    anonymized = [anonymize_batch(portrait, Settings(seed=seed)).pixels for seed in range(3)]
     solid = anonymize_batch(portrait, Settings(method="solid")).pixels
     head = (90, 0, 390, 300)
-    tiles = [("the photo", _tile(portrait, head))] + [(f"seed {i}", _tile(v, head)) for i, v in enumerate(veiled)]
+    tiles = [("the photo", _tile(portrait, head))] + [(f"seed {i}", _tile(v, head)) for i, v in enumerate(anonymized)]
     tiles += [("solid", _tile(solid, head)), ("built-in 3D model", _model())]
     _write(_strip(tiles), ROOT / "web" / "faceveil.jpg")
     faces = detect_faces(trio)
     others = [f for f in faces if f not in Selection("largest").of(faces)]
     kept = anonymize_batch(trio, Settings(), type(faces)(others)).pixels
     _write(
-        _strip([("", _tile(portrait, head)), ("", _tile(veiled[0], head))]),
+        _strip([("", _tile(portrait, head)), ("", _tile(anonymized[0], head))]),
         ROOT / "workflows" / "veil-one-portrait.jpg",
     )
     before = draw_faces(trio, faces, landmarks=False)
@@ -50,33 +56,33 @@ def main() -> None:
     stacked.paste(_image(kept).resize((560, 256)), (0, 256))
     _write(stacked, ROOT / "workflows" / "veil-a-group-keep-one-person.jpg")
     _write(_strip([("", _tile(portrait, head)), ("", _tile(solid, head))]), ROOT / "workflows" / "redact-faces.jpg")
-    sampler, own = builtin_sampler("dlib"), identity_in(portrait)
-    somebody = Identity(sampler.away_from(own.vector, 7).vectors, "dlib")
+    sampler, source = builtin_sampler("dlib"), identity_in(portrait)
+    new_identity = Identity(sampler.away_from(source.vector, 7).vectors, "dlib")
     _write(
-        _strip([("", _tile(portrait, head)), ("", _tile(_shown(portrait, somebody), head))]),
+        _strip([("", _tile(portrait, head)), ("", _tile(_with_identity(portrait, new_identity), head))]),
         ROOT / "workflows" / "sample-a-new-identity.jpg",
     )
     pseudonym = Identity(sampler.sample(1, 11).vectors, "dlib")
     second = portrait[..., :400, 30:430]
     tiles = [
-        ("", _tile(_shown(portrait, pseudonym), head)),
-        ("", _image(_shown(second, pseudonym)).resize((SIDE, SIDE))),
+        ("", _tile(_with_identity(portrait, pseudonym), head)),
+        ("", _image(_with_identity(second, pseudonym)).resize((SIDE, SIDE))),
     ]
     _write(_strip(tiles), ROOT / "workflows" / "same-pseudonym-in-two-photos.jpg")
     model = built_in_morphable_model()
-    found = Fitter(model)(portrait, detect_faces(portrait)[0].points)
-    drawings = [overlay(model, portrait, found, style, 0.95)[0] for style in ("shaded", "wireframe", "normals")]
+    fit = Fitter(model)(portrait, detect_faces(portrait)[0].points)
+    overlays = [overlay(model, portrait, fit, style, 0.95)[0] for style in ("shaded", "wireframe", "normals")]
     _write(
-        _strip([("", _tile(d, head)) for d in (portrait, *drawings)]),
+        _strip([("", _tile(d, head)) for d in (portrait, *overlays)]),
         ROOT / "workflows" / "3d-overlay-of-a-portrait.jpg",
     )
-    edited = moved(model, found.coefficients, {"jaw width": 2.0, "nose length": -1.5, "eye size": 1.5})
-    bent, _ = reshape(model, portrait, found, edited)
-    tiles = [("", _tile(p, head)) for p in (portrait, bent, anonymize_batch(bent, Settings()).pixels)]
+    edited = apply_sliders(model, fit.coefficients, {"jaw width": 2.0, "nose length": -1.5, "eye size": 1.5})
+    reshaped, _ = reshape(model, portrait, fit, edited)
+    tiles = [("", _tile(p, head)) for p in (portrait, reshaped, anonymize_batch(reshaped, Settings()).pixels)]
     _write(_strip(tiles), ROOT / "workflows" / "edit-the-face-in-3d-and-veil.jpg")
 
 
-def _shown(pixels: torch.Tensor, identity: Identity) -> torch.Tensor:
+def _with_identity(pixels: torch.Tensor, identity: Identity) -> torch.Tensor:
     return anonymize_batch(pixels, Settings(), identity=identity).pixels
 
 
@@ -90,13 +96,13 @@ def _tile(pixels: torch.Tensor, box: tuple[int, int, int, int]) -> Image.Image:
 
 def _model() -> Image.Image:
     model = built_in_morphable_model()
-    turned = replace(
+    rotated = replace(
         neutral(model.name, model.sizes),
         angles=torch.tensor([[0.0, -0.42, 0.0]]),
         translation=torch.tensor([[0.0, 0.0, 0.6]]),
     )
-    shown, mask = drawn(model, turned, "shaded", 2 * SIDE)
-    return _image(torch.where(mask > 0, shown, 0.16)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    rendered, mask = render_styled(model, rotated, "shaded", 2 * SIDE)
+    return _image(torch.where(mask > 0, rendered, 0.16)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
 def _strip(tiles: list[tuple[str, Image.Image]]) -> Image.Image:

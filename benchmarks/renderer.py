@@ -1,10 +1,10 @@
-"""The renderer: speed against a loop over triangles in the same run, the same pixels, gradients, batches, and CUDA
-where there is one.
+"""The renderer: speed and pixels compared with a loop over triangles in the same run, gradients, batches, and CUDA if
+available.
 
     python benchmarks/renderer.py [--ict FOLDER]
 
-With ICT-FaceKit's files (a folder, or the zip of the data folder) its face of 18,460 triangles is drawn, else the
-built-in model.
+With ICT-FaceKit's files (a folder, or the zip file of the data folder), its face of 18,460 triangles is rendered.
+Without them, the built-in model is rendered.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from faceveil.pipelines.geometry.builtin import built_in_morphable_model
 from faceveil.pipelines.geometry.camera import place, project
 from faceveil.pipelines.geometry.coefficients import Coefficients, neutral
 from faceveil.pipelines.geometry.morphable import MorphableModel
 from faceveil.pipelines.geometry.readers import load_ict
-from faceveil.pipelines.geometry.renderer import interpolate, rasterise, render
-from faceveil.pipelines.methods.appearance.surface import built_in_morphable_model
+from faceveil.pipelines.geometry.renderer import interpolate, rasterize, render
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIZE = 256
@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ict", type=Path, default=DATA / "ict_facekit_subset.zip")
     model = _model(parser.parse_args().ict)
-    coefficients = turned(model)
+    coefficients = rotated(model)
     print(
         f"{model.name}: {len(model.mean)} vertices, {len(model.triangles)} triangles, {SIZE} px,"
         f" {torch.get_num_threads()} threads"
@@ -47,17 +47,19 @@ def main() -> int:
 
 
 def same_pixels(model: MorphableModel, coefficients: Coefficients) -> bool:
+    """Compare triangle indices and run time with the loop over triangles."""
     flat, depth = _project(model, coefficients)
-    begun = time.perf_counter()
-    looped = loop(flat[0], depth[0], model.triangles, SIZE)
-    seconds = time.perf_counter() - begun
-    faces = rasterise(flat, depth, model.triangles, SIZE, SIZE)[0].numpy()
-    quick = _median(lambda: rasterise(flat, depth, model.triangles, SIZE, SIZE))
-    print(f"visibility: {1e3 * quick:.1f} ms, the loop {1e3 * seconds:.0f} ms, {seconds / quick:.0f} times slower")
-    return _bar("pixels that differ from the loop", float((faces != looped).sum()), 0)
+    start = time.perf_counter()
+    expected = rasterize_by_loop(flat[0], depth[0], model.triangles, SIZE)
+    seconds = time.perf_counter() - start
+    faces = rasterize(flat, depth, model.triangles, SIZE, SIZE)[0].numpy()
+    batched = _median(lambda: rasterize(flat, depth, model.triangles, SIZE, SIZE))
+    print(f"visibility: {1e3 * batched:.1f} ms, the loop {1e3 * seconds:.0f} ms, {seconds / batched:.0f} times slower")
+    return _check("pixels that differ from the loop", float((faces != expected).sum()), 0)
 
 
 def speed(model: MorphableModel, coefficients: Coefficients) -> bool:
+    """Measure the run time of forward passes, backward passes and batches."""
     eight = coefficients.rows([0] * 8)
     forward, batch = _median(lambda: render(model, coefficients, SIZE)), _median(lambda: render(model, eight, SIZE), 7)
 
@@ -67,59 +69,65 @@ def speed(model: MorphableModel, coefficients: Coefficients) -> bool:
 
     return all(
         [
-            _bar("a frame forward, ms", 1e3 * forward, 25),
-            _bar("a frame forward and backward, ms", 1e3 * _median(both), 40),
-            _bar("batch of 8 against 8 times one", batch / (8 * forward), 1.3),
+            _check("one image forward, ms", 1e3 * forward, 25),
+            _check("one image forward and backward, ms", 1e3 * _median(both), 40),
+            _check("time of a batch of 8 relative to 8 single images", batch / (8 * forward), 1.3),
         ]
     )
 
 
 def gradients(model: MorphableModel, coefficients: Coefficients) -> bool:
-    """Against central differences in double precision, at 20 vertices, with visibility held."""
+    """Compare gradients with central differences in double precision, at 20 vertices, with fixed visibility."""
     points = place(
         model.vertices(coefficients.identity, coefficients.expression), coefficients.angles, coefficients.translation
     ).double()
     flat, depth = project(points, SIZE)
-    faces = rasterise(flat, depth, model.triangles, SIZE, SIZE)
-    colours, aim = (
+    faces = rasterize(flat, depth, model.triangles, SIZE, SIZE)
+    colors, target = (
         torch.rand(s, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         for s in (points.shape, (1, 3, SIZE, SIZE))
     )
 
     def cost(p: torch.Tensor) -> torch.Tensor:
-        return ((interpolate(colours, *project(p, SIZE), model.triangles, faces) - aim) ** 2).sum()
+        return ((interpolate(colors, *project(p, SIZE), model.triangles, faces) - target) ** 2).sum()
 
     free = points.clone().requires_grad_(True)
     cost(free).backward()
-    seen, worst = model.triangles[faces[faces >= 0].unique()].unique(), 0.0
+    visible, maximum = model.triangles[faces[faces >= 0].unique()].unique(), 0.0
     scale = float(free.grad.abs().max())
-    for vertex in seen[:: max(1, len(seen) // 20)].tolist():
+    for vertex in visible[:: max(1, len(visible) // 20)].tolist():
         for axis in range(3):
             shift = torch.zeros_like(points)
             shift[0, vertex, axis] = 1e-6
-            slope = float(cost(points + shift) - cost(points - shift)) / 2e-6
-            worst = max(worst, abs(slope - float(free.grad[0, vertex, axis])) / max(abs(slope), 1e-3 * scale))
-    return _bar("relative error of gradients", worst, 1e-3)
+            difference = float(cost(points + shift) - cost(points - shift)) / 2e-6
+            maximum = max(
+                maximum, abs(difference - float(free.grad[0, vertex, axis])) / max(abs(difference), 1e-3 * scale)
+            )
+    return _check("maximum relative error of gradients", maximum, 1e-3)
 
 
 def cuda(model: MorphableModel, coefficients: Coefficients) -> bool:
-    here, there = render(model, coefficients, SIZE), None
+    """Measure the run time on CUDA, and compare triangle indices with those of the CPU."""
+    on_cpu, on_gpu = render(model, coefficients, SIZE), None
     gpu = model.to("cuda")
     batch = Coefficients(model.name, **{k: v.cuda() for k, v in coefficients.rows([0] * 64).fields().items()})
 
     def run() -> None:
-        nonlocal there
-        there = render(gpu, batch, SIZE)
+        nonlocal on_gpu
+        on_gpu = render(gpu, batch, SIZE)
         torch.cuda.synchronize()
 
     seconds = _median(run)
-    print(f"CUDA ({torch.cuda.get_device_name()}): {1e3 * seconds:.1f} ms for 64 frames, {64 / seconds:.0f} frames/s")
-    unlike = float((there.faces[0].cpu() != here.faces[0]).double().mean())
-    return _bar("share of pixels that show another triangle on CUDA", unlike, 1e-3)
+    print(f"CUDA ({torch.cuda.get_device_name()}): {1e3 * seconds:.1f} ms for 64 images, {64 / seconds:.0f} images/s")
+    different = float((on_gpu.faces[0].cpu() != on_cpu.faces[0]).double().mean())
+    return _check("share of pixels with another triangle on CUDA", different, 1e-3)
 
 
-def loop(flat: torch.Tensor, depth: torch.Tensor, triangles: torch.Tensor, size: int) -> np.ndarray:
-    """The baseline: one triangle after the other, each pixel of its box, the nearest wins, the first of equals."""
+def rasterize_by_loop(flat: torch.Tensor, depth: torch.Tensor, triangles: torch.Tensor, size: int) -> np.ndarray:
+    """Reference rasterizer: test each pixel of the bounding box of each triangle.
+
+    Of two triangles at equal depth, the first is visible.
+    """
     points, inverse = flat.numpy(), 1 / depth.numpy()
     faces, nearest = np.full((size, size), -1), np.full((size, size), np.inf, np.float32)
     one, half = np.float32(1), np.float32(0.5)
@@ -136,14 +144,15 @@ def loop(flat: torch.Tensor, depth: torch.Tensor, triangles: torch.Tensor, size:
         first = (c[0] - b[0]) * scale * (y - b[1]) - (c[1] - b[1]) * scale * (x - b[0])
         second = (a[0] - c[0]) * scale * (y - c[1]) - (a[1] - c[1]) * scale * (x - c[0])
         third = one - first - second
-        near = one / (first * inverse[i] + second * inverse[j] + third * inverse[k])
-        window = np.s_[low[1] : high[1] + 1, low[0] : high[0] + 1]
-        hit = (first >= 0) & (second >= 0) & (third >= 0) & (near < nearest[window])
-        nearest[window][hit], faces[window][hit] = near[hit], number
+        distance = one / (first * inverse[i] + second * inverse[j] + third * inverse[k])
+        patch = np.s_[low[1] : high[1] + 1, low[0] : high[0] + 1]
+        hit = (first >= 0) & (second >= 0) & (third >= 0) & (distance < nearest[patch])
+        nearest[patch][hit], faces[patch][hit] = distance[hit], number
     return faces
 
 
-def turned(model: MorphableModel) -> Coefficients:
+def rotated(model: MorphableModel) -> Coefficients:
+    """Build coefficients of the mean face with small pitch, yaw and roll."""
     return replace(neutral(model.name, model.sizes), angles=torch.tensor([[0.1, 0.3, 0.05]]))
 
 
@@ -159,9 +168,9 @@ def _model(ict: Path) -> MorphableModel:
         with tempfile.TemporaryDirectory() as folder:
             with zipfile.ZipFile(ict) as archive:
                 archive.extractall(folder)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             load_ict(Path(folder))
-            print(f"ICT-FaceKit with 3 shapes and 4 expressions opens in {time.perf_counter() - begun:.2f} s (goal: 2)")
+            print(f"ICT-FaceKit with 3 + 4 modes loads in {time.perf_counter() - start:.2f} s (limit: 2)")
             return load_ict(Path(folder), face_only=True)
     return built_in_morphable_model()
 
@@ -170,13 +179,13 @@ def _median(work: Callable[[], object], times: int = 15) -> float:
     work()
     seconds = []
     for _ in range(times):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         work()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     return sorted(seconds)[times // 2]
 
 
-def _bar(name: str, value: float, limit: float) -> bool:
+def _check(name: str, value: float, limit: float) -> bool:
     print(f"{'met ' if value <= limit else 'MISS'}  {name:62} {value:8.4g}  (<= {limit:g})")
     return value <= limit
 

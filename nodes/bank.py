@@ -1,4 +1,4 @@
-"""Recognisers from files, and banks of synthetic people: build one, open one, find somebody in it."""
+"""Recognizers from files, and banks of synthetic people: build one, open one, find somebody in it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..pipelines.errors import InputError
+from ..pipelines.core.errors import InputError
 from .convert import bar, pixels_to_image
 from .files import FACES, OWN, names, path_of
 from .identity import CATEGORY, one_identity
-from .sockets import BankSocket, IdentitySocket, RecogniserSocket
+from .sockets import BankSocket, IdentitySocket, RecognizerSocket
 
 _NETWORKS = (".onnx", ".pt", ".pth", ".safetensors")
 _BANK = "bank.safetensors"
 
 
-class LoadRecogniser(io.ComfyNode):
+class LoadRecognizer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from ..pipelines.identity.kinds import KINDS
+        from ..pipelines.recognition.kinds import KINDS
 
         return io.Schema(
-            node_id="FaceVeil_LoadRecogniser",
-            display_name="Load Recogniser",
+            node_id="FaceVeil_LoadRecognizer",
+            display_name="Load Recognizer",
             category=CATEGORY,
-            description="Open a recogniser that you have, in place of the built-in dlib. Nothing is downloaded.",
+            description="Open a recognizer that you have, in place of the built-in dlib. Nothing is downloaded.",
             inputs=[
                 io.Combo.Input(
                     "kind",
                     options=list(KINDS),
-                    tooltip="dlib needs no file. Vectors of different recognisers cannot be mixed.",
+                    tooltip="dlib needs no file. Vectors of different recognizers cannot be mixed.",
                 ),
                 io.Combo.Input(
                     "file",
@@ -41,18 +41,18 @@ class LoadRecogniser(io.ComfyNode):
                 ),
             ],
             outputs=[
-                RecogniserSocket.Output(
-                    display_name="recogniser", tooltip="For Embed Faces, Build Synthetic Bank and Swap with Identity."
+                RecognizerSocket.Output(
+                    display_name="recognizer", tooltip="For Embed Faces, Build Synthetic Bank and Swap with Identity."
                 )
             ],
         )
 
     @classmethod
     def execute(cls, kind: str, file: str = "none") -> io.NodeOutput:
-        from ..pipelines.identity.embedders import open_embedder
+        from ..pipelines.recognition.catalog import open_recognizer
 
         path = None if file == "none" else path_of(FACES, file, "put it there and reload the page")
-        return io.NodeOutput(open_embedder(kind, path))
+        return io.NodeOutput(open_recognizer(kind, path))
 
 
 class BuildSyntheticBank(io.ComfyNode):
@@ -77,7 +77,7 @@ class BuildSyntheticBank(io.ComfyNode):
                     default="people",
                     tooltip="Of the bank. It is kept in models/faceveil/banks; an existing one is opened as it is.",
                 ),
-                RecogniserSocket.Input("recogniser", optional=True, tooltip="dlib's without one."),
+                RecognizerSocket.Input("recognizer", optional=True, tooltip="dlib's without one."),
             ],
             outputs=[
                 BankSocket.Output(
@@ -91,12 +91,12 @@ class BuildSyntheticBank(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, folder: str, name: str, recogniser: Any = None) -> io.NodeOutput:
+    def execute(cls, folder: str, name: str, recognizer: Any = None) -> io.NodeOutput:
         import folder_paths
 
         from ..pipelines.identity.bank import load_bank
-        from ..pipelines.identity.embedders import open_embedder
         from ..pipelines.jobs.portraits import bank_from_folder
+        from ..pipelines.recognition.catalog import open_recognizer
 
         if not name.replace("-", "").replace("_", "").isalnum():
             raise InputError(f"the bank's name {name!r} may hold letters, digits, - and _ only")
@@ -109,7 +109,7 @@ class BuildSyntheticBank(io.ComfyNode):
             if not pictures.is_relative_to(root) or not pictures.is_dir():
                 raise InputError(f"{folder} is not a folder below ComfyUI's input folder; put the pictures there")
             # Other processes would start ComfyUI again.
-            bank = bank_from_folder(pictures, place, recogniser or open_embedder(), workers=1, progress=bar())
+            bank = bank_from_folder(pictures, place, recognizer or open_recognizer(), workers=1, progress=bar())
         return io.NodeOutput(bank, len(bank))
 
 
@@ -151,7 +151,7 @@ class NearestSyntheticPerson(io.ComfyNode):
                 " IDDiffuse)."
             ),
             inputs=[
-                IdentitySocket.Input("identity", tooltip="From Embed Faces with the bank's recogniser, averaged."),
+                IdentitySocket.Input("identity", tooltip="From Embed Faces with the bank's recognizer, averaged."),
                 BankSocket.Input("bank", tooltip="From Build or Load Synthetic Bank."),
             ],
             outputs=[
@@ -170,4 +170,4 @@ class NearestSyntheticPerson(io.ComfyNode):
         return io.NodeOutput(bank.identities[number], pixels_to_image(picture), number)
 
 
-NODES = [LoadRecogniser, BuildSyntheticBank, LoadSyntheticBank, NearestSyntheticPerson]
+NODES = [LoadRecognizer, BuildSyntheticBank, LoadSyntheticBank, NearestSyntheticPerson]

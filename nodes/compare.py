@@ -17,7 +17,7 @@ class CompareIdentity(io.ComfyNode):
             display_name="Compare Identity",
             category=ROOT,
             is_output_node=True,
-            description="Ask a recogniser whether the largest faces of two pictures are the same person.",
+            description="Ask a recognizer whether the largest faces of two pictures are the same person.",
             inputs=[
                 io.Image.Input("image_a", tooltip="One picture."),
                 io.Image.Input("image_b", tooltip="The other picture."),
@@ -25,7 +25,7 @@ class CompareIdentity(io.ComfyNode):
             outputs=[
                 io.Float.Output(display_name="distance", tooltip="Smaller is more alike."),
                 io.Boolean.Output(
-                    display_name="same_person", tooltip="Whether the distance is below the recogniser's threshold."
+                    display_name="same_person", tooltip="Whether the distance is below the recognizer's threshold."
                 ),
                 io.String.Output(display_name="verdict", tooltip="The same in words."),
             ],
@@ -33,15 +33,16 @@ class CompareIdentity(io.ComfyNode):
 
     @classmethod
     def execute(cls, image_a: torch.Tensor, image_b: torch.Tensor) -> io.NodeOutput:
-        from ..pipelines.identity.recognise import default_recogniser, judge
-        from ..pipelines.images import Picture
+        from ..pipelines.imaging.image import LoadedImage
         from ..pipelines.jobs.people import person_in
+        from ..pipelines.recognition.dlib_resnet import default_recognizer
+        from ..pipelines.recognition.verdict import judge
 
-        recogniser = default_recogniser()
-        a, b = (person_in(Picture(image_to_pixels(image[:1]))) for image in (image_a, image_b))
-        verdict = judge(recogniser, a, b)
+        recognizer = default_recognizer()
+        a, b = (person_in(LoadedImage(image_to_pixels(image[:1]))) for image in (image_a, image_b))
+        verdict = judge(recognizer, a, b)
         text = (
-            f"{verdict.words}: {recogniser.name} distance {verdict.distance:.2f}, same person below"
+            f"{verdict.words}: {recognizer.name} distance {verdict.distance:.2f}, same person below"
             f" {verdict.threshold:.2f}"
         )
         return io.NodeOutput(verdict.distance, verdict.same, text, ui=ui.PreviewText(text))

@@ -7,12 +7,12 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..pipelines.errors import InputError
-from ..pipelines.progress import Progress
+from ..pipelines.core.errors import InputError
+from ..pipelines.core.progress import Progress
 
 
 def image_to_pixels(image: Tensor) -> Tensor:
-    """IMAGE ``(B, H, W, C)`` to ``(B, 3, H, W)`` on the CPU; alpha is dropped, grey is widened.
+    """IMAGE ``(B, H, W, C)`` to ``(B, 3, H, W)`` on the CPU; alpha is dropped, gray is widened.
 
     Raises:
         InputError: the batch is empty or holds values that are not finite.

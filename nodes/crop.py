@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..pipelines.errors import InputError
+from ..pipelines.core.errors import InputError
 from ..pipelines.faces.face import Face, Faces
 from .convert import bar, image_to_pixels, mask_from_socket, mask_to_socket, pixels_to_image
 from .sockets import ROOT, CropsSocket, FacesSocket
@@ -95,7 +95,7 @@ class PasteFaces(io.ComfyNode):
                     tooltip="What to paste of each square; without it the face with a soft edge.",
                 ),
                 io.Boolean.Input(
-                    "match_colour", default=False, tooltip="Give each square the colours of the face it replaces."
+                    "match_color", default=False, tooltip="Give each square the colors of the face it replaces."
                 ),
             ],
             outputs=[
@@ -111,12 +111,12 @@ class PasteFaces(io.ComfyNode):
         crops: torch.Tensor,
         places: tuple[Place, ...],
         masks: torch.Tensor | None = None,
-        match_colour: bool = False,
+        match_color: bool = False,
     ) -> io.NodeOutput:
         from ..pipelines.faces.align import apply, crop
-        from ..pipelines.faces.blend import match_colour as matched
-        from ..pipelines.faces.blend import paste
-        from ..pipelines.faces.masks import hull_mask
+        from ..pipelines.faces.paste import match_color as matched
+        from ..pipelines.faces.paste import paste
+        from ..pipelines.imaging.masks import hull_mask
 
         pixels, squares = image_to_pixels(image), image_to_pixels(crops)
         if len(squares) != len(places):
@@ -140,7 +140,7 @@ class PasteFaces(io.ComfyNode):
                 mask = torch.ones(1, 1, size, size)
             here = result[face.image : face.image + 1]
             square = squares[i : i + 1]
-            if match_colour:
+            if match_color:
                 square = matched(square, crop(here, transform, size), mask)
             result[face.image : face.image + 1] = paste(here, square, transform, mask)
         changed = (result != pixels).any(1, keepdim=True).float()

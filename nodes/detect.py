@@ -122,7 +122,7 @@ class SelectFaces(io.ComfyNode):
         only_person: torch.Tensor | None = None,
         not_person: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        from ..pipelines.errors import InputError
+        from ..pipelines.core.errors import InputError
         from ..pipelines.jobs.people import by_person
 
         chosen = Selection(numbers if which == "numbers" else which, min_size).of(faces)
@@ -158,7 +158,7 @@ class PreviewFaces(io.ComfyNode):
     def execute(cls, image: torch.Tensor, faces: Faces, landmarks: bool) -> io.NodeOutput:
         import numpy as np
 
-        from ..pipelines.evaluate.sheet import draw_faces
+        from ..pipelines.viz.sheets import draw_faces
 
         pixels = image_to_pixels(image)
         drawn = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..pipelines.errors import InputError, WeightsError
+from ..pipelines.core.errors import InputError, WeightsError
 
 OWN = ("faceveil",)
 FACES = ("faceveil", "insightface")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..pipelines.errors import InputError
+from ..pipelines.core.errors import InputError
 from ..pipelines.faces.face import Faces
 from .convert import bar, image_to_pixels, mask_to_socket, pixels_to_image
 from .files import OWN, names, path_of
@@ -53,9 +53,9 @@ def _fields(parts: str) -> tuple[str, ...]:
 
 def _shown(geometry: Geometry, style: str = "shaded", size: int = _PREVIEW) -> tuple[torch.Tensor, torch.Tensor]:
     """The faces alone, as IMAGE and MASK."""
-    from ..pipelines.geometry.preview import drawn
+    from ..pipelines.viz.geometry import render_styled
 
-    picture, mask = drawn(geometry.model, geometry.estimate.coefficients, style, size)
+    picture, mask = render_styled(geometry.model, geometry.estimate.coefficients, style, size)
     return pixels_to_image(picture), mask_to_socket(mask)
 
 
@@ -100,17 +100,17 @@ class LoadMorphableModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: str = _BUILTIN) -> io.NodeOutput:
+        from ..pipelines.geometry.builtin import built_in_morphable_model
         from ..pipelines.geometry.coefficients import neutral
-        from ..pipelines.geometry.preview import drawn
         from ..pipelines.geometry.readers import load_morphable
-        from ..pipelines.methods.appearance.surface import built_in_morphable_model
+        from ..pipelines.viz.geometry import render_styled
 
         if model == _BUILTIN:
             opened = built_in_morphable_model()
         else:
             path = path_of(OWN, model, "put it there and reload the page")
             opened = load_morphable(path.parent if path.suffix == ".obj" else path)
-        picture = pixels_to_image(drawn(opened, neutral(opened.name, opened.sizes), "shaded", _PREVIEW)[0])
+        picture = pixels_to_image(render_styled(opened, neutral(opened.name, opened.sizes), "shaded", _PREVIEW)[0])
         return io.NodeOutput(opened, picture, ui=ui.PreviewImage(picture))
 
 
@@ -167,10 +167,10 @@ class EstimateCoefficients(io.ComfyNode):
         faces: Faces | None = None,
     ) -> io.NodeOutput:
         from ..pipelines.faces.detect import detect_faces
+        from ..pipelines.geometry.builtin import built_in_morphable_model
         from ..pipelines.geometry.clip import join, smooth
         from ..pipelines.geometry.fitting import Fitter
         from ..pipelines.geometry.regressor import Regressor
-        from ..pipelines.methods.appearance.surface import built_in_morphable_model
 
         model = model or built_in_morphable_model()
         estimator: Any = (
@@ -251,9 +251,9 @@ class EditCoefficients(io.ComfyNode):
     def execute(
         cls, coefficients: Geometry, nod: float = 0.0, turn: float = 0.0, lean: float = 0.0, **sliders: float
     ) -> io.NodeOutput:
-        from ..pipelines.geometry.sliders import moved
+        from ..pipelines.geometry.sliders import apply_sliders
 
-        changed = moved(
+        changed = apply_sliders(
             coefficients.model, coefficients.estimate.coefficients, {n.replace("_", " "): v for n, v in sliders.items()}
         )
         step = torch.deg2rad(torch.tensor([-nod, turn, -lean]))
@@ -368,10 +368,10 @@ class SampleGeometry(io.ComfyNode):
 
     @classmethod
     def execute(cls, coefficients: Geometry, seed: int, level: int, texture: bool) -> io.NodeOutput:
-        from ..pipelines.geometry.drawing import draw_geometry
+        from ..pipelines.geometry.sampling import sample_geometry
 
         return _result(
-            coefficients.with_coefficients(draw_geometry(coefficients.estimate.coefficients, level, seed, texture))
+            coefficients.with_coefficients(sample_geometry(coefficients.estimate.coefficients, level, seed, texture))
         )
 
 
@@ -512,9 +512,9 @@ class LoadCoefficients(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, model: Any = None) -> io.NodeOutput:
+        from ..pipelines.geometry.builtin import built_in_morphable_model
         from ..pipelines.geometry.coefficients import load_coefficients
         from ..pipelines.geometry.fitting import Estimate
-        from ..pipelines.methods.appearance.surface import built_in_morphable_model
         from .files import kept_path
 
         model = model or built_in_morphable_model()
@@ -525,7 +525,7 @@ class LoadCoefficients(io.ComfyNode):
 
 def _over(geometry: Geometry, pixels: torch.Tensor, style: str, opacity: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Every face drawn over its picture of the batch."""
-    from ..pipelines.geometry.preview import overlay
+    from ..pipelines.viz.geometry import overlay
 
     pictures, masks = [], []
     for i, rows in enumerate(_rows(geometry, len(pixels))):

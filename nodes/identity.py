@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..pipelines.errors import InputError
+from ..pipelines.core.errors import InputError
 from ..pipelines.faces.face import Faces
 from ..pipelines.identity.identity import Identity
 from .convert import image_to_pixels, pixels_to_image
 from .files import OWN, kept_path, names, output_path, path_of
-from .sockets import ROOT, BankSocket, FacesSocket, IdentitySocket, RecogniserSocket
+from .sockets import ROOT, BankSocket, FacesSocket, IdentitySocket, RecognizerSocket
 
 CATEGORY = f"{ROOT}/Identity"
 BUILTIN = "built-in"
@@ -43,7 +43,7 @@ class EmbedFaces(io.ComfyNode):
             display_name="Embed Faces",
             category=CATEGORY,
             description=(
-                "Describe whose face it is, as a recogniser sees it. Several photos of one person can be averaged."
+                "Describe whose face it is, as a recognizer sees it. Several photos of one person can be averaged."
             ),
             inputs=[
                 io.Image.Input("image", tooltip="One or more pictures."),
@@ -55,20 +55,20 @@ class EmbedFaces(io.ComfyNode):
                 FacesSocket.Input(
                     "faces", optional=True, tooltip="Only these faces; without it the largest of each picture."
                 ),
-                RecogniserSocket.Input(
-                    "recogniser", optional=True, tooltip="From Load Recogniser; dlib's without one."
+                RecognizerSocket.Input(
+                    "recognizer", optional=True, tooltip="From Load Recognizer; dlib's without one."
                 ),
             ],
-            outputs=[IdentitySocket.Output(display_name="identity", tooltip="Unit vectors in the recogniser's space.")],
+            outputs=[IdentitySocket.Output(display_name="identity", tooltip="Unit vectors in the recognizer's space.")],
         )
 
     @classmethod
     def execute(
-        cls, image: torch.Tensor, average: bool, faces: Faces | None = None, recogniser: Any = None
+        cls, image: torch.Tensor, average: bool, faces: Faces | None = None, recognizer: Any = None
     ) -> io.NodeOutput:
         from ..pipelines.jobs.people import identity_in
 
-        identity = identity_in(image_to_pixels(image), faces, recogniser)
+        identity = identity_in(image_to_pixels(image), faces, recognizer)
         return io.NodeOutput(identity.average() if average else identity)
 
 
@@ -119,7 +119,7 @@ class SampleIdentity(io.ComfyNode):
                     ),
                 ),
                 IdentitySocket.Input(
-                    "original", optional=True, tooltip="From Embed Faces, with the sampler's recogniser."
+                    "original", optional=True, tooltip="From Embed Faces, with the sampler's recognizer."
                 ),
             ],
             outputs=[
@@ -144,12 +144,12 @@ class SampleIdentity(io.ComfyNode):
         )
         if not people.unit or people.unit < len(people.mean):
             raise InputError(
-                f"{sampler} draws {people.space}, not identities; choose a sampler of a recogniser's space"
+                f"{sampler} draws {people.space}, not identities; choose a sampler of a recognizer's space"
             )
         if original is not None and (space := one_identity(original).space) != people.space:
             raise InputError(
                 f"this sampler draws identities of {people.space}, but the original is of {space}; embed it with the"
-                " same recogniser"
+                " same recognizer"
             )
         if original is None:
             drawn = people.sample(1, seed)
@@ -367,10 +367,10 @@ class IdentityDistance(io.ComfyNode):
 
     @classmethod
     def execute(cls, identity_a: Any, identity_b: Any) -> io.NodeOutput:
-        from ..pipelines.evaluate.sheet import distance_plot
-        from ..pipelines.identity.calibration import judge_identities
+        from ..pipelines.identity.compare import compare_identities
+        from ..pipelines.viz.sheets import distance_plot
 
-        verdict = judge_identities(one_identity(identity_a), one_identity(identity_b))
+        verdict = compare_identities(one_identity(identity_a), one_identity(identity_b))
         text = f"{verdict.words}: distance {verdict.distance:.2f}, same person below {verdict.threshold:.2f}"
         drawn = np.asarray(distance_plot(verdict.distance, verdict.threshold), dtype=np.float32) / 255
         plot = pixels_to_image(torch.from_numpy(drawn.copy()).movedim(-1, 0)[None])

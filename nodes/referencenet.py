@@ -13,7 +13,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipelines.errors import InputError, WeightsError
+from ..pipelines.core.errors import InputError, WeightsError
 from ..pipelines.methods.referencenet.pipeline import DEGREE
 from .files import names, path_of
 from .sockets import ROOT, ReferenceNetSocket, ReferenceSocket
@@ -59,11 +59,11 @@ class Reference:
 
 
 def _path(name: str, what: str) -> Path:
-    from ..weights.catalogue import card
+    from ..weights.catalog import card
 
     c = card(what)
     remedy = (
-        f"get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, licence: {c.licence}), put it into models/{c.folder},"
+        f"get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, license: {c.license}), put it into models/{c.folder},"
         " and reload the page"
     )
     return path_of(FOLDERS, name, remedy)

@@ -33,7 +33,7 @@ class SamplePortrait(io.ComfyNode):
 
     @classmethod
     def execute(cls, picture: str) -> io.NodeOutput:
-        from ..pipelines.sample import astronaut, group
+        from ..pipelines.imaging.samples import astronaut, group
 
         array = group() if picture == "group" else astronaut()
         return io.NodeOutput(pixels_to_image(torch.from_numpy(array).movedim(-1, 0)[None].float() / 255))

@@ -43,7 +43,8 @@ class SaveDeidentifiedImage(io.ComfyNode):
     def execute(cls, image: torch.Tensor, filename_prefix: str, format: str) -> io.NodeOutput:
         import folder_paths
 
-        from ..pipelines.images import Picture, save_picture
+        from ..pipelines.imaging.image import LoadedImage
+        from ..pipelines.imaging.save import save_image
 
         pixels, progress = image_to_pixels(image), bar()
         height, width = pixels.shape[-2:]
@@ -54,7 +55,7 @@ class SaveDeidentifiedImage(io.ComfyNode):
         for index in range(len(pixels)):
             progress(index, len(pixels), "saving")
             file = f"{name}_{counter + index:05}_{_ENDINGS[format]}"
-            save_picture(Picture(pixels[index : index + 1]), Path(folder) / file)
+            save_image(LoadedImage(pixels[index : index + 1]), Path(folder) / file)
             saved.append(ui.SavedResult(file, subfolder, io.FolderType.output))
         progress(len(pixels), len(pixels), "saving")
         return io.NodeOutput(ui=ui.SavedImages(saved))

@@ -9,9 +9,9 @@ FacesSocket = io.Custom("FACEVEIL_FACES")
 CropsSocket = io.Custom("FACEVEIL_CROPS")
 """A tuple of ``Place``: where cropped squares belong."""
 IdentitySocket = io.Custom("FACEVEIL_IDENTITY")
-"""An ``Identity`` (vectors of a recogniser's space), or a look that Veil Faces found and can show again."""
-RecogniserSocket = io.Custom("FACEVEIL_RECOGNISER")
-"""An ``Embedder``: turns faces into identities."""
+"""An ``Identity`` (vectors of a recognizer's space), or a look that Veil Faces found and can show again."""
+RecognizerSocket = io.Custom("FACEVEIL_RECOGNIZER")
+"""An ``FaceRecognizer``: turns faces into identities."""
 BankSocket = io.Custom("FACEVEIL_BANK")
 """A ``Bank`` of synthetic people."""
 MorphableSocket = io.Custom("FACEVEIL_MORPHABLE")

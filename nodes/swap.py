@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..pipelines.errors import InputError
+from ..pipelines.core.errors import InputError
 from ..pipelines.faces.face import Faces
 from ..pipelines.jobs.policy import ACTIONS, Policy
 from .convert import bar, image_to_pixels, mask_to_socket, pixels_to_image
 from .files import FACES, OWN, names, path_of
 from .identity import one_identity
-from .sockets import ROOT, BankSocket, FacesSocket, IdentitySocket, RecogniserSocket
+from .sockets import ROOT, BankSocket, FacesSocket, IdentitySocket, RecognizerSocket
 
 
 class SwapWithIdentity(io.ComfyNode):
@@ -29,9 +29,9 @@ class SwapWithIdentity(io.ComfyNode):
             ),
             inputs=[
                 io.Image.Input("image", tooltip="Pictures with faces."),
-                RecogniserSocket.Input(
-                    "recogniser",
-                    tooltip="From Load Recogniser: arcface with w600k_r50.onnx, which inswapper was taught with.",
+                RecognizerSocket.Input(
+                    "recognizer",
+                    tooltip="From Load Recognizer: arcface with w600k_r50.onnx, which inswapper was taught with.",
                 ),
                 io.Combo.Input(
                     "swapper",
@@ -68,7 +68,7 @@ class SwapWithIdentity(io.ComfyNode):
                     options=list(ACTIONS),
                     default="redact",
                     tooltip=(
-                        "A face that is too small or still recognised afterwards: redact covers it, stop ends the run,"
+                        "A face that is too small or still recognized afterwards: redact covers it, stop ends the run,"
                         " pass lets it through."
                     ),
                 ),
@@ -79,12 +79,12 @@ class SwapWithIdentity(io.ComfyNode):
                     tooltip="A picture in which nobody is found; redact covers it all.",
                 ),
                 BankSocket.Input(
-                    "bank", optional=True, tooltip="Synthetic people to choose from, built with the same recogniser."
+                    "bank", optional=True, tooltip="Synthetic people to choose from, built with the same recognizer."
                 ),
                 IdentitySocket.Input(
                     "identity",
                     optional=True,
-                    tooltip="Show this one on all faces, or one for each face, of the same recogniser.",
+                    tooltip="Show this one on all faces, or one for each face, of the same recognizer.",
                 ),
                 FacesSocket.Input(
                     "faces", optional=True, tooltip="Only these faces. Without it all faces are detected."
@@ -106,7 +106,7 @@ class SwapWithIdentity(io.ComfyNode):
     def execute(
         cls,
         image: torch.Tensor,
-        recogniser: Any,
+        recognizer: Any,
         swapper: str = "",
         sampler: str = "none",
         strength: float = 1.0,
@@ -117,21 +117,22 @@ class SwapWithIdentity(io.ComfyNode):
         identity: Any = None,
         faces: Faces | None = None,
     ) -> io.NodeOutput:
-        from ..pipelines.identity.arcface import ArcFace
         from ..pipelines.identity.lds import load_sampler
-        from ..pipelines.jobs.photo import Settings, anonymize_batch
+        from ..pipelines.jobs.photo import anonymize_batch
+        from ..pipelines.jobs.settings import Settings
         from ..pipelines.methods.inswapper.method import InSwapperMethod
         from ..pipelines.methods.inswapper.network import InSwapper
+        from ..pipelines.recognition.arcface import ArcFace
 
-        if not isinstance(recogniser, ArcFace):
+        if not isinstance(recognizer, ArcFace):
             raise InputError(
-                "inswapper works with arcface only; choose the kind arcface and w600k_r50.onnx in Load Recogniser"
+                "inswapper works with arcface only; choose the kind arcface and w600k_r50.onnx in Load Recognizer"
             )
         drawn = None if sampler == "none" else load_sampler(path_of(OWN, sampler, "train one with faceveil train lds"))
         network = InSwapper(path_of(FACES, swapper, "put inswapper_128.onnx there and reload the page"))
         policy = Policy(no_face=no_face, out_of_range=unsafe_face, failed=unsafe_face, still_similar=unsafe_face)
         settings = Settings(method="inswapper", strength=strength, seed=seed, policy=policy)
-        method = InSwapperMethod(network, recogniser, bank or drawn)
+        method = InSwapperMethod(network, recognizer, bank or drawn)
         identity = None if identity is None else one_identity(identity)
         result = anonymize_batch(
             image_to_pixels(image), settings, faces, method=method, identity=identity, progress=bar()

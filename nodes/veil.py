@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ..pipelines.faces.face import Faces
-from ..pipelines.faces.redact import COVERS, SHAPES
+from ..pipelines.faces.redact import REDACTION_SHAPES, REDACTION_STYLES
 from ..pipelines.jobs.policy import ACTIONS, Policy
 from .convert import bar, image_to_pixels, mask_to_socket, pixels_to_image
 from .sockets import ROOT, FacesSocket, IdentitySocket
@@ -56,7 +56,7 @@ class VeilFaces(io.ComfyNode):
                     min=1,
                     max=64,
                     tooltip=(
-                        "How many identities are tried against a recogniser for each face, a tenth of a second each. 15"
+                        "How many identities are tried against a recognizer for each face, a tenth of a second each. 15"
                         " hide better than 1."
                     ),
                 ),
@@ -64,7 +64,7 @@ class VeilFaces(io.ComfyNode):
                     "unsafe_face",
                     options=list(ACTIONS),
                     default="redact",
-                    tooltip="A face that is too small, too turned, or still recognised afterwards: " + _POLICY_TIP,
+                    tooltip="A face that is too small, too turned, or still recognized afterwards: " + _POLICY_TIP,
                 ),
                 io.Combo.Input(
                     "no_face",
@@ -117,7 +117,8 @@ class VeilFaces(io.ComfyNode):
         faces: Faces | None = None,
         identity: Any = None,
     ) -> io.NodeOutput:
-        from ..pipelines.jobs.photo import Settings, anonymize_batch
+        from ..pipelines.jobs.photo import anonymize_batch
+        from ..pipelines.jobs.settings import Settings
 
         policy = Policy(no_face=no_face, out_of_range=unsafe_face, failed=unsafe_face, still_similar=unsafe_face)
         settings = Settings(strength=strength, seed=seed, trials=search, policy=policy, same_person=same_person)
@@ -139,20 +140,20 @@ class RedactFaces(io.ComfyNode):
             display_name="Redact Faces",
             category=ROOT,
             description=(
-                "Cover faces. Solid removes them for good; pixelate and blur leave traces that software can sometimes"
-                " match."
+                "Redaction faces. Solid removes them for good; pixelate and blur leave traces that software can"
+                " sometimes match."
             ),
             inputs=[
                 io.Image.Input("image", tooltip="Pictures with faces."),
                 io.Combo.Input(
                     "cover",
-                    options=list(COVERS),
+                    options=list(REDACTION_STYLES),
                     default="solid",
                     tooltip="solid is safe. pixelate and blur are weaker. sticker lays a picture of yours over it.",
                 ),
                 io.Combo.Input(
                     "shape",
-                    options=list(SHAPES),
+                    options=list(REDACTION_SHAPES),
                     default="ellipse",
                     tooltip="hull follows the landmarks closely, box and ellipse cover a little more.",
                 ),
@@ -188,7 +189,8 @@ class RedactFaces(io.ComfyNode):
         sticker: torch.Tensor | None = None,
         sticker_mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        from ..pipelines.jobs.photo import Settings, anonymize_batch
+        from ..pipelines.jobs.photo import anonymize_batch
+        from ..pipelines.jobs.settings import Settings
 
         settings = Settings(
             method=cover, shape=shape, policy=Policy(no_face=no_face), sticker=_with_alpha(sticker, sticker_mask)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.face import Faces
-from faceveil.pipelines.images import picture_from, save_picture
-from faceveil.pipelines.sample import astronaut, group
+from faceveil.pipelines.imaging.image import as_image
+from faceveil.pipelines.imaging.samples import astronaut, group
+from faceveil.pipelines.imaging.save import save_image
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
@@ -22,13 +23,13 @@ DATA = ROOT.parent / "shared" / "data"
 @pytest.fixture(scope="session")
 def portrait() -> Tensor:
     """``(1, 3, 512, 512)``."""
-    return picture_from(astronaut()).pixels
+    return as_image(astronaut()).pixels
 
 
 @pytest.fixture(scope="session")
 def trio() -> Tensor:
     """Three faces, ``(1, 3, 512, 1120)``."""
-    return picture_from(group()).pixels
+    return as_image(group()).pixels
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +58,7 @@ def two_threads() -> None:
 @pytest.fixture
 def portrait_file(tmp_path: Path) -> Path:
     """The portrait as a file."""
-    save_picture(picture_from(astronaut()), tmp_path / "portrait.png")
+    save_image(as_image(astronaut()), tmp_path / "portrait.png")
     return tmp_path / "portrait.png"
 
 

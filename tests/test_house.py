@@ -107,7 +107,7 @@ def test_built_in_weights_are_what_their_card_says() -> None:
     import hashlib
 
     from faceveil.weights.builtin import FOLDER
-    from faceveil.weights.catalogue import cards
+    from faceveil.weights.catalog import cards
 
     built_in = {c.file: c for c in cards() if c.folder == "built-in"}
     assert set(built_in) == {p.name for p in FOLDER.iterdir()}

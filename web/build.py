@@ -26,16 +26,16 @@ NOTES = {
     ),
     "FaceVeil_SelectFaces": (
         "**others** holds what was not chosen: to keep one person and veil the rest, select that person and wire"
-        " *others* into Veil Faces. Reference photos are compared with dlib's recogniser; a face that cannot be"
+        " *others* into Veil Faces. Reference photos are compared with dlib's recognizer; a face that cannot be"
         " compared is treated as a stranger."
     ),
     "FaceVeil_PreviewFaces": "The number at each box is the one that *Select Faces* understands.",
     "FaceVeil_VeilFaces": (
         "Each face gets the look of somebody who does not exist: another shape, another texture. The photo's light,"
-        " colour, grain and sharpness stay, because its own pixels are moved and multiplied instead of being painted"
-        " over.\n\n**What is checked.** The result is compared with the original by dlib's recogniser (128-d, same"
-        " person below 0.60). Up to three identities are tried; what is still recognised, too small or turned beyond 45"
-        " degrees is treated as *unsafe_face* says. No other recogniser is asked, and people who know someone may go by"
+        " color, grain and sharpness stay, because its own pixels are moved and multiplied instead of being painted"
+        " over.\n\n**What is checked.** The result is compared with the original by dlib's recognizer (128-d, same"
+        " person below 0.60). Up to three identities are tried; what is still recognized, too small or turned beyond 45"
+        " degrees is treated as *unsafe_face* says. No other recognizer is asked, and people who know someone may go by"
         " hair, clothes and place.\n\n**What it cannot do.** Profiles, children's proportions, and glasses that hide"
         " half the face; wrinkles and beards follow the original."
     ),
@@ -48,13 +48,13 @@ NOTES = {
     ),
     "FaceVeil_PasteFaces": "Squares may have been resized on the way, but none may be added or dropped.",
     "FaceVeil_CompareIdentity": (
-        "The recogniser is dlib's (CC0). Below 0.60 it says *same person*; between strangers the mean is about 0.85. "
+        "The recognizer is dlib's (CC0). Below 0.60 it says *same person*; between strangers the mean is about 0.85. "
         "Wire *verdict* into **Preview Any**."
     ),
     "FaceVeil_LoadReferenceNet": (
         "The files are those of *hkung/face-anon-simple*: put `referencenet/diffusion_pytorch_model.safetensors` and"
         " `conditioning_referencenet/diffusion_pytorch_model.safetensors` (3.5 GB each) into"
-        " `models/faceveil/face-anon-simple`. Nothing is downloaded. Mind the licence on their page: the authors' code"
+        " `models/faceveil/face-anon-simple`. Nothing is downloaded. Mind the license on their page: the authors' code"
         " is AGPL-3.0; this pack holds none of it."
     ),
     "FaceVeil_LoadFaceDenoiser": (
@@ -77,7 +77,7 @@ NOTES = {
         " scheduler *ddim_uniform*. **Paste Faces** puts the decoded squares back."
     ),
     "FaceVeil_EmbedFaces": (
-        "dlib's recogniser, 128 numbers made unit length, or the one you connect. The vector of a real person is"
+        "dlib's recognizer, 128 numbers made unit length, or the one you connect. The vector of a real person is"
         " personal data: who has it can search for that person. It is not in any picture or report that this pack"
         " writes."
     ),
@@ -92,21 +92,21 @@ NOTES = {
     ),
     "FaceVeil_MapToPseudonym": (
         "The key is 32 random bytes in ComfyUI's user folder, `faceveil/NAME.key`, with its ledger beside it. The"
-        " ledger holds keyed hashes of quantised decisions and numbers, no vectors. Keep the key away from the ledger"
+        " ledger holds keyed hashes of quantized decisions and numbers, no vectors. Keep the key away from the ledger"
         " when you share one: who has both can test whether a face is in it. Lose the key, and the pseudonyms are gone."
-        " Photos that a recogniser would not take for one person get two."
+        " Photos that a recognizer would not take for one person get two."
     ),
     "FaceVeil_SaveIdentity": "safetensors with the space and the date. Nothing says where the vector came from.",
     "FaceVeil_LoadIdentity": "Files that are damaged or of another kind are refused with a reason.",
     "FaceVeil_SwapWithIdentity": (
-        "You need `inswapper_128.onnx` and `w600k_r50.onnx`, which other face packs use as well; their licences exclude"
+        "You need `inswapper_128.onnx` and `w600k_r50.onnx`, which other face packs use as well; their licenses exclude"
         " commercial use. Who is shown comes from *identity*, *bank* or *sampler*, and is never a photo you swap in by"
-        " accident: to wear a person of your own, embed the person's picture with the same recogniser.\n\n**What is"
-        " checked.** dlib's recogniser compares the result with the original, as in Veil Faces; the policies act on"
+        " accident: to wear a person of your own, embed the person's picture with the same recognizer.\n\n**What is"
+        " checked.** dlib's recognizer compares the result with the original, as in Veil Faces; the policies act on"
         " what it still knows.\n\n**What it cannot do.** The swapper works at 128 px: larger faces come out softer."
         " What covers a face may be painted over."
     ),
-    "FaceVeil_LoadRecogniser": (
+    "FaceVeil_LoadRecognizer": (
         "*arcface*: `w600k_r50.onnx` of insightface. *adaface*, *sphereface*, *mobileface*: uniface's files under their"
         " own names, checked by SHA-256. *facenet*: `20180402-114759-vggface2.pt` of facenet-pytorch. *farl*:"
         " `FaRL-Base-Patch16-LAIONFace20M-ep64.pth`. They differ in who looks alike: the thresholds of AdaFace,"
@@ -115,13 +115,13 @@ NOTES = {
     ),
     "FaceVeil_BuildSyntheticBank": (
         "Use pictures of people who do not exist, from a generator. Each face is found, embedded and kept as a 256 px"
-        " crop without its file's name; one that is nearer to another than half the recogniser's threshold is taken for"
+        " crop without its file's name; one that is nearer to another than half the recognizer's threshold is taken for"
         " the same person and left out. Nothing is built twice: choose another name, or delete the folder, to start"
         " anew."
     ),
-    "FaceVeil_LoadSyntheticBank": "A bank belongs to the recogniser that it was built with.",
+    "FaceVeil_LoadSyntheticBank": "A bank belongs to the recognizer that it was built with.",
     "FaceVeil_NearestSyntheticPerson": (
-        "IDDiffuse takes the nearest identity of its bank. Here somebody whom the recogniser would take for the"
+        "IDDiffuse takes the nearest identity of its bank. Here somebody whom the recognizer would take for the"
         " original is passed over, because that would hide nobody. Without a key the choice tells a little about the"
         " person: **Map to Pseudonym** with the same bank does not."
     ),
@@ -132,7 +132,7 @@ NOTES = {
         "The **built-in** model (2,440 vertices, 40 shapes, 7 expressions, 48 textures) needs nothing. **BFM** is"
         " prepared with Deep3DFaceRecon and needs a registration; **ICT-FaceKit** is a clone of its repository (MIT),"
         " put into `models/faceveil`. `faceveil convert-morphable` turns either into one file that opens at once. All"
-        " are kept in decimetres with the same camera, so that nodes treat them alike."
+        " are kept in decimeters with the same camera, so that nodes treat them alike."
     ),
     "FaceVeil_EstimateCoefficients": (
         "Fitting starts from 68 landmarks, then explains the picture with light and texture, and refines all together:"
@@ -148,11 +148,11 @@ NOTES = {
     ),
     "FaceVeil_ReplaceCoefficients": (
         "Both must be of one model. *pose* is the turn and place of the head, *lighting* the light as nine harmonics a"
-        " colour."
+        " color."
     ),
     "FaceVeil_PerturbCoefficients": (
         "IDEudemon adds noise of 0.05 to 0.40 to HeadNeRF's codes; these coefficients have unit variance, so that 1 is"
-        " as far as people differ. A changed shape alone does not hide a person from a recogniser: veil the result."
+        " as far as people differ. A changed shape alone does not hide a person from a recognizer: veil the result."
     ),
     "FaceVeil_SampleGeometry": (
         "The sampler was trained on the shapes of 3,200 people who do not exist, fitted with the built-in model; it"

@@ -1,1 +1,1 @@
-"""Weights as data: cards, downloads by consent, and the small built-in files."""
+"""Weights files: their model cards, downloads with consent, and the built-in files."""

@@ -1,4 +1,4 @@
-"""Weights that come with the package."""
+"""Weights that are part of the package."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ FOLDER = Path(__file__).parent / "files"
 
 
 def open_builtin(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a built-in safetensors file.
+    """Read the tensors and the metadata of a built-in safetensors file.
 
     Raises:
-        FileNotFoundError: the package was installed without it.
+        FileNotFoundError: the package was installed without this file.
     """
     from safetensors import safe_open
 

@@ -6,15 +6,15 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from ..errors import FaceVeilError, PolicyStop
-from . import anonymize, inspect, make
+from ..core.errors import FaceVeilError, PolicyStop
+from . import anonymize, inspect, make, train
 from .terminal import EXIT_CODES, INTERRUPTED, SOME_FAILED, UNPROTECTED, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except PolicyStop as error:
@@ -28,13 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
         prog="faceveil",
         description="Take a person's identity out of photos and keep everything else.",
         epilog=EXIT_CODES,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for room in (anonymize, inspect, make):
-        room.add_commands(commands)
-    return parser
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for module in (anonymize, inspect, make, train):
+        module.add_commands(commands)
+    return top

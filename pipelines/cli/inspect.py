@@ -24,15 +24,15 @@ def add_commands(commands: Any) -> None:
     compare.add_argument("a", type=Path)
     compare.add_argument("b", type=Path)
     compare.add_argument(
-        "--recogniser",
+        "--recognizer",
         default="dlib",
         metavar="KIND:FILE",
-        help="another recogniser than dlib, from a file that you have",
+        help="another recognizer than dlib, from a file that you have",
     )
     command(commands, "doctor", _doctor, "check that everything needed is there")
     sample = command(commands, "sample", _sample, "write a public-domain portrait to try things on")
     sample.add_argument("output", type=Path, nargs="?", default=Path("astronaut.png"))
-    weights = command(commands, "weights", _weights, "list weights with their licences, or download one by name")
+    weights = command(commands, "weights", _weights, "list weights with their licenses, or download one by name")
     weights.add_argument("name", nargs="?", help="a name from the list; nothing is downloaded without it")
     weights.add_argument("--to", type=Path, default=Path("models"), help="models folder (default: models)")
     weights.add_argument("--mirror", help="address to use in place of the card's")
@@ -41,12 +41,13 @@ def add_commands(commands: Any) -> None:
 def _detect(options: argparse.Namespace) -> int:
     import io
 
-    from ..evaluate.sheet import draw_faces
+    from ..core.files import write_whole
     from ..faces.detect import detect_faces, open_detector
     from ..faces.external import ExternalLandmarks
-    from ..images import load_picture, write_whole
+    from ..imaging.load import load_image
+    from ..viz.sheets import draw_faces
 
-    picture = load_picture(options.input)
+    picture = load_image(options.input)
     landmarker = ExternalLandmarks(options.landmarks_file) if options.landmarks_file else None
     faces = detect_faces(picture.pixels, open_detector(options.detector, options.detector_file), landmarker=landmarker)
     for number, face in enumerate(faces):
@@ -66,25 +67,28 @@ def _detect(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from ..identity.calibration import judge_identities
-    from ..identity.embedders import embedder_of
-    from ..identity.recognise import default_recogniser, judge
-    from ..images import load_picture
+    from ..identity.compare import compare_identities, recognizer_named
+    from ..imaging.load import load_image
     from ..jobs.people import identity_in, person_in
+    from ..recognition.dlib_resnet import default_recognizer
+    from ..recognition.verdict import judge
 
-    pictures = [load_picture(path) for path in (options.a, options.b)]
-    if options.recogniser == "dlib":
+    pictures = [load_image(path) for path in (options.a, options.b)]
+    if options.recognizer == "dlib":
         # On its own scale, which its threshold of 0.6 belongs to.
-        name, verdict = "dlib", judge(default_recogniser(), *map(person_in, pictures))
+        name, verdict = "dlib", judge(default_recognizer(), *map(person_in, pictures))
     else:
-        embedder = embedder_of(options.recogniser)
-        name, verdict = embedder.space, judge_identities(*(identity_in(p.pixels, embedder=embedder) for p in pictures))
+        recognizer = recognizer_named(options.recognizer)
+        name, verdict = (
+            recognizer.name,
+            compare_identities(*(identity_in(p.pixels, recognizer=recognizer) for p in pictures)),
+        )
     say(f"{name}: distance {verdict.distance:.2f}, same person below {verdict.threshold:.2f}: {verdict.words}")
     return OK
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from ..doctor import examine
+    from .doctor import examine
 
     findings = examine()
     for finding in findings:
@@ -93,21 +97,22 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from ..images import picture_from, save_picture
-    from ..sample import astronaut
+    from ..imaging.image import as_image
+    from ..imaging.samples import astronaut
+    from ..imaging.save import save_image
 
-    save_picture(picture_from(astronaut()), options.output)
+    save_image(as_image(astronaut()), options.output)
     say(f"{options.output}: astronaut Eileen Collins, NASA, public domain")
     return OK
 
 
 def _weights(options: argparse.Namespace) -> int:
-    from ...weights.catalogue import card, cards
+    from ...weights.catalog import card, cards
     from ...weights.fetch import fetch
 
     if options.name is None:
         for c in cards():
-            say(f"{c.name}: {c.file}, {c.megabytes:.1f} MB, {c.licence}; {c.purpose}")
+            say(f"{c.name}: {c.file}, {c.megabytes:.1f} MB, {c.license}; {c.purpose}")
         return OK
     with progress_bar() as progress:
         path = fetch(card(options.name), options.to, consent=True, mirror=options.mirror, progress=progress)

@@ -1,4 +1,4 @@
-"""Crops of a face by an affine template, and the way back."""
+"""Face alignment: affine transforms from an image to an aligned square, their inverse, and aligned crops."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .face import Face, eye_centres
-from .sampling import blur, pixel_grid, resize, sample
+from ..imaging.resample import blur, pixel_grid, resize, sample
+from .face import Face, eye_centers
 
 ARCFACE_SIZE = 112
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""Five points of the ArcFace alignment at 112 px: image-left eye, other eye, nose tip, mouth corners."""
+"""Five points of the ArcFace alignment at 112 px: image-left eye, image-right eye, nose tip, image-left mouth corner,
+image-right mouth corner."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """Aligned faces.
+    """Aligned face crops.
 
     Attributes:
-        images: ``(N, 3, S, S)``.
-        transforms: affine maps from the picture to the crop, ``(N, 2, 3)``, in pixels.
+        images: the crops, ``(N, 3, S, S)``.
+        transforms: affine transforms from image to crop coordinates, ``(N, 2, 3)``, in pixels.
         masks: ``(N, 1, S, S)``, 1 where the face may be changed.
     """
 
@@ -34,13 +35,14 @@ class Crop:
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
-    """Eye centres, nose tip and mouth corners ``(5, 2)`` from 68 landmarks."""
-    left, right = eye_centres(points)
+    """Compute eye centers, nose tip and mouth corners ``(5, 2)`` from 68 landmarks."""
+    left, right = eye_centers(points)
     return np.stack([left, right, points[30], points[48], points[54]])
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares rotation, uniform scale and shift ``(2, 3)`` that takes ``source`` to ``target`` (Umeyama 1991).
+    """Fit the least-squares similarity transform ``(2, 3)`` (rotation, uniform scale, translation) from ``source`` to
+    ``target`` (Umeyama 1991).
 
     Raises:
         ValueError: the source points coincide.
@@ -49,8 +51,8 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     s, t = source - mu_s, target - mu_t
     variance = (s**2).sum()
     if variance < 1e-9:
-        raise ValueError("the points coincide, so no similarity can be fitted")
-    # In the plane the best rotation and scale are one complex number.
+        raise ValueError("all points coincide; a similarity transform needs at least two different points")
+    # In 2D, rotation and scale together are one complex number.
     a = (s * t).sum() / variance
     b = (s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0]).sum() / variance
     linear = np.array([[a, -b], [b, a]])
@@ -58,19 +60,21 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def invert(transform: np.ndarray) -> np.ndarray:
-    """Inverse of an affine map ``(2, 3)``."""
+    """Invert an affine transform ``(2, 3)``."""
     linear = np.linalg.inv(transform[:, :2])
     return np.concatenate([linear, -linear @ transform[:, 2:]], 1)
 
 
 def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Affine map ``(2, 3)`` of points ``(..., 2)``."""
+    """Apply an affine transform ``(2, 3)`` to points ``(..., 2)``."""
     return points @ transform[:, :2].T + transform[:, 2]
 
 
 def footprint(transform: np.ndarray, size: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """The upright window ``x0, y0, x1, y1`` of a picture that a crop of ``size`` pixels was taken from; empty when it
-    lies outside."""
+    """Compute the axis-aligned patch ``x0, y0, x1, y1`` of the image that contains a crop of ``size`` pixels.
+
+    The patch is clipped to the image, and empty when the crop lies outside it.
+    """
     corners = apply(invert(transform), np.array([[0.0, 0.0], [size, 0.0], [0.0, size], [size, size]]))
     x0, y0 = np.clip(np.floor(corners.min(0)).astype(int), 0, [width, height])
     x1, y1 = np.clip(np.ceil(corners.max(0)).astype(int), 0, [width, height])
@@ -78,27 +82,30 @@ def footprint(transform: np.ndarray, size: int, height: int, width: int) -> tupl
 
 
 def ffhq_transform(points: np.ndarray, size: int) -> np.ndarray:
-    """The oriented square of the FFHQ data set (eyes and mouth decide), scaled to ``size`` pixels."""
-    left, right = eye_centres(points)
+    """Compute the FFHQ alignment ``(2, 3)`` from eye and mouth positions, for a square of ``size`` pixels."""
+    left, right = eye_centers(points)
     mouth = (points[48] + points[54]) / 2
-    eye_to_eye, centre = right - left, (left + right) / 2
-    eye_to_mouth = mouth - centre
+    eye_to_eye, center = right - left, (left + right) / 2
+    eye_to_mouth = mouth - center
     x = eye_to_eye - np.array([-eye_to_mouth[1], eye_to_mouth[0]])
     x *= max(np.hypot(*eye_to_eye) * 2.0, np.hypot(*eye_to_mouth) * 1.8) / np.hypot(*x)
     y = np.array([-x[1], x[0]])
-    c = centre + eye_to_mouth * 0.1
+    c = center + eye_to_mouth * 0.1
     corners = np.stack([c - x - y, c - x + y, c + x + y])
     target = np.array([[0.0, 0.0], [0.0, size], [size, size]])
     return similarity(corners, target)
 
 
 def arcface_transform(points: np.ndarray, size: int = ARCFACE_SIZE) -> np.ndarray:
-    """The five-point alignment that recognisers of the ArcFace family expect."""
+    """Compute the five-point alignment ``(2, 3)`` of the ArcFace recognizers, for a square of ``size`` pixels."""
     return similarity(five_points(points), ARCFACE_TEMPLATE * (size / ARCFACE_SIZE))
 
 
 def box_transform(box: tuple[float, float, float, float], size: int, margin: float = 0.5) -> np.ndarray:
-    """An upright square around a box, enlarged by ``margin`` of its longer side."""
+    """Compute the transform ``(2, 3)`` to an axis-aligned square around a box.
+
+    The side of the square is ``1 + margin`` times the longer side of the box.
+    """
     x1, y1, x2, y2 = box
     side = max(x2 - x1, y2 - y1) * (1 + margin)
     scale = size / side
@@ -106,30 +113,34 @@ def box_transform(box: tuple[float, float, float, float], size: int, margin: flo
 
 
 def crop(image: Tensor, transform: np.ndarray, size: int, mode: str = "bilinear") -> Tensor:
-    """Cut one aligned square out of ``image`` ``(1, C, H, W)``, anti-aliased when it shrinks.
+    """Crop one aligned square from ``image`` ``(1, C, H, W)``, with anti-aliasing when the crop is smaller.
 
     Returns:
-        ``(1, C, size, size)``; outside the picture its border is repeated.
+        ``(1, C, size, size)``; outside the image the border pixels are repeated.
     """
     back = invert(transform)
-    window, offset = _window(image, back, size)
+    patch, offset = _patch(image, back, size)
     shrink = float(np.sqrt(abs(np.linalg.det(back[:, :2]))))
     if shrink > 1.5:
-        # Halve the bulk with an exact prefilter, leave the rest to the lookup.
-        height, width = (max(1, round(n / shrink)) for n in window.shape[-2:])
-        factor = torch.tensor([width / window.shape[-1], height / window.shape[-2]])
-        window = resize(window, height, width)
+        # Downscale with an anti-aliasing filter; the lookup below then needs no filter.
+        height, width = (max(1, round(n / shrink)) for n in patch.shape[-2:])
+        factor = torch.tensor([width / patch.shape[-1], height / patch.shape[-2]])
+        patch = resize(patch, height, width)
     else:
         factor = torch.ones(2)
-        window = blur(window, 0.35 * shrink) if shrink > 1.0 else window
+        patch = blur(patch, 0.35 * shrink) if shrink > 1.0 else patch
     matrix = torch.from_numpy(back).to(torch.float32)
     points = pixel_grid(size, size) @ matrix[:, :2].T + matrix[:, 2]
     points = (points - torch.tensor(offset, dtype=torch.float32)) * factor
-    return sample(window, points.to(image.device), mode)
+    return sample(patch, points.to(image.device), mode)
 
 
-def _window(image: Tensor, back: np.ndarray, size: int) -> tuple[Tensor, tuple[int, int]]:
-    """The part of the picture that a crop can see, so that a large photo is not filtered whole."""
+def _patch(image: Tensor, back: np.ndarray, size: int) -> tuple[Tensor, tuple[int, int]]:
+    """Cut out the patch that a crop needs, so that a large image is not filtered as a whole.
+
+    Returns:
+        The patch ``(1, C, h, w)`` and the position ``(x, y)`` of its corner in the image.
+    """
     corners = apply(back, np.array([[0.0, 0.0], [size, 0.0], [0.0, size], [size, size]]))
     pad = 4 * max(1.0, float(np.sqrt(abs(np.linalg.det(back[:, :2])))))
     height, width = image.shape[-2:]
@@ -141,12 +152,12 @@ def _window(image: Tensor, back: np.ndarray, size: int) -> tuple[Tensor, tuple[i
 
 
 def crop_faces(image: Tensor, faces: list[Face], size: int, template: str = "ffhq") -> Crop:
-    """Crop several faces of one picture ``(1, 3, H, W)``.
+    """Crop several faces of one image ``(1, 3, H, W)``.
 
     Args:
-        template: ``ffhq``, ``arcface`` or ``box`` (upright, needs no landmarks).
+        template: ``ffhq``, ``arcface`` or ``box`` (axis-aligned, needs no landmarks).
     """
-    from .masks import ellipse_mask, hull_mask
+    from ..imaging.masks import ellipse_mask, hull_mask
 
     images, transforms, masks = [], [], []
     for face in faces:

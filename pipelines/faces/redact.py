@@ -1,7 +1,8 @@
-"""Cover faces: the floor under every method, and what the policy falls back to.
+"""Face redaction: remove a face without a replacement. The policy also uses it for faces that cannot be replaced.
 
-A solid cover removes the pixels. Pixelation and blur keep a coarse copy, which recognisers trained on such pictures can
-still match (McPherson et al. 2016), so they are offered for looks and tied to the size of the face.
+A solid redaction removes the pixels. Pixelation and blur keep a coarse copy, which recognizers trained on such images
+can still match (McPherson et al. 2016). They are offered for their appearance only, and scale with the size of the
+face.
 """
 
 from __future__ import annotations
@@ -12,75 +13,79 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..core.errors import InputError
+from ..imaging.masks import box_mask, ellipse_mask, hull_mask
+from ..imaging.resample import blur
 from .align import box_transform
-from .blend import paste
 from .face import Face
-from .masks import box_mask, ellipse_mask, hull_mask
-from .sampling import blur
+from .paste import paste
 
-Cover = Literal["solid", "pixelate", "blur", "sticker"]
-COVERS: tuple[str, ...] = get_args(Cover)
-Shape = Literal["ellipse", "box", "hull"]
-SHAPES: tuple[str, ...] = get_args(Shape)
+RedactionStyle = Literal["solid", "pixelate", "blur", "sticker"]
+REDACTION_STYLES: tuple[str, ...] = get_args(RedactionStyle)
+RedactionShape = Literal["ellipse", "box", "hull"]
+REDACTION_SHAPES: tuple[str, ...] = get_args(RedactionShape)
 
 BLOCKS = 6
-"""Mosaic blocks across a face: below 8 no recogniser that we have tells people apart."""
+"""Mosaic blocks along the longer side of a face. Below 8, none of the available recognizers distinguishes people."""
 BLUR_SHARE = 0.22
-"""Blur radius (standard deviation) as a share of the face's longer side."""
+"""Standard deviation of the blur as a fraction of the longer side of the face."""
 GROW = 0.25
-"""Detectors box the inner face; hairline, ears and chin are covered too."""
+"""Enlargement of the box. Detectors box the inner face; redaction also includes hairline, ears and chin."""
 
 
 def redact(
     image: Tensor,
     face: Face,
-    cover: Cover = "solid",
-    shape: Shape = "ellipse",
-    colour: tuple[float, float, float] = (0.5, 0.5, 0.5),
+    style: RedactionStyle = "solid",
+    shape: RedactionShape = "ellipse",
+    color: tuple[float, float, float] = (0.5, 0.5, 0.5),
     sticker: Tensor | None = None,
     grow: float = GROW,
 ) -> tuple[Tensor, Tensor]:
-    """Cover one face.
+    """Redact one face.
 
     Args:
-        image: ``(1, 3, H, W)``, RGB in [0, 1]; it is not changed.
-        cover: ``solid`` (nothing of the face is left), or ``pixelate``, ``blur`` (weaker), or ``sticker``.
-        shape: ``ellipse`` and ``box`` follow the box, ``hull`` the landmarks.
-        colour: RGB in [0, 1] of a solid cover and under a sticker.
-        sticker: ``(1, 4, h, w)`` RGBA in [0, 1], laid over the solid cover.
-        grow: enlargement of the box, 0.25 = 25 %.
+        image: ``(1, 3, H, W)``, RGB in [0, 1]; it is not modified.
+        style: ``solid`` (removes all pixels of the face), ``pixelate`` or ``blur`` (weaker), or ``sticker``.
+        shape: ``ellipse`` and ``box`` follow the box, ``hull`` follows the landmarks.
+        color: RGB in [0, 1] of the solid fill, also below a sticker.
+        sticker: ``(1, 4, h, w)`` RGBA in [0, 1], pasted over the solid fill.
+        grow: enlargement of the box, 0.25 = 25 %; of the hull, in inter-ocular distances.
 
     Returns:
-        The covered picture and the mask of what changed, ``(1, 1, H, W)``.
+        The redacted image and the mask of changed pixels, ``(1, 1, H, W)``.
 
     Raises:
-        InputError: an unknown cover or shape, or a sticker cover without a sticker.
+        InputError: the style or the shape is unknown, or the style ``sticker`` has no RGBA sticker.
     """
-    if cover not in COVERS:
-        raise InputError(f"cover {cover!r} is not one of {', '.join(COVERS)}")
-    if cover == "sticker" and (sticker is None or sticker.shape[1] != 4):
-        raise InputError("a sticker cover needs a sticker picture with an alpha channel")
+    if style not in REDACTION_STYLES:
+        raise InputError(f"redaction style {style!r} is not one of {', '.join(REDACTION_STYLES)}")
+    if style == "sticker" and (sticker is None or sticker.shape[1] != 4):
+        raise InputError("the sticker style needs a sticker image with an alpha channel")
     height, width = image.shape[-2:]
     mask = shape_mask(face, height, width, shape, grow)
-    if cover == "pixelate":
-        covering = _mosaic(image, face)
-    elif cover == "blur":
-        covering = _blurred(image, face)
+    if style == "pixelate":
+        fill = _pixelated(image, face)
+    elif style == "blur":
+        fill = _blurred(image, face)
     else:
-        covering = torch.tensor(colour, dtype=image.dtype, device=image.device).view(1, 3, 1, 1).expand_as(image)
+        fill = torch.tensor(color, dtype=image.dtype, device=image.device).view(1, 3, 1, 1).expand_as(image)
     mask = mask.to(image)
-    result = torch.where(mask > 0, torch.lerp(image, covering, mask), image)
-    if cover == "sticker" and sticker is not None:
-        result = _stick(result, face, sticker, grow)
+    result = torch.where(mask > 0, torch.lerp(image, fill, mask), image)
+    if style == "sticker" and sticker is not None:
+        result = _paste_sticker(result, face, sticker, grow)
         mask = torch.maximum(mask, (result != image).any(1, keepdim=True).to(mask))
     return result, mask
 
 
-def shape_mask(face: Face, height: int, width: int, shape: Shape = "ellipse", grow: float = GROW) -> Tensor:
-    """The area that a cover fills, hard enough that nothing of the face shines through: ``(1, 1, H, W)``."""
-    if shape not in SHAPES:
-        raise InputError(f"shape {shape!r} is not one of {', '.join(SHAPES)}")
+def shape_mask(face: Face, height: int, width: int, shape: RedactionShape = "ellipse", grow: float = GROW) -> Tensor:
+    """Compute the redacted area ``(1, 1, H, W)`` in [0, 1]; 1 inside the shape, with an anti-aliased edge.
+
+    Raises:
+        InputError: the shape is unknown.
+    """
+    if shape not in REDACTION_SHAPES:
+        raise InputError(f"redaction shape {shape!r} is not one of {', '.join(REDACTION_SHAPES)}")
     box = _whole_face_box(face)
     if shape == "box":
         return box_mask(box, height, width, grow)
@@ -98,7 +103,7 @@ def _whole_face_box(face: Face) -> tuple[float, float, float, float]:
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-def _window(image: Tensor, face: Face, margin: float) -> tuple[slice, slice]:
+def _patch(image: Tensor, face: Face, margin: float) -> tuple[slice, slice]:
     x1, y1, x2, y2 = _whole_face_box(face)
     pad = margin * max(x2 - x1, y2 - y1)
     height, width = image.shape[-2:]
@@ -107,28 +112,28 @@ def _window(image: Tensor, face: Face, margin: float) -> tuple[slice, slice]:
     return rows, columns
 
 
-def _mosaic(image: Tensor, face: Face) -> Tensor:
-    rows, columns = _window(image, face, GROW)
-    window = image[..., rows, columns]
+def _pixelated(image: Tensor, face: Face) -> Tensor:
+    rows, columns = _patch(image, face, GROW)
+    patch = image[..., rows, columns]
     x1, y1, x2, y2 = _whole_face_box(face)
     block = max(1, round(max(x2 - x1, y2 - y1) / BLOCKS))
-    height, width = window.shape[-2:]
+    height, width = patch.shape[-2:]
     blocks = max(1, -(-height // block)), max(1, -(-width // block))
-    small = torch.nn.functional.adaptive_avg_pool2d(window, blocks)
+    small = torch.nn.functional.adaptive_avg_pool2d(patch, blocks)
     result = image.clone()
     result[..., rows, columns] = torch.nn.functional.interpolate(small, size=(height, width), mode="nearest")
     return result
 
 
 def _blurred(image: Tensor, face: Face) -> Tensor:
-    rows, columns = _window(image, face, 3 * BLUR_SHARE)
+    rows, columns = _patch(image, face, 3 * BLUR_SHARE)
     x1, y1, x2, y2 = _whole_face_box(face)
     result = image.clone()
     result[..., rows, columns] = blur(image[..., rows, columns], BLUR_SHARE * max(x2 - x1, y2 - y1))
     return result
 
 
-def _stick(image: Tensor, face: Face, sticker: Tensor, grow: float) -> Tensor:
+def _paste_sticker(image: Tensor, face: Face, sticker: Tensor, grow: float) -> Tensor:
     side = max(sticker.shape[-2:])
     square = torch.zeros(1, 4, side, side)
     y, x = (side - sticker.shape[-2]) // 2, (side - sticker.shape[-1]) // 2

@@ -1,5 +1,5 @@
-"""The alignment of Deep3DFaceRecon: a picture scaled and cropped, not turned, so that its five points lie where a
-standard face's do."""
+"""Face alignment of Deep3DFaceRecon: scale and crop an image, without rotation, so that five facial points match those
+of a standard face."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from ..faces.align import five_points
 
 SIDE = 224
-_SPAN = 102.0
-"""Pixels a decimetre, roughly: the scale at which a standard face fills the square."""
+_PIXELS_PER_DECIMETER = 102.0
+"""Scale of the aligned square: about 102 pixels per decimeter of the standard face."""
 STANDARD = np.array(
     [
         [-0.31149, 0.29036, 0.13378],
@@ -19,35 +19,40 @@ STANDARD = np.array(
         [0.24847, -0.38128, 0.22236],
     ]
 )
-"""Five points of a standard face in decimetres: image-left eye, other eye, nose tip, mouth corners."""
+"""Five points of a standard face in decimeters: image-left eye, image-right eye, nose tip, image-left and image-right
+mouth corner."""
 
 
 def reconstruction_transform(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """From a picture to the aligned square of 224 px, ``(2, 3)``.
+    """Compute the transform ``(2, 3)`` from image pixels to pixels of the aligned square of 224 px.
 
-    The reference scales the whole picture to whole pixels and cuts at whole pixels; so does this.
+    As in the reference implementation, the size of the scaled image and the crop offset are truncated to integers.
 
     Args:
-        points: 68 landmarks in pixels.
+        points: 68 landmarks in pixels, ``(68, 2)``.
+        height, width: size of the image in pixels.
 
     Raises:
-        ValueError: the points coincide.
+        ValueError: the five points coincide.
     """
     five = five_points(points)
     scale, (x, y) = _weak_perspective(np.stack([five[:, 0], height - five[:, 1]], 1))
-    factor = _SPAN / scale
+    factor = _PIXELS_PER_DECIMETER / scale
     new_width, new_height = int(width * factor), int(height * factor)
     left = int(new_width / 2 - SIDE / 2 + (x - width / 2) * factor)
     top = int(new_height / 2 - SIDE / 2 + (height / 2 - y) * factor)
     return np.array([[new_width / width, 0.0, -left], [0.0, new_height / height, -top]])
 
 
-def _weak_perspective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-    """Scale and shift ``(2,)`` that best take the standard face to five points ``(5, 2)``, y up: two free rows, as the
-    reference solves it."""
+def _weak_perspective(points: np.ndarray) -> tuple[float, np.ndarray]:
+    """Fit a scale and a translation ``(2,)`` that map the standard face to five points ``(5, 2)``, y up.
+
+    Least squares over an unconstrained 2x3 projection, as in the reference implementation. The scale is the mean norm
+    of its two rows.
+    """
     design = np.concatenate([STANDARD, np.ones((5, 1))], 1)
-    rows, *_ = np.linalg.lstsq(design, flat, rcond=None)
-    scale = float(np.linalg.norm(rows[:3], axis=0).mean())
+    projection, *_ = np.linalg.lstsq(design, points, rcond=None)
+    scale = float(np.linalg.norm(projection[:3], axis=0).mean())
     if scale < 1e-6:
-        raise ValueError("the points coincide, so no face can be aligned")
-    return scale, rows[3]
+        raise ValueError("the landmarks coincide, so the face cannot be aligned; detect the landmarks again")
+    return scale, projection[3]

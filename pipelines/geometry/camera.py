@@ -1,8 +1,7 @@
-"""The camera of Deep3DFaceRecon: at z = 10 dm on the z axis, looking at the origin, with a field of view of 12.6
-degrees.
+"""The camera of Deep3DFaceRecon: on the z axis at z = 10 dm, facing the origin, with a field of view of 12.6 degrees.
 
-Axes: x to the right, y up, z towards the viewer, in decimetres. Pixels: x to the right, y down, a pixel's centre at
-index + 0.5.
+World axes: x to the right, y up, z towards the viewer, in decimeters. Pixel axes: x to the right, y down; the center of
+a pixel is at index + 0.5.
 """
 
 from __future__ import annotations
@@ -13,14 +12,17 @@ import torch
 from torch import Tensor
 
 FOCAL = 1015.0 / 224.0
-"""Focal length in widths of the picture."""
+"""Focal length in units of the image width."""
 DISTANCE = 10.0
-"""From the camera to the origin, in decimetres."""
+"""Distance from the camera to the origin, in decimeters."""
 
 
 def rotation(angles: Tensor) -> Tensor:
-    """``R = Rz Ry Rx`` of ``(N, 3)`` radians about x (nod), y (turn) and z (lean): ``(N, 3, 3)``, right-handed, for
-    column vectors."""
+    """Compute rotation matrices ``R = Rz Ry Rx`` ``(N, 3, 3)``, right-handed, for column vectors.
+
+    Args:
+        angles: ``(N, 3)``, radians about x (pitch), y (yaw) and z (roll).
+    """
     x, y, z = angles.unbind(-1)
     one, zero = torch.ones_like(x), torch.zeros_like(x)
 
@@ -34,7 +36,7 @@ def rotation(angles: Tensor) -> Tensor:
 
 
 def angles_of(matrix: Tensor) -> Tensor:
-    """The angles ``(N, 3)`` of rotations ``(N, 3, 3)``; the turn lies within 90 degrees."""
+    """Compute the angles ``(N, 3)`` in radians of rotation matrices ``(N, 3, 3)``; the yaw is within +-90 degrees."""
     y = torch.asin((-matrix[..., 2, 0]).clamp(-1, 1))
     return torch.stack(
         [torch.atan2(matrix[..., 2, 1], matrix[..., 2, 2]), y, torch.atan2(matrix[..., 1, 0], matrix[..., 0, 0])], -1
@@ -42,20 +44,25 @@ def angles_of(matrix: Tensor) -> Tensor:
 
 
 def place(points: Tensor, angles: Tensor, translation: Tensor) -> Tensor:
-    """``R v + t`` of points ``(N, V, 3)`` for angles and translations ``(N, 3)``."""
+    """Rotate and translate points ``(N, V, 3)`` by angles and translations ``(N, 3)``: ``R v + t``."""
     return points @ rotation(angles).transpose(-1, -2) + translation[:, None]
 
 
 def project(points: Tensor, size: float) -> tuple[Tensor, Tensor]:
-    """Pixels ``(N, V, 2)`` in a picture of ``size`` px and distances from the camera plane ``(N, V)`` of placed points
-    ``(N, V, 3)``."""
+    """Project points ``(N, V, 3)`` in world coordinates to a square image of ``size`` px.
+
+    Returns:
+        Pixels ``(N, V, 2)``, and distances from the camera plane ``(N, V)`` in decimeters.
+    """
     distance = DISTANCE - points[..., 2]
     scale = FOCAL * size / distance
     return torch.stack([size / 2 + scale * points[..., 0], size / 2 - scale * points[..., 1]], -1), distance
 
 
 def degrees(angles: Tensor) -> tuple[float, float, float]:
-    """Nod (up is positive), turn (towards image right) and lean (clockwise as seen) of one face's angles ``(3,)``, for
-    people to read."""
-    nod, turn, lean = (math.degrees(float(a)) for a in angles)
-    return -nod, turn, -lean
+    """Convert the angles ``(3,)`` of one face from radians to pitch, yaw and roll in degrees.
+
+    Positive pitch is up, positive yaw is towards image right, positive roll is clockwise in the image.
+    """
+    pitch, yaw, roll = (math.degrees(float(a)) for a in angles)
+    return -pitch, yaw, -roll

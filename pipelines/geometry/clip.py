@@ -1,4 +1,4 @@
-"""Coefficients of a whole clip: one person, one shape, motion without jitter."""
+"""Combine and smooth the coefficients of a clip of one person: a constant shape and motion without jitter."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .coefficients import FIELDS, Coefficients, same_model
 from .fitting import Estimate
 
-STEADY = ("identity", "texture")
-"""What does not change while one person is filmed."""
+CONSTANT_FIELDS = ("identity", "texture")
+"""Fields that are constant in a clip of one person."""
 
 
 def join(estimates: Sequence[Estimate]) -> Estimate:
-    """Estimates of frames or faces as one.
+    """Concatenate the estimates of frames or faces.
 
     Raises:
-        InputError: there are none, or of different models.
+        InputError: the list is empty, or the estimates belong to different models.
     """
     if not estimates:
-        raise InputError("there are no faces to estimate; connect pictures that show some")
+        raise InputError("there are no faces to estimate; connect images that contain faces")
     model = same_model([e.coefficients for e in estimates])
     fields = {name: torch.cat([getattr(e.coefficients, name) for e in estimates]) for name in FIELDS}
     return Estimate(
@@ -34,31 +34,35 @@ def join(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def smooth(estimate: Estimate, frames: float) -> Estimate:
-    """The frames of one person in order: identity and texture averaged, the rest smoothed over time.
+    """Average identity and texture over all frames of one person, and smooth the other fields over time.
 
-    Frames that explain their landmarks better count more. Squares are smoothed as the coefficients are, so that both
-    stay together.
+    Frames with a smaller landmark error have a larger weight. The transforms to the aligned squares are smoothed with
+    the same weights, so that coefficients and transforms remain consistent.
 
     Args:
-        frames: standard deviation of the window, in frames; 0 averages identity and texture only.
+        estimate: one row per frame, in temporal order.
+        frames: standard deviation of the Gaussian window, in frames; 0 only averages identity and texture.
 
     Raises:
-        InputError: a negative width.
+        InputError: ``frames`` is negative.
     """
     if frames < 0:
         raise InputError(f"the smoothing must be 0 frames or more, got {frames:g}")
-    trust = 1 / (estimate.errors.nan_to_num(0.02).clamp(min=1e-3) ** 2)
+    weight = 1 / (estimate.errors.nan_to_num(0.02).clamp(min=1e-3) ** 2)
     c = estimate.coefficients
-    still = {name: ((getattr(c, name) * trust[:, None]).sum(0) / trust.sum()).expand(len(c), -1) for name in STEADY}
-    window = _window(len(c), frames) * trust[None]
+    constant = {
+        name: ((getattr(c, name) * weight[:, None]).sum(0) / weight.sum()).expand(len(c), -1)
+        for name in CONSTANT_FIELDS
+    }
+    window = _window(len(c), frames) * weight[None]
     window = window / window.sum(1, keepdim=True)
-    moving = {name: window @ getattr(c, name) for name in ("expression", "lighting", "angles", "translation", "gaze")}
-    squares = (window @ estimate.transforms.flatten(1)).unflatten(1, (2, 3))
-    return Estimate(replace(c, **still, **moving), squares, estimate.errors)
+    smoothed = {name: window @ getattr(c, name) for name in ("expression", "lighting", "angles", "translation", "gaze")}
+    transforms = (window @ estimate.transforms.flatten(1)).unflatten(1, (2, 3))
+    return Estimate(replace(c, **constant, **smoothed), transforms, estimate.errors)
 
 
 def _window(count: int, frames: float) -> Tensor:
     if frames == 0:
         return torch.eye(count)
-    apart = torch.arange(count)[:, None] - torch.arange(count)
-    return torch.exp(-0.5 * (apart / frames) ** 2)
+    offset = torch.arange(count)[:, None] - torch.arange(count)
+    return torch.exp(-0.5 * (offset / frames) ** 2)

@@ -1,4 +1,4 @@
-"""Coefficients of a morphable model as named fields, and the orders in which papers lay them out."""
+"""Coefficients of a morphable model as named fields, and the vector layouts of papers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..images import write_whole
-from ..stored import read_safetensors
+from ..core.errors import InputError
+from ..core.files import write_whole
+from ..core.stored import read_safetensors
 
 FORMAT = "faceveil.coefficients/1"
 FIELDS = ("identity", "expression", "texture", "lighting", "angles", "translation", "gaze")
 DEEP3D = (("identity", 80), ("expression", 64), ("texture", 80), ("angles", 3), ("lighting", 27), ("translation", 3))
-"""The 257 numbers of Deep3DFaceRecon, in its order."""
+"""Layout of the 257 numbers of Deep3DFaceRecon."""
 DIFFDEID = (
     ("identity", 80),
     ("expression", 64),
@@ -28,25 +28,26 @@ DIFFDEID = (
     ("translation", 3),
     ("gaze", 4),
 )
-"""The 261 numbers of DiffDeID (section 3.1): pose is angles and translation."""
+"""Layout of the 261 numbers of DiffDeID (section 3.1), whose pose is angles and translation."""
 _FIXED = {"lighting": 27, "angles": 3, "translation": 3, "gaze": 4}
 Layout = Sequence[tuple[str, int]]
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """N faces (or frames) of one morphable model.
+    """Coefficients of N faces or frames of one morphable model.
 
     Attributes:
-        model: its name.
+        model: name of the morphable model.
         identity, expression, texture: ``(N, K)``, ``(N, E)``, ``(N, T)``.
-        lighting: ``(N, 27)``, spherical harmonics, channel by channel.
-        angles: ``(N, 3)``, radians about x, y and z.
-        translation: ``(N, 3)``, decimetres.
-        gaze: ``(N, 4)``, right and up for the image-left and the other eye, in half widths of the eye.
+        lighting: ``(N, 27)``, spherical-harmonics coefficients, channel by channel.
+        angles: ``(N, 3)``, radians about x (pitch), y (yaw) and z (roll).
+        translation: ``(N, 3)``, decimeters.
+        gaze: ``(N, 4)``, pupil offset to the right and up for the image-left and the image-right eye, in half widths of
+            the eye.
 
     Raises:
-        InputError: numbers of rows or columns do not fit, or values are not finite.
+        InputError: the numbers of rows or columns do not match, or values are not finite.
     """
 
     model: str
@@ -80,18 +81,19 @@ class Coefficients:
         return self.rows([index])
 
     def rows(self, chosen: Sequence[int]) -> Coefficients:
-        """Some rows, in this order."""
+        """Select rows, in the given order."""
         return self._with({name: value[list(chosen)] for name, value in self.fields().items()})
 
     def fields(self) -> dict[str, Tensor]:
-        """All numbers by name."""
+        """All tensors by field name."""
         return {name: getattr(self, name) for name in FIELDS}
 
     def replaced(self, other: Coefficients, names: Sequence[str]) -> Coefficients:
-        """The same with the fields ``names`` of another: who wears whose expression, under whose light.
+        """Copy the coefficients with the fields ``names`` taken from ``other``, such as its expression or lighting.
 
         Raises:
-            InputError: another model, an unknown field, or neither one row nor as many as here.
+            InputError: ``other`` belongs to another model, a field name is unknown, or ``other`` has neither one row
+                nor as many rows as this object.
         """
         same_model([self, other])
         if unknown := set(names) - set(FIELDS):
@@ -99,19 +101,20 @@ class Coefficients:
         return self._with({name: self._fitting(other, name) for name in names})
 
     def blended(self, other: Coefficients, share: float, names: Sequence[str] = FIELDS) -> Coefficients:
-        """``(1 - share) self + share other`` in the fields ``names``."""
-        taken = self.replaced(other, names)
-        return self._with({name: torch.lerp(getattr(self, name), getattr(taken, name), share) for name in names})
+        """Interpolate the fields ``names``: ``(1 - share) self + share other``; errors as in ``replaced``."""
+        replaced = self.replaced(other, names)
+        return self._with({name: torch.lerp(getattr(self, name), getattr(replaced, name), share) for name in names})
 
     def perturbed(
         self, scale: float, seed: int, names: Sequence[str] = ("identity",), limit: float | None = None
     ) -> Coefficients:
-        """IDEudemon's step (section 3.2): add N(0, scale^2) to each number, the same for all rows, which are one
-        person.
+        """Add Gaussian noise N(0, scale^2) to each number, as IDEudemon does (section 3.2).
+
+        All rows belong to one person and get the same noise.
 
         Args:
-            limit: clamp the sums to +-limit, as the paper does with 1 for HeadNeRF's codes; coefficients of unit
-                variance have none.
+            limit: clamp the sums to +-limit. The paper uses 1 for the codes of HeadNeRF. Coefficients of unit variance
+                need no limit.
         """
         generator = torch.Generator().manual_seed(seed)
         changed = {}
@@ -122,7 +125,7 @@ class Coefficients:
         return self._with(changed)
 
     def to_vector(self, layout: Layout) -> Tensor:
-        """``(N, D)`` in a layout; fields with fewer numbers are filled up with zeros.
+        """Convert to vectors ``(N, D)`` in a layout; pad fields that have fewer numbers with zeros.
 
         Raises:
             InputError: a field has more numbers than the layout holds.
@@ -137,14 +140,14 @@ class Coefficients:
 
     @classmethod
     def from_vector(cls, vector: Tensor, layout: Layout, model: str) -> Coefficients:
-        """Read ``(N, D)``; fields that the layout lacks are zero.
+        """Convert from vectors ``(N, D)``; fields that the layout lacks are zero.
 
         Raises:
-            InputError: the vector has another length.
+            InputError: the vector does not have the length of the layout.
         """
         total = sum(size for _, size in layout)
         if vector.dim() != 2 or vector.shape[1] != total:
-            raise InputError(f"this layout holds {total} numbers a face, got the shape {tuple(vector.shape)}")
+            raise InputError(f"this layout holds {total} numbers per face, got the shape {tuple(vector.shape)}")
         parts = dict(zip((name for name, _ in layout), vector.split([size for _, size in layout], 1), strict=True))
         missing = {name: vector.new_zeros(len(vector), _FIXED[name]) for name in FIELDS if name not in parts}
         return cls(model, **parts, **missing)
@@ -160,55 +163,60 @@ class Coefficients:
 
 
 def neutral(model: str, sizes: tuple[int, int, int], count: int = 1) -> Coefficients:
-    """The mean face under even light, looking at the camera."""
+    """Build coefficients of the mean face in frontal pose under uniform light."""
     widths = dict(zip(FIELDS, sizes, strict=False)) | _FIXED
     return Coefficients(model, **{name: torch.zeros(count, widths[name]) for name in FIELDS})
 
 
 def same_model(coefficients: Sequence[Coefficients]) -> str:
-    """The model that all share.
+    """Return the name of the model that all coefficients belong to.
 
     Raises:
-        InputError: they belong to different ones.
+        InputError: they belong to different models.
     """
     names = sorted({c.model for c in coefficients})
     if len(names) != 1:
         raise InputError(
-            f"coefficients of different models cannot be mixed ({', '.join(names)}); estimate all with the same one"
+            f"coefficients of different models cannot be mixed ({', '.join(names)}); estimate all with the same model"
         )
     return names[0]
 
 
 @dataclass(frozen=True)
-class Standard:
-    """Mean and standard deviation ``(1, D)`` of each number of a layout over a set of faces, as DiffDeID feeds p to its
-    network."""
+class Standardizer:
+    """Mean and standard deviation ``(1, D)`` of each number of a layout over a set of faces.
+
+    DiffDeID standardizes the input p of its network in this way.
+    """
 
     layout: Layout
     mean: Tensor
     std: Tensor
 
     @classmethod
-    def of(cls, coefficients: Coefficients, layout: Layout = DIFFDEID) -> Standard:
+    def of(cls, coefficients: Coefficients, layout: Layout = DIFFDEID) -> Standardizer:
+        """Compute mean and standard deviation of each number over the rows."""
         vectors = coefficients.to_vector(layout)
-        # Numbers that never change would otherwise be blown up.
+        # Avoid division by zero for numbers that are constant.
         return cls(layout, vectors.mean(0, keepdim=True), vectors.std(0, keepdim=True).clamp(min=1e-6))
 
-    def standardise(self, coefficients: Coefficients) -> Tensor:
-        """``(N, D)`` of zero mean and unit variance."""
+    def standardize(self, coefficients: Coefficients) -> Tensor:
+        """Convert to vectors ``(N, D)`` of zero mean and unit variance."""
         return (coefficients.to_vector(self.layout) - self.mean) / self.std
 
-    def restore(self, standard: Tensor, model: str) -> Coefficients:
-        return Coefficients.from_vector(standard * self.std + self.mean, self.layout, model)
+    def restore(self, standardized: Tensor, model: str) -> Coefficients:
+        """Invert ``standardize``."""
+        return Coefficients.from_vector(standardized * self.std + self.mean, self.layout, model)
 
 
 def save_coefficients(
     path: Path, coefficients: Coefficients, transforms: Tensor, when: datetime.date | None = None
 ) -> None:
-    """Write coefficients and where their squares lie, as safetensors; no picture and no file name.
+    """Save coefficients and alignment transforms as a safetensors file. It stores no image and no image file name.
 
     Args:
-        transforms: from the picture to the square of each face, ``(N, 2, 3)``.
+        transforms: from image pixels to the aligned square of each face, ``(N, 2, 3)``.
+        when: the date to store; today if omitted.
     """
     from safetensors.torch import save
 
@@ -221,19 +229,24 @@ def save_coefficients(
 
 
 def load_coefficients(path: Path, model: str | None = None) -> tuple[Coefficients, Tensor]:
-    """Read what ``save_coefficients`` wrote.
+    """Load a file that ``save_coefficients`` saved.
 
     Args:
-        model: the model that is needed; any when omitted.
+        model: the model that the coefficients must belong to; any model if omitted.
+
+    Returns:
+        The coefficients, and the transforms from image pixels to the aligned squares, ``(N, 2, 3)``.
 
     Raises:
-        InputError: the file is missing, damaged, of another kind or model, or holds values that are not finite.
+        InputError: the file is missing, damaged, of another format or model, or holds values that are not finite.
     """
     tensors, metadata = read_safetensors(
         path, "coefficients file", "check its name and folder, or save it again", InputError
     )
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{path.name} holds no coefficients of format {FORMAT}; save them with Save Coefficients")
+        raise InputError(
+            f"{path.name} is not a coefficients file of format {FORMAT}; create one with Save Coefficients"
+        )
     if model is not None and metadata.get("model") != model:
         raise InputError(
             f"{path.name} belongs to the model {metadata.get('model')}, but {model} is needed; estimate it again"
@@ -244,5 +257,5 @@ def load_coefficients(path: Path, model: str | None = None) -> tuple[Coefficient
     except KeyError as missing:
         raise InputError(f"{path.name} lacks {missing}; save the coefficients again") from None
     if tuple(transforms.shape) != (len(found), 2, 3) or not bool(torch.isfinite(transforms).all()):
-        raise InputError(f"{path.name} does not say where its faces lie; save the coefficients again")
+        raise InputError(f"{path.name} does not hold a valid transform for each face; save the coefficients again")
     return found, transforms

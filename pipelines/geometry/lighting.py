@@ -1,5 +1,5 @@
-"""Light on a face as nine spherical harmonics a colour channel (Ramamoorthi and Hanrahan 2001), in Deep3DFaceRecon's
-layout."""
+"""Lighting of a face as nine spherical harmonics per color channel (Ramamoorthi and Hanrahan 2001), in the layout of
+Deep3DFaceRecon."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 
 BANDS = 9
-EVEN = 0.886227
-"""What the first band does at every normal."""
+"""Number of harmonics per color channel."""
+CONSTANT_HARMONIC = 0.886227
+"""Value of the first harmonic, which is the same at every normal."""
 AMBIENT = 0.8
-"""What is added to the first band of each channel, so that coefficients of zero are a plain, even light."""
+"""Added to the first coefficient of each channel, so that zero coefficients give uniform white light."""
 
 
 def basis(normals: Tensor) -> Tensor:
-    """The nine harmonics ``(..., 9)`` at unit normals ``(..., 3)`` of the turned head, not of the camera's axes."""
+    """Evaluate the nine harmonics ``(..., 9)`` at unit normals ``(..., 3)``.
+
+    The normals are those of the rotated head, in world axes: x to the right, y up, z towards the viewer.
+    """
     x, y, z = normals.unbind(-1)
     return torch.stack(
         [
-            torch.full_like(x, EVEN),
+            torch.full_like(x, CONSTANT_HARMONIC),
             -1.772454 * y,
             1.772454 * z,
             -1.772454 * x,
@@ -35,11 +39,11 @@ def basis(normals: Tensor) -> Tensor:
 
 
 def shading(normals: Tensor, lighting: Tensor) -> Tensor:
-    """What albedo is multiplied by, ``(N, V, 3)``.
+    """Compute the shading ``(N, V, 3)``, the factor that albedo is multiplied by.
 
     Args:
-        normals: unit, ``(N, V, 3)``.
-        lighting: ``(N, 27)``, channel by channel.
+        normals: unit vectors ``(N, V, 3)``.
+        lighting: coefficients ``(N, 27)``, channel by channel.
     """
     gamma = lighting.unflatten(-1, (3, BANDS))
-    return basis(normals) @ gamma.transpose(-1, -2) + AMBIENT * EVEN
+    return basis(normals) @ gamma.transpose(-1, -2) + AMBIENT * CONSTANT_HARMONIC

@@ -1,8 +1,8 @@
 """A 3D morphable model of the face: shape, expression and texture as linear modes over one mesh (Blanz and Vetter
 1999).
 
-All models are kept in one frame, that of Deep3DFaceRecon: decimetres, x to the right, y up, z towards the viewer, the
-origin in the middle of the head. So one camera, one alignment and one light fit them all.
+All models use the coordinate system of Deep3DFaceRecon: decimeters, x to the right, y up, z towards the viewer, the
+origin in the middle of the head. Therefore all models share one camera, one alignment and one lighting model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 LANDMARKS = 68
 TextureScale = Literal["linear", "log"]
@@ -25,22 +25,22 @@ class MorphableModel:
     """Linear model over ``V`` vertices.
 
     Attributes:
-        name: which model it is; coefficients of different ones cannot be mixed.
+        name: name of the model; coefficients of different models cannot be mixed.
         mean: ``(V, 3)``.
-        identity: ``(K, V, 3)``, coefficients have unit variance.
+        identity: ``(K, V, 3)``; coefficients have unit variance.
         expression: ``(E, V, 3)``.
         texture_mean: albedo ``(V, 3)``, RGB in [0, 1], or its logarithm.
-        texture: ``(T, V, 3)``, coefficients have unit variance.
-        triangles: ``(F, 3)``, counter-clockwise seen from outside.
-        landmarks, landmark_weights: three vertices of each iBUG point and their shares, ``(68, 3)``.
+        texture: ``(T, V, 3)``; coefficients have unit variance.
+        triangles: ``(F, 3)``, counter-clockwise as seen from outside.
+        landmarks, landmark_weights: three vertices of each iBUG point and their barycentric weights, ``(68, 3)``.
         uv: texture coordinates in [0, 1], ``(V, 2)``, v down.
-        texture_scale: whether texture is added to the albedo or to its logarithm.
+        texture_scale: whether the texture modes are added to the albedo (linear) or to its logarithm (log).
         expressions: names of the expression modes.
-        expression_range: what their coefficients may be: about +-3 where they have unit variance, 0 to 1 for blend
-            shapes.
+        expression_range: valid range of expression coefficients: about +-3 for modes of unit variance, 0 to 1 for
+            blend shapes.
 
     Raises:
-        InputError: shapes do not fit, or values are not finite.
+        InputError: shapes do not match, values are not finite, or indices exceed the number of vertices.
     """
 
     name: str
@@ -74,17 +74,20 @@ class MorphableModel:
             if tuple(tensor.shape) != expected:
                 raise InputError(
                     f"the morphable model {self.name} is damaged: {part} has the shape"
-                    f" {tuple(getattr(self, part).shape)}"
+                    f" {tuple(getattr(self, part).shape)}; get a fresh copy"
                 )
         for part in ("mean", "identity", "expression", "texture_mean", "texture", "landmark_weights", "uv"):
             if not bool(torch.isfinite(getattr(self, part)).all()):
-                raise InputError(f"the morphable model {self.name} is damaged: {part} holds values that are not finite")
+                raise InputError(
+                    f"the morphable model {self.name} is damaged: {part} holds values that are not finite; get a fresh"
+                    " copy"
+                )
         for part in ("triangles", "landmarks"):
             index: Tensor = getattr(self, part)
             if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
                 raise InputError(
-                    f"the morphable model {self.name} is damaged: {part} name vertices beyond its {count}; its topology"
-                    " is another one"
+                    f"the morphable model {self.name} is damaged: {part} refer to vertices beyond its {count}; get a"
+                    " copy with the original topology"
                 )
 
     @property
@@ -93,23 +96,23 @@ class MorphableModel:
         return len(self.identity), len(self.expression), len(self.texture)
 
     def to(self, device: torch.device | str) -> MorphableModel:
-        """The same model on another device."""
+        """Copy the model to another device."""
         moved: dict[str, Any] = {
             f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)
         }
         return replace(self, **moved)
 
     def vertices(self, identity: Tensor, expression: Tensor) -> Tensor:
-        """Shapes ``(N, V, 3)`` of coefficients ``(N, K)`` and ``(N, E)``."""
+        """Compute vertices ``(N, V, 3)`` from identity ``(N, K)`` and expression ``(N, E)`` coefficients."""
         return self.mean + _blend(self.identity, identity) + _blend(self.expression, expression)
 
-    def colours(self, texture: Tensor) -> Tensor:
-        """Albedo ``(N, V, 3)`` of coefficients ``(N, T)``."""
+    def colors(self, texture: Tensor) -> Tensor:
+        """Compute the albedo ``(N, V, 3)`` from texture coefficients ``(N, T)``."""
         value = self.texture_mean + _blend(self.texture, texture)
         return value.exp() if self.texture_scale == "log" else value
 
     def normals(self, vertices: Tensor) -> Tensor:
-        """Unit vertex normals ``(N, V, 3)``: the unit normals of the triangles around each vertex, added up."""
+        """Compute vertex normals ``(N, V, 3)``: the normalized sum of the unit normals of the adjacent triangles."""
         a, b, c = (vertices.index_select(1, corner) for corner in self.triangles.unbind(1))
         faces = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
         total = torch.zeros_like(vertices)
@@ -118,12 +121,12 @@ class MorphableModel:
         return torch.nn.functional.normalize(total, dim=-1)
 
     def landmark_points(self, vertices: Tensor) -> Tensor:
-        """The iBUG points ``(N, 68, 3)`` of shapes ``(N, V, 3)``."""
+        """Compute the iBUG landmarks ``(N, 68, 3)`` of vertices ``(N, V, 3)``."""
         return (vertices[:, self.landmarks] * self.landmark_weights[..., None]).sum(2)
 
     @cached_property
-    def skeleton(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, identity and expression modes of the iBUG points alone: ``(68, 3)``, ``(K, 68, 3)``, ``(E, 68, 3)``."""
+    def landmark_modes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean ``(68, 3)``, identity ``(K, 68, 3)`` and expression modes ``(E, 68, 3)`` at the iBUG landmarks."""
         return (
             self.landmark_points(self.mean[None])[0],
             self.landmark_points(self.identity),
@@ -132,10 +135,10 @@ class MorphableModel:
 
 
 def _blend(modes: Tensor, coefficients: Tensor) -> Tensor:
-    """``(N, V, 3)``."""
+    """Compute offsets ``(N, V, 3)`` from modes ``(K, V, 3)`` and coefficients ``(N, K)``."""
     return (coefficients @ modes.flatten(1)).unflatten(1, modes.shape[1:])
 
 
-def plain_triangles(polygons: list[list[int]]) -> Tensor:
-    """Polygons as fans of triangles ``(F, 3)``."""
+def triangulate(polygons: list[list[int]]) -> Tensor:
+    """Split polygons into triangle fans ``(F, 3)``."""
     return torch.tensor([(p[0], p[i], p[i + 1]) for p in polygons for i in range(1, len(p) - 1)], dtype=torch.long)

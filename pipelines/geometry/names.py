@@ -1,4 +1,5 @@
-"""Names that interfaces offer, apart from what does the work, so that asking for them costs no import."""
+"""Option names for the user interfaces. They are separate from the implementation, so that a list of options does not
+import it."""
 
 from __future__ import annotations
 
@@ -17,4 +18,4 @@ SHAPE_SLIDERS = (
     "brow height",
 )
 EXPRESSION_SLIDERS = ("jaw open", "smile", "mouth wide", "eyes closed", "brows up")
-STYLES = ("shaded", "grey", "normals", "depth", "mask", "wireframe", "uv")
+STYLES = ("shaded", "gray", "normals", "depth", "mask", "wireframe", "uv")

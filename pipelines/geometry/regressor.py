@@ -1,4 +1,4 @@
-"""The regressor of Deep3DFaceRecon (Deng et al. 2019): a ResNet-50 that reads 257 BFM coefficients off an aligned
+"""The regressor of Deep3DFaceRecon (Deng et al. 2019): a ResNet-50 that predicts 257 BFM coefficients from an aligned
 face."""
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from ..core.errors import WeightsError
+from ..core.progress import Progress, silent
+from ..core.stored import read_state
 from ..faces.align import apply, crop
-from ..progress import Progress, silent
-from ..stored import read_state
 from .alignment import SIDE, reconstruction_transform
 from .coefficients import DEEP3D, Coefficients
 from .fitting import Estimate, landmark_errors
@@ -23,14 +23,17 @@ from .gaze import gaze_of
 from .morphable import MorphableModel
 
 HEADS = (80, 64, 80, 3, 27, 2, 1)
-"""Outputs of the seven heads: identity, expression, texture, angles, light, and the translation's x, y and z."""
+"""Output sizes of the seven heads: identity, expression, texture, angles, lighting, translation x and y, translation
+z."""
 _FEATURES = 2048
 _STAGES = (3, 4, 6, 3)
 
 
 class ReconstructionNet(nn.Module):
-    """Faces ``(B, 3, 224, 224)`` in [0, 1] to ``(B, 257)``; the backbone is transformers' ResNet-50 with the stride on
-    its 3x3."""
+    """Map faces ``(B, 3, 224, 224)`` in [0, 1] to coefficients ``(B, 257)``.
+
+    The backbone is the ResNet-50 of transformers, with the stride in the 3x3 convolution of each bottleneck.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,16 +49,17 @@ class ReconstructionNet(nn.Module):
 
 
 class Regressor:
-    """Estimates BFM coefficients with the user's checkpoint; the same calls as the ``Fitter``."""
+    """Estimate BFM coefficients with a checkpoint from the user; called in the same way as ``Fitter``."""
 
     def __init__(self, path: Path, model: MorphableModel | None = None) -> None:
-        """Open ``epoch_20.pth`` of Deep3DFaceRecon.
+        """Load ``epoch_20.pth`` of Deep3DFaceRecon.
 
         Args:
-            model: the Basel Face Model, to tell how well landmarks are met; errors are nan without it.
+            path: the checkpoint.
+            model: the Basel Face Model, which is needed to compute landmark errors; they are nan without it.
 
         Raises:
-            WeightsError: the file is missing, damaged or another network's.
+            WeightsError: the file is missing or damaged, or belongs to another network.
         """
         self.model, self._net = model, ReconstructionNet().eval().requires_grad_(False)
         try:
@@ -65,13 +69,13 @@ class Regressor:
         except RuntimeError:
             raise WeightsError(f"{path.name} does not hold Deep3DFaceRecon's net_recon; use its epoch_20.pth") from None
 
-    def __call__(self, picture: Tensor, points: np.ndarray, progress: Progress = silent) -> Estimate:
-        """Estimate one face of ``picture`` ``(1, 3, H, W)`` with 68 landmarks ``(68, 2)``."""
-        transform = reconstruction_transform(points, *picture.shape[-2:])
+    def __call__(self, image: Tensor, points: np.ndarray, progress: Progress = silent) -> Estimate:
+        """Estimate one face of ``image`` ``(1, 3, H, W)`` from 68 landmarks ``(68, 2)`` in pixels."""
+        transform = reconstruction_transform(points, *image.shape[-2:])
         with torch.inference_mode(False), torch.no_grad():
-            vector = self._net(crop(picture.clone(), transform, SIDE).clamp(0, 1))
+            vector = self._net(crop(image.clone(), transform, SIDE).clamp(0, 1))
             found = Coefficients.from_vector(vector, DEEP3D, "bfm")
-            gaze = torch.from_numpy(gaze_of(picture, points))[None].float()
+            gaze = torch.from_numpy(gaze_of(image, points))[None].float()
             found = replace(found, gaze=gaze)
             target = torch.from_numpy(apply(transform, points))
             errors = (
@@ -79,19 +83,19 @@ class Regressor:
                 if self.model is None
                 else landmark_errors(self.model, found, target[None])
             )
-        progress(1, 1, "reading coefficients")
+        progress(1, 1, "estimating coefficients")
         return Estimate(found, torch.from_numpy(transform)[None].float(), errors)
 
 
 def from_net_recon(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published names, which are torchvision's, as transformers names them; the heads keep theirs."""
-    made = {}
+    """Rename weights from the published (torchvision) names to those of transformers; the heads keep their names."""
+    renamed = {}
     for key, value in state.items():
         if key.startswith("final_layers."):
-            made[key] = value
+            renamed[key] = value
             continue
-        made["backbone." + _renamed(key.removeprefix("backbone."))] = value
-    return made
+        renamed["backbone." + _renamed(key.removeprefix("backbone."))] = value
+    return renamed
 
 
 def _renamed(key: str) -> str:
@@ -100,7 +104,7 @@ def _renamed(key: str) -> str:
             return f"embedder.embedder.{new}{key.removeprefix(old)}"
     found = re.fullmatch(r"layer(\d)\.(\d+)\.(conv|bn|downsample\.)(\d)\.(.+)", key)
     if not found:
-        raise WeightsError(f"{key} is no part of Deep3DFaceRecon's net_recon; use its epoch_20.pth")
+        raise WeightsError(f"{key} is not a weight of Deep3DFaceRecon's net_recon; use its epoch_20.pth")
     stage, block, kind, number, rest = found.groups()
     place = f"encoder.stages.{int(stage) - 1}.layers.{block}"
     if kind == "downsample.":

@@ -1,8 +1,8 @@
-"""A 3D shape model of the 68 landmarks, learned from flat pictures.
+"""A 3D shape model of the 68 landmarks, learned from 2D landmarks.
 
 Non-rigid structure from motion under weak perspective (Bregler et al. 2000, with the Gaussian prior of Torresani et al.
-2008): every face is the same linear model seen by its own camera, and the spread of head turns in the pictures tells
-the depth. Axes: x to the right, y up, z towards the viewer, in inter-ocular distances.
+2008). All faces share one linear model, and each face has its own camera. The variation of head poses in the training
+images determines the depth. Axes: x to the right, y up, z towards the viewer, in inter-ocular distances.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..faces.face import MIRROR
 
-# Where the depth starts from: proportions of an adult head, image-left half and middle line (mirrored for the rest).
+# Initial depth: proportions of an adult head, for the image-left half and the midline. The other half is mirrored.
 _DEPTH_JAW = (-0.90, -0.85, -0.75, -0.63, -0.48, -0.28, -0.06, 0.13, 0.18)
 _DEPTH_BROW = (-0.20, -0.04, 0.09, 0.18, 0.23)
 _DEPTH_BRIDGE = (0.23, 0.35, 0.47, 0.59)
@@ -34,18 +34,18 @@ _DEPTH_LIPS = {
     67: 0.28,
 }
 
-# The jaw line of a turned head slides over the skin, so it does not tell where the head points.
-_STEADY = np.r_[17:68]
+# The jaw landmarks of a rotated head slide over the skin, so they are left out when the pose is estimated.
+_WITHOUT_JAW = np.r_[17:68]
 _FLIP_Y = np.array([1.0, -1.0])
 
 
 @dataclass(frozen=True)
 class ShapeFit:
-    """How a shape model explains landmarks.
+    """Fit of a shape model to landmarks.
 
     Attributes:
         camera: first two rows of the rotation times the scale in pixels, ``(2, 3)``.
-        shift: where the model's origin lies in the picture, ``(2,)`` (y up).
+        shift: position of the model's origin in the image, in pixels, ``(2,)`` (y up).
         coefficients: ``(K,)``, unit variance.
         rotation: ``(3, 3)``.
     """
@@ -56,28 +56,28 @@ class ShapeFit:
     rotation: np.ndarray
 
     def project(self, shape: np.ndarray) -> np.ndarray:
-        """Points ``(N, 3)`` of the model to pixels ``(N, 2)``, y down."""
+        """Project model points ``(N, 3)`` to pixels ``(N, 2)``, y down."""
         return (shape @ self.camera.T + self.shift) * _FLIP_Y
 
     @property
     def yaw(self) -> float:
-        """Turn of the head in degrees, positive towards image right."""
+        """Yaw of the head in degrees, positive towards image right."""
         return float(np.degrees(np.arctan2(self.rotation[0, 2], self.rotation[2, 2])))
 
     @property
     def pitch(self) -> float:
-        """Nod of the head in degrees, positive upwards."""
+        """Pitch of the head in degrees, positive upwards."""
         return float(np.degrees(np.arcsin(np.clip(self.rotation[1, 2], -1, 1))))
 
 
 @dataclass(frozen=True)
 class ShapeModel:
-    """Linear model of 68 points in space.
+    """Linear model of 68 points in 3D.
 
     Attributes:
         mean: ``(68, 3)``.
         modes: ``(K, 68, 3)``, scaled so that coefficients have unit variance.
-        noise: standard deviation of a measured point around the model, in IOD.
+        noise: standard deviation of a detected landmark around the model, in IOD.
     """
 
     mean: np.ndarray
@@ -85,49 +85,49 @@ class ShapeModel:
     noise: float
 
     def shape(self, coefficients: np.ndarray) -> np.ndarray:
-        """``(68, 3)`` from ``(K,)``."""
+        """Compute the shape ``(68, 3)`` from coefficients ``(K,)``."""
         return self.mean + np.tensordot(coefficients, self.modes, 1)
 
     def fit(self, points: np.ndarray, rounds: int = 6) -> ShapeFit:
-        """Camera and coefficients of one face from 68 pixels ``(68, 2)``, y down."""
+        """Fit camera and coefficients of one face to 68 landmarks ``(68, 2)`` in pixels, y down."""
         flat = points * _FLIP_Y
         coefficients = np.zeros(len(self.modes))
         for _ in range(rounds):
-            camera, shift, rotation = weak_perspective(self.shape(coefficients)[_STEADY], flat[_STEADY])
+            camera, shift, rotation = weak_perspective(self.shape(coefficients)[_WITHOUT_JAW], flat[_WITHOUT_JAW])
             coefficients = self._coefficients(flat[None], camera[None], shift[None])[0][0]
         return ShapeFit(camera, shift, coefficients, rotation)
 
     def _coefficients(self, flat: np.ndarray, camera: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior mean ``(N, K)`` and covariance ``(N, K, K)`` of the coefficients."""
+        """Compute the posterior mean ``(N, K)`` and covariance ``(N, K, K)`` of the coefficients."""
         n, k = len(flat), len(self.modes)
-        seen = np.tensordot(camera, self.modes, (2, 2)).transpose(0, 3, 1, 2).reshape(n, -1, k)
-        rest = (flat - self.mean @ _t(camera) - shift[:, None]).reshape(n, -1, 1)
-        # The noise is in model units, the measurement in pixels.
+        design = np.tensordot(camera, self.modes, (2, 2)).transpose(0, 3, 1, 2).reshape(n, -1, k)
+        residual = (flat - self.mean @ _t(camera) - shift[:, None]).reshape(n, -1, 1)
+        # Convert the noise from model units to pixels.
         noise = (self.noise * np.linalg.norm(camera, axis=(1, 2)) / np.sqrt(2)) ** 2
-        covariance = np.linalg.inv(_t(seen) @ seen / noise[:, None, None] + np.eye(k))
-        return (covariance @ (_t(seen) @ rest))[..., 0] / noise[:, None], covariance
+        covariance = np.linalg.inv(_t(design) @ design / noise[:, None, None] + np.eye(k))
+        return (covariance @ (_t(design) @ residual))[..., 0] / noise[:, None], covariance
 
 
 def weak_perspective(shape: np.ndarray, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scaled orthographic cameras that take ``shape`` ``(..., N, 3)`` to ``flat`` ``(..., N, 2)``, y up, by least
+    """Fit scaled orthographic cameras that map ``shape`` ``(..., N, 3)`` to ``flat`` ``(..., N, 2)``, y up, by least
     squares.
 
     Returns:
         Rotation rows times scale ``(..., 2, 3)``, shift ``(..., 2)``, rotation ``(..., 3, 3)``.
     """
     mu_s, mu_f = shape.mean(-2, keepdims=True), flat.mean(-2, keepdims=True)
-    centred, target = shape - mu_s, flat - mu_f
-    # The nearest orthogonal rows to the affine fit are a start, not the optimum.
-    affine = np.linalg.solve(_t(centred) @ centred, _t(centred) @ target)
+    centered, target = shape - mu_s, flat - mu_f
+    # The orthogonal rows closest to the affine fit are the initial value. They are not the optimum.
+    affine = np.linalg.solve(_t(centered) @ centered, _t(centered) @ target)
     u, d, vt = np.linalg.svd(_t(affine), full_matrices=False)
     rows, scale = u @ vt, d.mean(-1)
     rotation = np.concatenate([rows, np.cross(rows[..., 0, :], rows[..., 1, :])[..., None, :]], -2)
     for _ in range(4):
-        x, y, z = np.moveaxis(centred @ _t(rotation), -1, 0)
+        x, y, z = np.moveaxis(centered @ _t(rotation), -1, 0)
         s, zero = scale[..., None], np.zeros_like(x)
         jacobian = np.concatenate([np.stack([zero, s * z, -s * y, x], -1), np.stack([-s * z, zero, s * x, y], -1)], -2)
-        rest = np.concatenate([target[..., 0] - s * x, target[..., 1] - s * y], -1)[..., None]
-        step = np.linalg.solve(_t(jacobian) @ jacobian, _t(jacobian) @ rest)[..., 0]
+        residual = np.concatenate([target[..., 0] - s * x, target[..., 1] - s * y], -1)[..., None]
+        step = np.linalg.solve(_t(jacobian) @ jacobian, _t(jacobian) @ residual)[..., 0]
         rotation = _rotate(step[..., :3]) @ rotation
         scale = scale + step[..., 3]
     camera = scale[..., None, None] * rotation[..., :2, :]
@@ -139,25 +139,26 @@ def _t(matrix: np.ndarray) -> np.ndarray:
 
 
 def _rotate(axis: np.ndarray) -> np.ndarray:
-    """Rotation matrices ``(..., 3, 3)`` of rotation vectors ``(..., 3)`` (Rodrigues)."""
+    """Compute rotation matrices ``(..., 3, 3)`` of rotation vectors ``(..., 3)`` (Rodrigues)."""
     angle = np.linalg.norm(axis, axis=-1)[..., None, None]
     x, y, z = np.moveaxis(axis, -1, 0)
     zero = np.zeros_like(x)
     k = np.stack([np.stack([zero, -z, y], -1), np.stack([z, zero, -x], -1), np.stack([-y, x, zero], -1)], -2)
-    # sinc keeps both factors finite at no rotation.
+    # sinc keeps both factors finite when the angle is zero.
     return np.eye(3) + np.sinc(angle / np.pi) * k + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * (k @ k)
 
 
 def learn_shape_model(
     points: np.ndarray, weights: np.ndarray, components: int = 40, rounds: int = 15, noise: float = 0.012
 ) -> tuple[ShapeModel, np.ndarray]:
-    """Learn the model and the coefficients of each face.
+    """Learn a shape model and the coefficients of each face.
 
     Args:
         points: ``(N, 68, 2)`` landmarks in IOD units, y down; add mirror images for a symmetric model.
-        weights: ``(N,)``, how much each face counts.
-        components: K.
-        noise: expected error of a landmark in IOD; fixed, because the modes would otherwise explain it away.
+        weights: ``(N,)``, relative weight of each face.
+        components: K, the number of modes.
+        rounds: number of EM iterations.
+        noise: expected error of a landmark in IOD. It is fixed, because otherwise the modes would fit the noise.
 
     Returns:
         The model and the posterior coefficients ``(N, K)``.
@@ -168,9 +169,9 @@ def learn_shape_model(
     mean = np.concatenate([np.average(flat, axis=0, weights=weights), _start_depth()[:, None]], 1)
     mean = _symmetric(mean)
     rng = np.random.default_rng(0)
-    centred = flat - mean[:, :2]
+    centered = flat - mean[:, :2]
     _, s, vt = np.linalg.svd(
-        (centred * np.sqrt(weights)[:, None, None]).reshape(n, -1)[rng.permutation(n)[:4000]], full_matrices=False
+        (centered * np.sqrt(weights)[:, None, None]).reshape(n, -1)[rng.permutation(n)[:4000]], full_matrices=False
     )
     scale = s[:components] / np.sqrt(min(n, 4000))
     modes = np.zeros((components, 68, 3))
@@ -179,15 +180,15 @@ def learn_shape_model(
     coefficients = np.zeros((n, components))
     for step in range(rounds + 1):
         shapes = model.mean + np.tensordot(coefficients, model.modes, 1)
-        camera, shift, _ = weak_perspective(shapes[:, _STEADY], flat[:, _STEADY])
+        camera, shift, _ = weak_perspective(shapes[:, _WITHOUT_JAW], flat[:, _WITHOUT_JAW])
         coefficients, covariance = model._coefficients(flat, camera, shift)
-        # The last round only explains: coefficients belong to the model that is returned.
+        # No M step in the last round, so that the coefficients belong to the model that is returned.
         if step < rounds:
-            model = _maximise(flat, weights, camera, shift, coefficients, covariance, model)
+            model = _maximize(flat, weights, camera, shift, coefficients, covariance, model)
     return model, coefficients
 
 
-def _maximise(
+def _maximize(
     flat: np.ndarray,
     weights: np.ndarray,
     camera: np.ndarray,
@@ -196,7 +197,10 @@ def _maximise(
     covariance: np.ndarray,
     model: ShapeModel,
 ) -> ShapeModel:
-    """The M step: mean and modes by one weighted least-squares problem a landmark, pulled to the last depth."""
+    """M step: solve for mean and modes by one weighted least-squares problem per landmark.
+
+    The problem is regularized towards the previous model.
+    """
     n, k = coefficients.shape
     extended = np.concatenate([np.ones((n, 1)), coefficients], 1)
     second = np.einsum("na,nb->nab", extended, extended)
@@ -213,10 +217,10 @@ def _maximise(
     solved = np.linalg.solve(system + ridge * np.eye(len(system)), (target + ridge * old).T).T.reshape(68, k + 1, 3)
     mean = _symmetric(solved[:, 0])
     modes = solved[:, 1:].transpose(1, 0, 2)
-    # Keep the prior at unit variance: fold the coefficients' spread into the modes.
+    # Keep the prior at unit variance: multiply the modes by the square root of the coefficients' covariance.
     spread = ((coefficients * weights[:, None]).T @ coefficients + np.tensordot(weights, covariance, 1)) / weights.sum()
     values, vectors = np.linalg.eigh(spread)
-    # The symmetric root turns nothing, so that coefficients of one round are a start for the next.
+    # The symmetric square root does not rotate the modes, so the coefficients of one round can initialize the next.
     modes = np.tensordot((vectors * np.sqrt(np.maximum(values, 1e-9))) @ vectors.T, modes, 1)
     return ShapeModel(mean, modes, model.noise)
 

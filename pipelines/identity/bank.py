@@ -10,10 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..images import Picture, load_picture, save_picture, write_whole
-from ..progress import Progress, silent
-from ..stored import read_safetensors
+from ..core.errors import InputError
+from ..core.files import write_whole
+from ..core.progress import Progress, silent
+from ..core.stored import read_safetensors
+from ..imaging.image import LoadedImage
+from ..imaging.load import load_image
+from ..imaging.save import save_image
 from .identity import Identity
 
 FORMAT = "faceveil.bank/1"
@@ -52,7 +55,7 @@ class Bank:
         """
         if self.folder is None:
             raise InputError("this bank holds no pictures; build one from a folder of faces")
-        return load_picture(self.folder / _crop_name(number)).pixels
+        return load_image(self.folder / _crop_name(number)).pixels
 
     def nearest_free(self, identity: Identity, taken: Collection[int] = (), apart: float | None = None) -> int:
         """IDDiffuse's mapping f: the number of the nearest synthetic person whom nobody has yet.
@@ -60,7 +63,7 @@ class Bank:
         Args:
             taken: numbers that are given out.
             apart: L2 distance of unit vectors that the synthetic person keeps; the threshold when omitted, because
-                somebody whom the recogniser takes for the original would hide nobody. The paper has no such limit.
+                somebody whom the recognizer takes for the original would hide nobody. The paper has no such limit.
 
         Raises:
             InputError: the identity is of another space, or nobody is free and far enough.
@@ -78,7 +81,7 @@ class Bank:
         return number
 
     def strangers(self, identity: Identity) -> np.ndarray:
-        """Numbers of all whom the recogniser tells from ``identity``."""
+        """Numbers of all whom the recognizer tells from ``identity``."""
         return np.flatnonzero(self.identities.cosine(identity.average())[:, 0] < 1 - self.threshold**2 / 2)
 
 
@@ -103,7 +106,7 @@ def build_bank(
     for seen, (vector, picture) in enumerate(faces):
         if kept and np.linalg.norm(np.stack(kept) - vector, axis=1).min() < threshold / 2:
             continue
-        save_picture(Picture(picture), folder / _crop_name(len(kept)))
+        save_image(LoadedImage(picture), folder / _crop_name(len(kept)))
         kept.append(vector)
         progress(seen, seen + 1, "building the bank")
     if not kept:

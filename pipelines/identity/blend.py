@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from ..core.errors import InputError
 from .identity import Identity, same_space
 
 SCALES = (0.05, 0.40)

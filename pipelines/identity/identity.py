@@ -1,4 +1,4 @@
-"""An identity: where a face lies in the space of one recogniser."""
+"""An identity: where a face lies in the space of one recognizer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from ..images import write_whole
-from ..stored import read_safetensors
+from ..core.errors import InputError
+from ..core.files import write_whole
+from ..core.stored import read_safetensors
 
 FORMAT = "faceveil.identity/1"
 
@@ -23,7 +23,7 @@ class Identity:
 
     Attributes:
         vectors: ``(N, D)``, made unit length.
-        space: name of the recogniser's space; identities of different spaces cannot be mixed.
+        space: name of the recognizer's space; identities of different spaces cannot be mixed.
     """
 
     vectors: np.ndarray
@@ -67,19 +67,19 @@ def same_space(identities: Sequence[Identity]) -> str:
     """The space that all share.
 
     Raises:
-        InputError: they come from different recognisers, or there are none.
+        InputError: they come from different recognizers, or there are none.
     """
     spaces = sorted({i.space for i in identities})
     if len(spaces) != 1:
         raise InputError(
-            f"identities of different recognisers cannot be mixed ({', '.join(spaces) or 'none given'}); embed all with"
+            f"identities of different recognizers cannot be mixed ({', '.join(spaces) or 'none given'}); embed all with"
             " the same one"
         )
     return spaces[0]
 
 
 def save_identity(path: Path, identity: Identity, when: datetime.date | None = None) -> None:
-    """Write vectors, space, recogniser and date as safetensors; no picture and no file name.
+    """Write vectors, space, recognizer and date as safetensors; no picture and no file name.
 
     Raises:
         OutputError: the file cannot be written.
@@ -93,13 +93,13 @@ def save_identity(path: Path, identity: Identity, when: datetime.date | None = N
         path,
         save(
             tensors,
-            {"format": FORMAT, "space": identity.space, "recogniser": recogniser_of(identity.space), "date": date},
+            {"format": FORMAT, "space": identity.space, "recognizer": recognizer_of(identity.space), "date": date},
         ),
     )
 
 
-def recogniser_of(space: str) -> str:
-    """Which recogniser a space belongs to: ``arcface`` of ``arcface-w600k``."""
+def recognizer_of(space: str) -> str:
+    """Which recognizer a space belongs to: ``arcface`` of ``arcface-w600k``."""
     return re.split("[-_:]", space)[0]
 
 
@@ -122,7 +122,7 @@ def load_identity(path: Path, space: str | None = None) -> Identity:
         raise InputError(f"identity file {path.name} holds vectors of shape {vectors.shape}, not (N, D); save it again")
     if space is not None and metadata.get("space") != space:
         raise InputError(
-            f"identity file {path.name} belongs to the recogniser {metadata.get('space')}, but {space} is needed; embed"
+            f"identity file {path.name} belongs to the recognizer {metadata.get('space')}, but {space} is needed; embed"
             " the face again"
         )
     try:

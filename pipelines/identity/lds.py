@@ -1,13 +1,13 @@
 """The latent-diffusion identity sampler (LDS) of DiffDeID (Eq. 2 and 3): draws people who do not exist.
 
-An unconditional diffusion over standardised vectors, of any recogniser's space, of a morphable model's identity
+An unconditional diffusion over standardized vectors, of any recognizer's space, of a morphable model's identity
 coefficients, or of both side by side. The paper draws the two apart, so that they may contradict each other; drawn
 jointly they belong
 together. T = 1000 linear steps, a residual MLP that predicts the noise, deterministic DDIM in 50 steps. The paper does
 not define
 its ten levels; here level L noises the original to t_L = L/10 (T - 1), denoises 64 candidates and keeps the one whose
 cosine to
-the original, in the standardised space, is nearest to 0.60 - 0.07 (L - 1). Level 10 starts from pure noise.
+the original, in the standardized space, is nearest to 0.60 - 0.07 (L - 1). Level 10 starts from pure noise.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from ...weights.builtin import open_builtin
-from ..errors import InputError, WeightsError
-from ..stored import read_safetensors
+from ..core.errors import InputError, WeightsError
+from ..core.files import write_whole
+from ..core.stored import read_safetensors
 
 FORMAT = "faceveil.lds/2"
 REMEDY = "train one with: faceveil train lds --images DIR"
@@ -72,7 +73,7 @@ class Sampled:
 
     Attributes:
         vectors: ``(N, D)`` in the space's own units.
-        cosines: of each to the original in the standardised space; nan without one.
+        cosines: of each to the original in the standardized space; nan without one.
         drawn, rejected: how many vectors were looked at and how many the posterior filter refused.
     """
 
@@ -87,8 +88,8 @@ class IdentitySampler:
 
     Args:
         mean, std: ``(D,)``, of the training vectors.
-        space: name of the recogniser's space or of the morphable model, or both joined by ``+``.
-        unit: how many of the leading numbers are a unit vector: all of a recogniser's, none of a morphable model's.
+        space: name of the recognizer's space or of the morphable model, or both joined by ``+``.
+        unit: how many of the leading numbers are a unit vector: all of a recognizer's, none of a morphable model's.
     """
 
     def __init__(self, denoiser: Denoiser, mean: np.ndarray, std: np.ndarray, space: str, unit: int) -> None:
@@ -96,13 +97,13 @@ class IdentitySampler:
         self.mean, self.std, self.space, self.unit = mean, std, space, unit
         self._kept = alphas()
 
-    def standardise(self, vectors: np.ndarray) -> np.ndarray:
+    def standardize(self, vectors: np.ndarray) -> np.ndarray:
         return (vectors - self.mean) / self.std
 
     def cosine(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Cosine in the standardised space, ``(N, M)``: 1 the same person, 0 strangers. Raw dlib vectors all point one
+        """Cosine in the standardized space, ``(N, M)``: 1 the same person, 0 strangers. Raw dlib vectors all point one
         way."""
-        u, v = (self.standardise(np.atleast_2d(x)) for x in (a, b))
+        u, v = (self.standardize(np.atleast_2d(x)) for x in (a, b))
         return (u / np.linalg.norm(u, axis=1, keepdims=True)) @ (v / np.linalg.norm(v, axis=1, keepdims=True)).T
 
     def sample(self, count: int, seed: int) -> Sampled:
@@ -144,7 +145,7 @@ class IdentitySampler:
         start, wanted = round(level / LEVELS * (TIMES - 1)), 0.60 - 0.07 * (level - 1)
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(candidates, len(self.mean), generator=generator)
-        clean = torch.from_numpy(self.standardise(original)).float()
+        clean = torch.from_numpy(self.standardize(original)).float()
         a = self._kept[start]
         noisy = noise if level == LEVELS else a.sqrt() * clean + (1 - a).sqrt() * noise
         found = self._restore(self._denoise(noisy, start))
@@ -192,6 +193,18 @@ def tensors_of(sampler: IdentitySampler) -> tuple[dict[str, Tensor], dict[str, s
     tensors |= {"mean": torch.from_numpy(sampler.mean).float(), "std": torch.from_numpy(sampler.std).float()}
     shape = {"dimensions": net.dimensions, "width": net.width, "blocks": net.blocks}
     return tensors, {"format": FORMAT, "space": sampler.space, "unit": str(sampler.unit), "denoiser": json.dumps(shape)}
+
+
+def save_sampler(path: Path, sampler: IdentitySampler) -> None:
+    """Write a sampler as safetensors.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    tensors, metadata = tensors_of(sampler)
+    write_whole(path, save(tensors, metadata))
 
 
 def load_sampler(path: Path) -> IdentitySampler:

@@ -1,7 +1,7 @@
 """Pseudonyms: the same person gets the same synthetic identity, in every frame, file and day, under a key that the user
 holds.
 
-A face is turned into quantised decisions: for each of many secret random directions, on which side it lies. Groups of
+A face is turned into quantized decisions: for each of many secret random directions, on which side it lies. Groups of
 decisions are hashed with the key and a salt of the entry; the ledger keeps these hashes and the number of the synthetic
 identity,
 nothing else. A face is known when enough of an entry's hashes come out again, which counts how near it lies. Without
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from ..images import write_whole
+from ..core.errors import InputError
+from ..core.files import write_whole
 from .bank import Bank
 from .identity import Identity
 from .lds import IdentitySampler, builtin_sampler
@@ -80,14 +80,14 @@ class Ledger:
     Args:
         key: the user's secret.
         size: how many synthetic identities there are.
-        centre, spread: ``(D,)``, mean and standard deviation of the space; decisions are taken around the mean.
+        center, spread: ``(D,)``, mean and standard deviation of the space; decisions are taken around the mean.
         least: hashes that must come out again for a face to be known.
     """
 
-    def __init__(self, key: Key, size: int, centre: np.ndarray, spread: np.ndarray, least: int = LEAST) -> None:
+    def __init__(self, key: Key, size: int, center: np.ndarray, spread: np.ndarray, least: int = LEAST) -> None:
         self.key, self.size, self.least = key, size, least
-        self._centre, self._spread = centre, spread
-        self._directions = key.directions(len(centre))
+        self._center, self._spread = center, spread
+        self._directions = key.directions(len(center))
         self.entries: list[Entry] = []
 
     def number(self, identity: Identity) -> int:
@@ -121,10 +121,10 @@ class Ledger:
         return number
 
     def _decide(self, vector: np.ndarray) -> np.ndarray:
-        """Quantised decisions, a number below 2 ** DECISIONS for each group ``(GROUPS,)``."""
-        if vector.shape != self._centre.shape:
-            raise InputError(f"this ledger works on identities of {len(self._centre)} numbers, got {len(vector)}")
-        sides = self._directions @ ((vector - self._centre) / self._spread) > 0
+        """Quantized decisions, a number below 2 ** DECISIONS for each group ``(GROUPS,)``."""
+        if vector.shape != self._center.shape:
+            raise InputError(f"this ledger works on identities of {len(self._center)} numbers, got {len(vector)}")
+        sides = self._directions @ ((vector - self._center) / self._spread) > 0
         return np.asarray(sides.reshape(GROUPS, DECISIONS) @ (1 << np.arange(DECISIONS)))
 
     def _hash(self, salt: bytes, decisions: np.ndarray) -> np.ndarray:

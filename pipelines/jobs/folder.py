@@ -6,15 +6,17 @@ import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..errors import FaceVeilError, InputError, OutputError
+from ..core.errors import FaceVeilError, InputError, OutputError
+from ..core.progress import Progress, silent
 from ..faces.face import Faces
-from ..images import FORMATS, load_picture, save_picture
-from ..methods.base import Method
-from ..progress import Progress, silent
-from .photo import Result, Settings, anonymize_batch
+from ..imaging.load import FORMATS, load_image
+from ..imaging.save import save_image
+from ..methods.base import AnyMethod
+from ..recognition.base import FaceRecognizer
+from .photo import anonymize_batch
 from .report import Report
+from .settings import GivenIdentity, Result, Settings
 
 
 @dataclass(frozen=True)
@@ -72,23 +74,26 @@ def run_tasks(
     settings: Settings,
     progress: Progress = silent,
     each: Callable[[Task, Result], None] | None = None,
-    method: Method | None = None,
-    identity: Any = None,
+    method: AnyMethod | None = None,
+    identity: GivenIdentity | None = None,
     faces: Faces | None = None,
+    recognizers: Sequence[FaceRecognizer] = (),
 ) -> list[Done]:
     """Anonymize one file after the other; a bad file is noted and the loop goes on.
 
     Args:
         each: called with every finished result, after its file is written.
-        method, identity, faces: as for ``anonymize_batch``.
+        method, identity, faces, recognizers: as for ``anonymize_batch``.
     """
     finished = []
     for index, task in enumerate(tasks):
         progress(index, len(tasks), task.source.name)
         try:
-            picture = load_picture(task.source)
-            result = anonymize_batch(picture.pixels, settings, faces, method=method, identity=identity)
-            save_picture(picture.with_pixels(result.pixels), task.target)
+            image = load_image(task.source)
+            result = anonymize_batch(
+                image.pixels, settings, faces, method=method, identity=identity, recognizers=recognizers
+            )
+            save_image(image.with_pixels(result.pixels), task.target)
         except FaceVeilError as error:
             finished.append(Done(task, error=error))
             continue

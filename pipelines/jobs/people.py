@@ -8,41 +8,41 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from ..errors import InputError
+from ..core.errors import InputError
 from ..faces.detect import Detector, detect_faces
 from ..faces.face import Face, Faces
-from ..identity.embedder import Embedder
-from ..identity.embedders import open_embedder
 from ..identity.identity import Identity
-from ..identity.recognise import Recogniser, default_recogniser
-from ..images import Picture
+from ..imaging.image import LoadedImage
+from ..recognition.base import FaceRecognizer
+from ..recognition.catalog import open_recognizer
+from ..recognition.dlib_resnet import default_recognizer
 
 
-def person_in(picture: Picture, detector: Detector | None = None) -> np.ndarray:
-    """The default recogniser's embedding of the largest face of a reference photo.
+def person_in(picture: LoadedImage, detector: Detector | None = None) -> np.ndarray:
+    """The default recognizer's embedding of the largest face of a reference photo.
 
     Raises:
         InputError: no face is found in it.
     """
-    return default_recogniser().embed(picture.pixels, _largest(picture.pixels, detector).points)
+    return default_recognizer().embed(picture.pixels, _largest(picture.pixels, detector).points)
 
 
-def identity_in(pixels: Tensor, faces: Faces | None = None, embedder: Embedder | None = None) -> Identity:
+def identity_in(pixels: Tensor, faces: Faces | None = None, recognizer: FaceRecognizer | None = None) -> Identity:
     """Identities of faces of a batch ``(B, 3, H, W)``.
 
     Args:
         faces: which; the largest of each picture when omitted.
-        embedder: dlib's when omitted.
+        recognizer: dlib's when omitted.
 
     Raises:
         InputError: a picture shows no face, or a face has no landmarks.
     """
-    embedder = embedder or open_embedder()
+    recognizer = recognizer or open_recognizer()
     if faces is None:
         faces = Faces(replace(_largest(pixels[i : i + 1]), image=i) for i in range(len(pixels)))
     if not faces:
         raise InputError("there are no faces to embed; connect pictures that show some")
-    return Identity(np.stack([embedder.embed(pixels[f.image : f.image + 1], f.points) for f in faces]), embedder.space)
+    return Identity(recognizer.embed_faces(pixels, faces), recognizer.name)
 
 
 def _largest(pixels: Tensor, detector: Detector | None = None) -> Face:
@@ -55,12 +55,15 @@ def _largest(pixels: Tensor, detector: Detector | None = None) -> Face:
 
 
 def is_wanted(
-    recogniser: Recogniser, embedding: np.ndarray | None, include: Sequence[np.ndarray], exclude: Sequence[np.ndarray]
+    recognizer: FaceRecognizer,
+    embedding: np.ndarray | None,
+    include: Sequence[np.ndarray],
+    exclude: Sequence[np.ndarray],
 ) -> bool:
     """Whether a face is to be worked on; a face that cannot be compared counts as a stranger."""
 
     def known(people: Sequence[np.ndarray]) -> bool:
-        return embedding is not None and any(recogniser.distance(p, embedding) < recogniser.threshold for p in people)
+        return embedding is not None and any(recognizer.distance(p, embedding) < recognizer.threshold for p in people)
 
     return not known(exclude) and (not include or known(include))
 
@@ -68,10 +71,10 @@ def is_wanted(
 def by_person(pixels: Tensor, faces: Faces, only: Tensor | None, without: Tensor | None) -> Faces:
     """Faces of a batch ``(B, 3, H, W)`` that show the person in ``only`` and not the one in ``without`` (pictures, or
     none)."""
-    include, exclude = ([] if p is None else [person_in(Picture(p[:1]))] for p in (only, without))
-    recogniser = default_recogniser()
+    include, exclude = ([] if p is None else [person_in(LoadedImage(p[:1]))] for p in (only, without))
+    recognizer = default_recognizer()
 
     def embedding(face: Face) -> np.ndarray | None:
-        return recogniser.embed(pixels[face.image : face.image + 1], face.points) if face.landmarks else None
+        return recognizer.embed(pixels[face.image : face.image + 1], face.points) if face.landmarks else None
 
-    return Faces(face for face in faces if is_wanted(recogniser, embedding(face), include, exclude))
+    return Faces(face for face in faces if is_wanted(recognizer, embedding(face), include, exclude))

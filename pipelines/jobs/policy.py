@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from ..errors import InputError
+from ..core.errors import InputError
 
 Action = Literal["redact", "stop", "pass"]
 ACTIONS: tuple[str, ...] = get_args(Action)
@@ -20,7 +20,7 @@ class Policy:
         no_face: nobody was found; ``redact`` then covers the whole picture.
         out_of_range: the face is too small, too turned or has no landmarks.
         failed: the method raised an error.
-        still_similar: the recogniser still says "same person" after all tries.
+        still_similar: the recognizer still says "same person" after all tries.
     """
 
     no_face: Action = "redact"

@@ -1,27 +1,39 @@
-"""What was done to each face: numbers and words, no picture, no embedding, no path."""
+"""What was done to each face, in numbers and words: no image, no embedding, no path."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
 
-Outcome = Literal["replaced", "redacted", "passed", "kept"]
+Outcome = Literal["replaced", "redacted", "kept", "passed", "unverified"]
+OUTCOMES: tuple[str, ...] = get_args(Outcome)
+"""``replaced``: no recognizer matches it any more. ``redacted``: removed. ``kept``: not selected, or strength 0.
+``passed``: selected, but the policy or the strength let it through. ``unverified``: changed, but no recognizer could
+compare it."""
+_PROTECTED = ("replaced", "redacted")
+FORMAT = "faceveil.report/1"
+_DECIMALS = 4
 
 
 @dataclass(frozen=True)
 class Check:
-    """One recogniser's view of original against result; smaller distance = more alike."""
+    """One recognizer's comparison of the original face with the result; a smaller distance is more alike."""
 
-    recogniser: str
+    recognizer: str
     threshold: float
     distance: float
     same_person: bool
 
+    @property
+    def margin(self) -> float:
+        """Distance in thresholds: below 1 the recognizer takes both for one person."""
+        return self.distance / self.threshold
+
 
 @dataclass(frozen=True)
 class Utility:
-    """How much of what should stay has changed: absolute differences of original and result.
+    """How much of what should stay has changed: absolute differences between the original and the result.
 
     Attributes:
         yaw: of the yaw proxy, in inter-ocular distances.
@@ -39,10 +51,19 @@ class FaceReport:
     """One face.
 
     Attributes:
-        number: its place in the picture's list of faces.
-        outcome: replaced by a new identity, redacted, passed unchanged by the policy, or kept because it was not
-            selected.
-        reason: why it was not replaced; empty when it was.
+        image: index of its image in the batch.
+        number: its place in the image's list of faces.
+        box: ``(x1, y1, x2, y2)`` in pixels.
+        origin: ``measured``, ``interpolated`` or ``manual``.
+        outcome: see ``OUTCOMES``.
+        selected: whether it was to be replaced or redacted.
+        method: the method or redaction style that changed its pixels; empty where none did.
+        strength: of the method.
+        seed: of the face's own random stream.
+        tries: identities that were rendered.
+        reason: why it was not replaced; empty where it was.
+        checks: one for each recognizer.
+        utility: of a replaced face.
     """
 
     image: int
@@ -50,6 +71,7 @@ class FaceReport:
     box: tuple[float, float, float, float]
     origin: str
     outcome: Outcome
+    selected: bool
     method: str
     strength: float
     seed: int
@@ -61,39 +83,37 @@ class FaceReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All faces of a job."""
+    """All faces of a job, and sentences about whole images."""
 
     faces: tuple[FaceReport, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def count(self, outcome: Outcome) -> int:
         return sum(face.outcome == outcome for face in self.faces)
 
     @property
     def safe(self) -> bool:
-        """No selected face was handed on unchanged or still recognisable."""
-        return all(face.outcome != "passed" for face in self.faces)
+        """Whether every selected face was replaced or redacted."""
+        return all(face.outcome in _PROTECTED for face in self.faces if face.selected)
 
     def summary(self) -> str:
         """One sentence."""
         if not self.faces:
             return "; ".join(self.notes) or "no face was found"
-        words = [f"{self.count(o)} {o}" for o in ("replaced", "redacted", "passed", "kept") if self.count(o)]
+        counts = {outcome: sum(face.outcome == outcome for face in self.faces) for outcome in OUTCOMES}
+        words = [f"{count} {outcome}" for outcome, count in counts.items() if count]
         return f"{len(self.faces)} face{'s' if len(self.faces) != 1 else ''}: {', '.join(words)}"
 
     def to_json(self) -> str:
-        document = {"format": "faceveil.report/1", "summary": self.summary(), **_rounded(asdict(self))}
-        return json.dumps(document, indent=2)
+        document = {"format": FORMAT, "summary": self.summary(), **asdict(self)}
+        return json.dumps(_rounded(document), indent=2)
 
 
-def _rounded(value: object) -> dict[str, object]:
-    def walk(v: object) -> object:
-        if isinstance(v, float):
-            return round(v, 4)
-        if isinstance(v, dict):
-            return {k: walk(x) for k, x in v.items()}
-        if isinstance(v, (list, tuple)):
-            return [walk(x) for x in v]
-        return v
-
-    return walk(value)  # type: ignore[return-value]
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, _DECIMALS)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(item) for item in value]
+    return value

@@ -1,124 +1,135 @@
-"""What every method offers, so that jobs and nodes need not know which one they run."""
+"""The interface of all methods, so that jobs and nodes need not know which one they run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..faces.align import footprint
-from ..faces.blend import paste
 from ..faces.face import Face, inter_ocular
+from ..faces.paste import paste
 from ..identity.identity import Identity
+from .identities import MethodIdentity
 
-SMALLEST_IOD = 12.0
+MIN_IOD = 12.0
 """Below this many pixels between the eyes landmarks are guesses."""
+MAX_STRENGTH = 1.5
 
 
 @dataclass(frozen=True)
 class View:
-    """One face of one picture, as a method sees it.
+    """One face of one image, as a method gets it.
 
     Attributes:
-        picture: ``(1, 3, H, W)``, RGB in [0, 1], with the faces changed before this one.
+        image: ``(1, 3, H, W)``, RGB in [0, 1]; faces that were rendered before this one are already replaced.
         face: with landmarks.
-        embedding: the default recogniser's view of the untouched face.
+        embedding: of the untouched face by the default recognizer, ``(D,)``.
     """
 
-    picture: Tensor
+    image: Tensor
     face: Face
     embedding: np.ndarray
 
 
 @dataclass(frozen=True)
 class Change:
-    """A changed part of a picture, at the picture's own resolution.
+    """A changed patch of an image, at the image's own resolution.
 
     Attributes:
-        window: ``(1, 3, h, w)``.
-        origin: ``(x, y)`` of its corner in the picture.
-        mask: ``(1, 1, h, w)``, 0 where the picture stays bit for bit.
-        points: the new landmarks in pixels of the picture, ``(68, 2)``.
+        patch: ``(1, 3, h, w)``, RGB in [0, 1].
+        origin: ``(x, y)`` of its corner in the image.
+        mask: ``(1, 1, h, w)``, 0 where the image stays bit for bit.
+        points: the new landmarks in pixels of the image, ``(68, 2)``.
     """
 
-    window: Tensor
+    patch: Tensor
     origin: tuple[int, int]
     mask: Tensor
     points: np.ndarray
 
-    def behind(self, picture: Tensor, covered: Tensor) -> Change:
-        """The same change without what lies over the face.
+    def behind(self, image: Tensor, occlusion: Tensor) -> Change:
+        """The same change with what is in front of the face left as it is.
 
         Args:
-            picture: ``(1, 3, H, W)`` before the change.
-            covered: ``(1, 1, H, W)`` in [0, 1].
+            image: ``(1, 3, H, W)`` before the change.
+            occlusion: ``(1, 1, H, W)`` in [0, 1], 1 where something is in front of the face.
         """
         x, y = self.origin
-        height, width = self.window.shape[-2:]
+        height, width = self.patch.shape[-2:]
         here = (..., slice(y, y + height), slice(x, x + width))
-        cover = covered[here]
-        return replace(self, window=torch.lerp(self.window, picture[here], cover), mask=self.mask * (cover < 1))
+        occluded = occlusion[here]
+        return replace(self, patch=torch.lerp(self.patch, image[here], occluded), mask=self.mask * (occluded < 1))
 
 
-def pasted(picture: Tensor, transform: np.ndarray, shown: Tensor, mask: Tensor, points: np.ndarray) -> Change:
-    """The change that pastes an aligned square back.
-
-    Args:
-        picture: ``(1, 3, H, W)``.
-        transform: from the picture to the square ``(2, 3)``.
-        shown: the new square ``(1, 3, S, S)``.
-        mask: ``(1, 1, S, S)``, 0 where the picture stays bit for bit.
-        points: the new landmarks in pixels of the picture.
-    """
-    x0, y0, x1, y1 = footprint(transform, shown.shape[-1], picture.shape[-2], picture.shape[-1])
-    window = picture[..., y0:y1, x0:x1]
-    shift = np.array([[1.0, 0.0, x0], [0.0, 1.0, y0], [0.0, 0.0, 1.0]])
-    changed = paste(window, shown, transform @ shift, mask)
-    return Change(changed, (x0, y0), (changed != window).any(1, keepdim=True).float(), points)
+P = TypeVar("P")
 
 
-class Method(Protocol):
-    """Replaces faces.
+class Method(Protocol[P]):
+    """Replaces faces. ``P`` is the type of an analyzed face.
 
-    ``strength`` runs from 0 (the photo) over 1 (recommended) to 1.5; each method says what that means for it.
+    ``strength`` runs from 0 (the photo) over 1 (recommended) to 1.5; each method documents its mapping.
     """
 
     name: str
 
-    def refuse(self, face: Face) -> str | None:
-        """Why this face is beyond the method's range, in a clause; None when it is not."""
+    def unsupported_reason(self, face: Face) -> str | None:
+        """Why the method cannot replace this face, in a clause; None where it can."""
 
-    def prepare(self, view: View) -> Any:
-        """Analyse one face; the other calls take what this returns."""
+    def prepare(self, view: View) -> P:
+        """Analyze one face; the other calls take the result."""
 
-    def doubt(self, prepared: Any) -> str | None:
-        """Why the analysed face is beyond the method's range, in a clause; None when it is not."""
+    def occlusion_reason(self, prepared: P) -> str | None:
+        """What in front of the analyzed face would be painted over, in a clause; None where nothing is."""
 
-    def identify(self, prepared: Sequence[Any], seed: int) -> Any:
-        """A new identity for one person seen in one or more pictures; the same pictures and seed repeat it."""
+    def sample_identity(self, prepared: Sequence[P], seed: int) -> MethodIdentity:
+        """A new identity for one person seen in one or more images; the same images and seed repeat it."""
 
-    def realise(self, prepared: Sequence[Any], identity: Identity, seed: int) -> Any:
-        """What this method shows for a given identity of one person seen in one or more pictures.
+    def from_identity(self, prepared: Sequence[P], identity: Identity, seed: int) -> MethodIdentity:
+        """What this method renders for a given identity of one person seen in one or more images.
 
         Raises:
-            InputError: it cannot show identities, or not of this space.
+            InputError: the method takes no identities, or not of this space.
         """
 
-    def veil(self, prepared: Any, identity: Any, strength: float) -> Change:
-        """Show an identity."""
+    def render(self, prepared: P, identity: MethodIdentity, strength: float) -> Change:
+        """Render an identity on an analyzed face.
+
+        Raises:
+            InputError: the identity belongs to another method.
+        """
+
+
+AnyMethod = Method[Any]
+"""A method whose analyzed faces only the method itself looks into."""
 
 
 def too_small(face: Face) -> str | None:
-    """Why no method could replace this face, in a clause: no landmarks, or too few pixels."""
+    """Why no method can replace this face, in a clause: it has no landmarks, or too few pixels."""
     if not face.landmarks:
         return "no landmarks were found on it"
     iod = inter_ocular(face.points)
-    return (
-        f"it is too small ({iod:.0f} px between the eyes, at least {SMALLEST_IOD:.0f} are needed)"
-        if iod < SMALLEST_IOD
-        else None
-    )
+    if iod < MIN_IOD:
+        return f"it is too small ({iod:.0f} px between the eyes, at least {MIN_IOD:.0f} are needed)"
+    return None
+
+
+def pasted(image: Tensor, transform: np.ndarray, square: Tensor, mask: Tensor, points: np.ndarray) -> Change:
+    """The change that pastes a new aligned square back.
+
+    Args:
+        image: ``(1, 3, H, W)``.
+        transform: from the image to the square ``(2, 3)``.
+        square: the new square ``(1, 3, S, S)``.
+        mask: ``(1, 1, S, S)``, 0 where the image stays bit for bit.
+        points: the new landmarks in pixels of the image, ``(68, 2)``.
+    """
+    x0, y0, x1, y1 = footprint(transform, square.shape[-1], image.shape[-2], image.shape[-1])
+    patch = image[..., y0:y1, x0:x1]
+    shift = np.array([[1.0, 0.0, x0], [0.0, 1.0, y0], [0.0, 0.0, 1.0]])
+    changed = paste(patch, square, transform @ shift, mask)
+    return Change(changed, (x0, y0), (changed != patch).any(1, keepdim=True).float(), points)

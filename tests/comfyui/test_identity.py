@@ -122,17 +122,17 @@ def test_swap_with_identity(run, folders, image, w600k, inswapper_file) -> None:
     (folders / "models").mkdir()
     w600k.rename(folders / "models" / "w600k_r50.onnx")
     inswapper_file[0].rename(folders / "models" / "inswapper_128.onnx")
-    (recogniser,) = run("LoadRecogniser", kind="arcface", file="w600k_r50.onnx")
-    (own,) = run("EmbedFaces", image=image, recogniser=recogniser)
+    (recognizer,) = run("LoadRecognizer", kind="arcface", file="w600k_r50.onnx")
+    (own,) = run("EmbedFaces", image=image, recognizer=recognizer)
     assert own.space == "arcface-w600k" and own.vectors.shape == (1, 512)
     (other,) = run("PerturbIdentity", identity=own, scale=0.4)
-    inputs = {"image": image, "recogniser": recogniser, "swapper": "inswapper_128.onnx", "identity": other}
+    inputs = {"image": image, "recognizer": recognizer, "swapper": "inswapper_128.onnx", "identity": other}
     out, mask, faces, shown, report = run("SwapWithIdentity", unsafe_face="pass", **inputs)
     assert (out != image).any() and len(faces) == 1 and shown.space == own.space and '"method": "inswapper"' in report
     assert torch.equal(out[mask == 0], image[mask == 0])
     with pytest.raises(Exception, match="this sampler draws identities of dlib, but the original is of arcface-w600k"):
         run("SampleIdentity", original=own)
     with pytest.raises(Exception, match="works with arcface only"):
-        run("SwapWithIdentity", **(inputs | {"recogniser": run("LoadRecogniser", kind="dlib")[0]}))
+        run("SwapWithIdentity", **(inputs | {"recognizer": run("LoadRecognizer", kind="dlib")[0]}))
     with pytest.raises(Exception, match="is not in models/faceveil or models/insightface"):
         run("SwapWithIdentity", **(inputs | {"swapper": "gone.onnx"}))

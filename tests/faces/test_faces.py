@@ -1,21 +1,21 @@
-"""The plan, its geometry, and finding faces."""
+"""Face plan, face geometry, alignment, masks and detection."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from faceveil.pipelines.errors import InputError, WeightsError
+from faceveil.pipelines.core.errors import InputError, WeightsError
 from faceveil.pipelines.faces import align
-from faceveil.pipelines.faces.blend import match_colour, paste
 from faceveil.pipelines.faces.detect import DlibHog, detect_faces, open_detector
 from faceveil.pipelines.faces.face import MIRROR, Face, Faces, inter_ocular
-from faceveil.pipelines.faces.masks import ellipse_mask, hull_mask
+from faceveil.pipelines.faces.paste import match_color, paste
 from faceveil.pipelines.faces.select import Selection
-from faceveil.pipelines.faces.warp import thin_plate
+from faceveil.pipelines.imaging.masks import ellipse_mask, hull_mask
+from faceveil.pipelines.imaging.warp import thin_plate
 
 
-def test_plan_round_trips(portrait_faces) -> None:
+def test_plan_json_round_trip(portrait_faces) -> None:
     again = Faces.from_json(portrait_faces.to_json())
     assert again.to_json() == portrait_faces.to_json()
     assert np.abs(again[0].points - portrait_faces[0].points).max() < 1e-3
@@ -27,7 +27,7 @@ def test_face_is_frozen(portrait_faces) -> None:
         portrait_faces[0].score = 0.1  # type: ignore[misc]
 
 
-def test_mirror_is_an_involution() -> None:
+def test_mirroring_landmarks_twice_is_the_identity() -> None:
     assert sorted(MIRROR) == list(range(68))
     assert np.array_equal(MIRROR[MIRROR], np.arange(68))
 
@@ -39,10 +39,10 @@ def test_selection() -> None:
     assert Selection("1").of(faces) == (faces[1],)
     assert Selection("all", min_size=15).of(faces) == (faces[1], faces[2])
     with pytest.raises(InputError, match="not one of"):
-        Selection("nobody")
+        Selection("unknown")
 
 
-def test_similarity_recovers_a_known_map() -> None:
+def test_similarity_recovers_a_known_transform() -> None:
     rng = np.random.default_rng(0)
     points = rng.normal(size=(5, 2))
     known = np.array([[0.8, -0.6, 3.0], [0.6, 0.8, -1.0]]) * np.array([[2, 2, 1], [2, 2, 1]])
@@ -51,7 +51,7 @@ def test_similarity_recovers_a_known_map() -> None:
     assert np.abs(align.apply(align.invert(known), align.apply(known, points)) - points).max() < 1e-9
 
 
-def test_crop_and_paste_keep_the_rest_and_return_the_face(portrait, portrait_faces) -> None:
+def test_crop_and_paste_reproduce_the_face_and_keep_other_pixels(portrait, portrait_faces) -> None:
     face = portrait_faces[0]
     size = 512
     transform = align.ffhq_transform(face.points, size)
@@ -72,10 +72,10 @@ def test_crop_is_anti_aliased() -> None:
     assert (small[..., 5:-5, 5:-5] - 0.5).abs().max() < 0.05
 
 
-def test_match_colour_moves_the_mean(portrait) -> None:
+def test_match_color_moves_the_mean(portrait) -> None:
     warm = (portrait * torch.tensor([1.0, 0.8, 0.6]).view(1, 3, 1, 1)).clamp(0, 1)
     mask = ellipse_mask((150, 50, 300, 200), 512, 512)
-    matched = match_colour(warm, portrait, mask)
+    matched = match_color(warm, portrait, mask)
 
     def gap(a: torch.Tensor) -> torch.Tensor:
         return ((a - portrait) * mask).sum((2, 3)).abs().max() / mask.sum()
@@ -89,7 +89,7 @@ def test_thin_plate_interpolates() -> None:
     assert (thin_plate(source, source, 0.0) @ values - values).abs().max() < 1e-8
 
 
-def test_masks_cover_the_landmarks(portrait_faces) -> None:
+def test_masks_contain_the_landmarks(portrait_faces) -> None:
     points = portrait_faces[0].points
     mask = hull_mask(points, 512, 512, grow=0.05)[0, 0]
     assert all(mask[int(y), int(x)] > 0.5 for x, y in points)
@@ -111,15 +111,15 @@ def test_detects_rotated_heads(portrait, portrait_faces, degrees) -> None:
     found = detect_faces(rotate(canvas, torch.tensor(float(degrees))))
     assert len(found) == 1
     angle = np.deg2rad(degrees)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    back = (found[0].points - 380) @ turn + 380 - 124
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    back = (found[0].points - 380) @ rotation + 380 - 124
     error = np.linalg.norm(back - portrait_faces[0].points, axis=1).mean() / inter_ocular(portrait_faces[0].points)
     assert error < 0.05
 
 
 @pytest.mark.parametrize("side", [24, 40, 80, 400])
 def test_detects_small_and_large_faces(portrait, portrait_faces, side) -> None:
-    from faceveil.pipelines.faces.sampling import resize
+    from faceveil.pipelines.imaging.resample import resize
 
     scale = side / portrait_faces[0].size
     size = round(512 * scale)
@@ -128,21 +128,21 @@ def test_detects_small_and_large_faces(portrait, portrait_faces, side) -> None:
     assert len(detect_faces(canvas)) == 1
 
 
-def test_a_face_that_fills_the_frame(portrait, portrait_faces) -> None:
+def test_detects_a_face_that_fills_the_image(portrait, portrait_faces) -> None:
     x1, y1, x2, y2 = (round(v) for v in portrait_faces[0].box)
     assert len(detect_faces(portrait[..., y1:y2, x1:x2])) == 1
 
 
-def test_sixty_faces(portrait) -> None:
+def test_detects_sixty_faces(portrait) -> None:
     tile = torch.nn.functional.interpolate(
         portrait[..., 20:260, 110:350], size=(120, 120), mode="bilinear", antialias=True
     )
     sheet = tile.repeat(1, 1, 6, 10)
-    assert len(detect_faces(sheet, turned=False)) == 60
+    assert len(detect_faces(sheet, rotated=False)) == 60
 
 
 def test_dlib_is_the_fallback(portrait, portrait_faces) -> None:
-    found = detect_faces(portrait, DlibHog(), turned=False)
+    found = detect_faces(portrait, DlibHog(), rotated=False)
     assert any(abs(f.points[30] - portrait_faces[0].points[30]).max() < 4 for f in found)
 
 
@@ -151,8 +151,8 @@ def test_no_face_in_noise() -> None:
     assert detect_faces(noise) == ()
 
 
-@pytest.mark.parametrize(("name", "message"), [("nobody", "not one of"), ("uniface", "needs a model file")])
-def test_unknown_detectors_are_refused(name, message) -> None:
+@pytest.mark.parametrize(("name", "message"), [("unknown", "not one of"), ("uniface", "needs a model file")])
+def test_unknown_detectors_are_rejected(name, message) -> None:
     with pytest.raises(InputError, match=message):
         open_detector(name)
 
@@ -160,13 +160,13 @@ def test_unknown_detectors_are_refused(name, message) -> None:
 @pytest.mark.parametrize(
     ("kind", "file", "message"),
     [
-        ("insightface", "none.onnx", "is not there"),
+        ("insightface", "none.onnx", "does not exist"),
         ("insightface", "det.onnx", "not a detector that insightface can open"),
         ("uniface", "det.onnx", "not a detector of uniface"),
         ("uniface", "scrfd_10g.onnx", "not a detector of uniface|SHA-256 differs"),
     ],
 )
-def test_damaged_external_detectors_are_refused(tmp_path, kind, file, message) -> None:
+def test_damaged_external_detectors_are_rejected(tmp_path, kind, file, message) -> None:
     pytest.importorskip(kind)
     for name in ("det.onnx", "scrfd_10g.onnx"):
         (tmp_path / name).write_bytes(b"not a model")

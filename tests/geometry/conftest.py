@@ -1,4 +1,4 @@
-"""Models that geometry's tests share."""
+"""Fixtures of the geometry tests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from faceveil.pipelines.geometry.builtin import built_in_morphable_model
 from faceveil.pipelines.geometry.morphable import MorphableModel
-from faceveil.pipelines.methods.appearance.surface import built_in_morphable_model
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 ZIP = Path(__file__).resolve().parents[3] / "shared" / "data" / "ict_facekit_subset.zip"
@@ -21,9 +21,9 @@ def model() -> MorphableModel:
 
 @pytest.fixture(scope="session")
 def ict_folder(tmp_path_factory) -> Path:
-    """Real files of ICT-FaceKit: the neutral face, three identities, four expressions."""
+    """Original files of ICT-FaceKit: the neutral face, three identity modes and four expressions."""
     if not ZIP.is_file():
-        pytest.skip("the data folder with ict_facekit_subset.zip is not there")
+        pytest.skip("ict_facekit_subset.zip is missing from the data folder")
     folder = tmp_path_factory.mktemp("ict")
     with zipfile.ZipFile(ZIP) as archive:
         archive.extractall(folder)
@@ -31,7 +31,7 @@ def ict_folder(tmp_path_factory) -> Path:
 
 
 def _benchmark(name: str):
-    """A script of the benchmarks as a module: its baselines are ours."""
+    """Import a benchmark script as a module, to use its reference functions in tests."""
     spec = importlib.util.spec_from_file_location(f"faceveil_benchmark_{name}", BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -39,12 +39,12 @@ def _benchmark(name: str):
 
 
 @pytest.fixture(scope="session")
-def somebody():
-    """Random faces under random light, turned by up to 35 degrees, from model, number and seed."""
-    return _benchmark("geometry").somebody
+def random_faces():
+    """Function from model, count and seed to random faces under random light, with a yaw of up to 35 degrees."""
+    return _benchmark("geometry").random_faces
 
 
 @pytest.fixture(scope="session")
-def loop():
-    """Visibility by a loop over triangles."""
-    return _benchmark("renderer").loop
+def rasterize_by_loop():
+    """Reference rasterizer: a loop over triangles."""
+    return _benchmark("renderer").rasterize_by_loop

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from faceveil.pipelines.errors import InputError
+from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.geometry.coefficients import (
     DEEP3D,
     DIFFDEID,
     FIELDS,
     Coefficients,
-    Standard,
+    Standardizer,
     load_coefficients,
     neutral,
     save_coefficients,
 )
-from faceveil.pipelines.geometry.sliders import EXPRESSION, SHAPE, moved
+from faceveil.pipelines.geometry.sliders import EXPRESSION, SHAPE, apply_sliders
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -57,12 +57,12 @@ def test_layouts_round_trip() -> None:
         assert torch.equal(vector[:, start:stop], c.fields()[name])
 
 
-def test_smaller_models_fill_up_and_larger_ones_are_refused() -> None:
+def test_fields_of_small_models_are_padded_and_large_models_are_rejected() -> None:
     small = neutral("appearance-shape", (40, 7, 48))
     assert small.to_vector(DIFFDEID).shape == (1, 261)
     with pytest.raises(InputError, match="identity of big has 90 numbers, but this layout holds 80"):
         neutral("big", (90, 1, 1)).to_vector(DEEP3D)
-    with pytest.raises(InputError, match="holds 257 numbers a face, got the shape"):
+    with pytest.raises(InputError, match="holds 257 numbers per face, got the shape"):
         Coefficients.from_vector(torch.zeros(1, 261), DEEP3D, "bfm")
 
 
@@ -80,7 +80,7 @@ def test_replace_and_blend() -> None:
         a.replaced(a.rows([0, 1]), ("identity",))
 
 
-def test_noise_is_ideudemons() -> None:
+def test_noise_follows_ideudemon() -> None:
     c = neutral("bfm", (5000, 64, 80), 2)
     noisy = c.perturbed(0.25, 3)
     assert noisy.identity.std() == pytest.approx(0.25, rel=0.05) and torch.equal(noisy.identity[0], noisy.identity[1])
@@ -91,20 +91,22 @@ def test_noise_is_ideudemons() -> None:
     assert c.perturbed(2.0, 3, limit=1.0).identity.abs().max() == 1
 
 
-def test_standardise() -> None:
+def test_standardize() -> None:
     c = random_bfm(50)
-    standard = Standard.of(c)
-    values = standard.standardise(c)
+    standardizer = Standardizer.of(c)
+    values = standardizer.standardize(c)
     assert values.mean(0).abs().max() < 1e-5 and (values.std(0) - 1).abs().max() < 1e-4
-    again = standard.restore(values, "bfm")
+    again = standardizer.restore(values, "bfm")
     assert all(torch.allclose(v, again.fields()[k], atol=1e-5) for k, v in c.fields().items())
 
 
 def test_files(tmp_path) -> None:
     c, transforms = random_bfm(), torch.rand(3, 2, 3)
     save_coefficients(tmp_path / "anna.safetensors", c, transforms, datetime.date(2026, 1, 2))
-    again, where = load_coefficients(tmp_path / "anna.safetensors", "bfm")
-    assert torch.equal(where, transforms) and all(torch.equal(v, again.fields()[k]) for k, v in c.fields().items())
+    again, restored_transforms = load_coefficients(tmp_path / "anna.safetensors", "bfm")
+    assert torch.equal(restored_transforms, transforms) and all(
+        torch.equal(v, again.fields()[k]) for k, v in c.fields().items()
+    )
     with safe_open(str(tmp_path / "anna.safetensors"), "pt") as file:
         assert file.metadata() == {"format": "faceveil.coefficients/1", "model": "bfm", "date": "2026-01-02"}
     tensors = {**c.fields(), "transforms": transforms}
@@ -116,9 +118,9 @@ def test_files(tmp_path) -> None:
     torch.save(tensors, tmp_path / "pickle")
     for name, message in (
         ("nan", "not finite"),
-        ("places", "where its faces lie"),
+        ("places", "a valid transform for each face"),
         ("lacking", "lacks 'gaze'"),
-        ("foreign", "no coefficients of format"),
+        ("foreign", "not a coefficients file of format"),
         ("pickle", "not a whole safetensors"),
         ("gone", "is not there"),
     ):
@@ -129,38 +131,41 @@ def test_files(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_wrong_shapes_are_refused(name) -> None:
+def test_wrong_shapes_are_rejected(name) -> None:
     with pytest.raises(InputError, match=f"coefficients {name} have the shape"):
         replace(random_bfm(), **{name: torch.zeros(2, 80, 2)})
 
 
 @pytest.mark.parametrize("name", [*SHAPE, *EXPRESSION])
-def test_a_slider_moves_its_measure_most(model, name) -> None:
-    """In standard deviations of each measure: its own by about what was asked, the others by less than half of that."""
+def test_a_slider_changes_its_own_measure_most(model, name) -> None:
+    """A slider at 1 changes its own measure by more than 0.4 standard deviations.
+
+    The change of each other measure is less than 0.7 times that of its own measure.
+    """
     start = neutral(model.name, model.sizes)
-    changed = moved(model, start, {name: 1.0})
+    changed = apply_sliders(model, start, {name: 1.0})
     group, modes, before, after = (
-        (SHAPE, model.skeleton[1], start.identity, changed.identity)
+        (SHAPE, model.landmark_modes[1], start.identity, changed.identity)
         if name in SHAPE
-        else (EXPRESSION, model.skeleton[2], start.expression, changed.expression)
+        else (EXPRESSION, model.landmark_modes[2], start.expression, changed.expression)
     )
 
     def measure(code: torch.Tensor) -> dict[str, float]:
         found = {}
-        for key, parts in group.items():
-            effect = sum(share * modes[:, point, axis] for point, axis, share in parts)
+        for key, terms in group.items():
+            effect = sum(weight * modes[:, point, axis] for point, axis, weight in terms)
             found[key] = float(code[0] @ effect / effect.norm().clamp(min=1e-9))
         return found
 
-    moves = {k: measure(after)[k] - measure(before)[k] for k in group}
-    assert moves[name] > 0.4
-    assert max(abs(v) for k, v in moves.items() if k != name) < 0.7 * moves[name]
+    changes = {k: measure(after)[k] - measure(before)[k] for k in group}
+    assert changes[name] > 0.4
+    assert max(abs(v) for k, v in changes.items() if k != name) < 0.7 * changes[name]
 
 
-def test_sliders_stay_where_they_are_and_unknown_ones_are_refused(model) -> None:
+def test_no_slider_changes_nothing_and_unknown_sliders_are_rejected(model) -> None:
     start = neutral(model.name, model.sizes)
-    assert torch.equal(moved(model, start, {}).identity, start.identity)
-    with pytest.raises(InputError, match="ears is no slider"):
-        moved(model, start, {"ears": 1.0})
+    assert torch.equal(apply_sliders(model, start, {}).identity, start.identity)
+    with pytest.raises(InputError, match="ears is not a slider"):
+        apply_sliders(model, start, {"ears": 1.0})
     with pytest.raises(InputError, match="belong to the model bfm"):
-        moved(model, random_bfm(), {"chin": 1.0})
+        apply_sliders(model, random_bfm(), {"chin": 1.0})

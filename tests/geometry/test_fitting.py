@@ -1,4 +1,4 @@
-"""Estimation: synthetic truth comes back, real faces line up, the regressor reads the published checkpoint."""
+"""Estimation: ground truth of synthetic faces is recovered, real faces are fitted, the published checkpoint loads."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from faceveil.pipelines.errors import InputError, WeightsError
+from faceveil.pipelines.core.errors import InputError, WeightsError
 from faceveil.pipelines.faces.align import apply, invert
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.geometry.alignment import SIDE, STANDARD, reconstruction_transform
 from faceveil.pipelines.geometry.camera import project, rotation
 from faceveil.pipelines.geometry.clip import join, smooth
 from faceveil.pipelines.geometry.coefficients import neutral
-from faceveil.pipelines.geometry.drawing import draw_geometry
 from faceveil.pipelines.geometry.fitting import Fitter, project_landmarks
 from faceveil.pipelines.geometry.gaze import gaze_of
 from faceveil.pipelines.geometry.names import EXPRESSION_SLIDERS, SHAPE_SLIDERS
-from faceveil.pipelines.geometry.preview import STYLES, drawn, overlay
 from faceveil.pipelines.geometry.readers import load_ict
 from faceveil.pipelines.geometry.regressor import HEADS, ReconstructionNet, Regressor, from_net_recon
 from faceveil.pipelines.geometry.renderer import render
 from faceveil.pipelines.geometry.reshape import reshape
-from faceveil.pipelines.geometry.sliders import EXPRESSION, SHAPE, moved
+from faceveil.pipelines.geometry.sampling import sample_geometry
+from faceveil.pipelines.geometry.sliders import EXPRESSION, SHAPE, apply_sliders
+from faceveil.pipelines.viz.geometry import STYLES, overlay, render_styled
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +33,16 @@ def fitter(model) -> Fitter:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_rendered_truth_comes_back(model, fitter, somebody, seed) -> None:
-    truth = somebody(model, 1, seed)
-    picture, points = render(model, truth, SIDE).image.clamp(0, 1), project_landmarks(model, truth)[0].double().numpy()
-    found = fitter(picture, points)
+def test_rendered_ground_truth_is_recovered(model, fitter, random_faces, seed) -> None:
+    truth = random_faces(model, 1, seed)
+    image, points = render(model, truth, SIDE).image.clamp(0, 1), project_landmarks(model, truth)[0].double().numpy()
+    found = fitter(image, points)
     back = apply(
         invert(found.transforms[0].double().numpy()), project_landmarks(model, found.coefficients)[0].double().numpy()
     )
     assert np.sqrt(((back - points) ** 2).sum(1).mean()) <= 0.6
-    apart = rotation(found.coefficients.angles)[0] @ rotation(truth.angles)[0].T
-    assert math.degrees(math.acos(min(1.0, float((apart.trace() - 1) / 2)))) <= 1.5
+    difference = rotation(found.coefficients.angles)[0] @ rotation(truth.angles)[0].T
+    assert math.degrees(math.acos(min(1.0, float((difference.trace() - 1) / 2)))) <= 1.5
 
     def shape(identity: torch.Tensor) -> torch.Tensor:
         return (identity @ model.identity.flatten(1)).view(-1, 3)
@@ -53,24 +53,24 @@ def test_rendered_truth_comes_back(model, fitter, somebody, seed) -> None:
     assert float(found.errors) < 0.01
 
 
-def test_a_portrait_lines_up(model, fitter, portrait, portrait_faces) -> None:
+def test_a_portrait_is_fitted(model, fitter, portrait, portrait_faces) -> None:
     found = fitter(portrait, portrait_faces[0].points)
     assert float(found.errors) < 0.02
-    shown, covered = overlay(model, portrait, found, "shaded", 1.0)
-    inside = covered[0, 0] > 0.99
+    rendered, mask = overlay(model, portrait, found, "shaded", 1.0)
+    inside = mask[0, 0] > 0.99
     x, y = (round(v) for v in portrait_faces[0].points[30])
-    assert inside[y, x] and not inside[:40].any() and torch.equal(shown[..., :40, :], portrait[..., :40, :])
-    # Light and texture explain the picture far better than one colour would.
-    unlike = (shown - portrait)[0][:, inside].abs().mean()
+    assert inside[y, x] and not inside[:40].any() and torch.equal(rendered[..., :40, :], portrait[..., :40, :])
+    # Light and texture fit the image much better than one uniform color.
+    error = (rendered - portrait)[0][:, inside].abs().mean()
     flat = (portrait[0][:, inside] - portrait[0][:, inside].mean(1, keepdim=True)).abs().mean()
-    assert unlike < 0.75 * flat
+    assert error < 0.75 * flat
 
 
 def test_fitting_works_in_inference_mode_and_can_be_interrupted(fitter, portrait, portrait_faces) -> None:
     steps = []
     with torch.inference_mode():
-        picture = portrait.clone()
-        found = fitter(picture, portrait_faces[0].points, lambda done, total, what: steps.append((done, total)))
+        image = portrait.clone()
+        found = fitter(image, portrait_faces[0].points, lambda done, total, what: steps.append((done, total)))
     assert steps[-1][0] == steps[-1][1] and len(steps) > 10 and float(found.errors) < 0.02
 
     def stop(done: int, total: int, what: str) -> None:
@@ -81,14 +81,14 @@ def test_fitting_works_in_inference_mode_and_can_be_interrupted(fitter, portrait
         fitter(portrait, portrait_faces[0].points, stop)
 
 
-def test_ict_fits_too(ict_folder, portrait, portrait_faces) -> None:
-    """Three identity modes of a hundred: roughly, and its blend shapes stay between 0 and 1."""
+def test_ict_can_be_fitted(ict_folder, portrait, portrait_faces) -> None:
+    """The fit is coarse with 3 of 100 identity modes, and blend-shape coefficients stay between 0 and 1."""
     found = Fitter(load_ict(ict_folder))(portrait, portrait_faces[0].points)
     assert float(found.errors) < 0.08
     assert float(found.coefficients.expression.min()) >= 0 and float(found.coefficients.expression.max()) <= 1
 
 
-def test_the_alignment_puts_a_standard_face_at_its_scale() -> None:
+def test_the_alignment_scales_a_standard_face() -> None:
     flat, _ = project(torch.from_numpy(STANDARD)[None], 500)
     five = flat[0].numpy()
     points = np.zeros((68, 2))
@@ -103,18 +103,18 @@ def test_the_alignment_puts_a_standard_face_at_its_scale() -> None:
 def test_gaze_follows_the_pupil(dx, dy) -> None:
     points = np.zeros((68, 2))
     ring = np.array([[-16, 0], [-8, -7], [8, -7], [16, 0], [8, 7], [-8, 7]], dtype=float)
-    picture = torch.full((1, 3, 120, 200), 0.9)
-    for eye, centre in ((slice(36, 42), (60, 60)), (slice(42, 48), (140, 60))):
-        points[eye] = ring + centre
+    image = torch.full((1, 3, 120, 200), 0.9)
+    for eye, center in ((slice(36, 42), (60, 60)), (slice(42, 48), (140, 60))):
+        points[eye] = ring + center
         y, x = torch.meshgrid(torch.arange(120) + 0.5, torch.arange(200) + 0.5, indexing="ij")
-        picture[:, :, (x - centre[0] - dx) ** 2 + (y - centre[1] - dy) ** 2 < 16] = 0.05
-    gaze = gaze_of(picture, points)
+        image[:, :, (x - center[0] - dx) ** 2 + (y - center[1] - dy) ** 2 < 16] = 0.05
+    gaze = gaze_of(image, points)
     assert np.abs(gaze - np.array([dx, -dy, dx, -dy]) / 16).max() < 0.08
-    # A network that sees pupils is believed, and a lean of the head is taken out.
+    # Given pupils are used, and the roll of the head is compensated.
     angle = np.radians(30)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    pupils = np.array([[60 + dx, 60 + dy], [140 + dx, 60 + dy]]) @ turn.T
-    assert np.allclose(gaze_of(picture, points @ turn.T, pupils), np.array([dx, -dy, dx, -dy]) / 16)
+    roll = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    pupils = np.array([[60 + dx, 60 + dy], [140 + dx, 60 + dy]]) @ roll.T
+    assert np.allclose(gaze_of(image, points @ roll.T, pupils), np.array([dx, -dy, dx, -dy]) / 16)
 
 
 def test_closed_eyes_have_no_gaze() -> None:
@@ -127,13 +127,13 @@ def test_a_clip_is_one_person_without_jitter(model, fitter, portrait, portrait_f
     rng = np.random.default_rng(0)
     points = portrait_faces[0].points
     frames = join([fitter(portrait, points + rng.normal(0, 0.8, points.shape)) for _ in range(7)])
-    still = smooth(frames, 2.0)
-    assert torch.equal(still.coefficients.identity, still.coefficients.identity[:1].expand(7, -1))
+    smoothed = smooth(frames, 2.0)
+    assert torch.equal(smoothed.coefficients.identity, smoothed.coefficients.identity[:1].expand(7, -1))
 
     def jitter(estimate) -> float:
         return float(estimate.coefficients.angles.diff(dim=0).norm(dim=1).mean())
 
-    assert jitter(still) < 0.4 * jitter(frames)
+    assert jitter(smoothed) < 0.4 * jitter(frames)
     assert torch.equal(smooth(frames, 0.0).coefficients.angles, frames.coefficients.angles)
     with pytest.raises(InputError, match="0 frames or more"):
         smooth(frames, -1)
@@ -142,22 +142,22 @@ def test_a_clip_is_one_person_without_jitter(model, fitter, portrait, portrait_f
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_every_style_draws(model, somebody, style) -> None:
-    shown, mask = drawn(model, somebody(model, 2, 0), style, 96)
-    assert shown.shape == (2, 3, 96, 96) and mask.shape == (2, 1, 96, 96)
-    assert shown.min() >= 0 and shown.max() <= 1 and shown[mask.expand_as(shown) > 0].mean() > 0.03
-    assert shown[mask.expand_as(shown) == 0].max() == 0
+def test_every_style_renders(model, random_faces, style) -> None:
+    image, mask = render_styled(model, random_faces(model, 2, 0), style, 96)
+    assert image.shape == (2, 3, 96, 96) and mask.shape == (2, 1, 96, 96)
+    assert image.min() >= 0 and image.max() <= 1 and image[mask.expand_as(image) > 0].mean() > 0.03
+    assert image[mask.expand_as(image) == 0].max() == 0
 
 
-def test_wrong_styles_and_models_are_refused(model) -> None:
+def test_wrong_styles_and_models_are_rejected(model) -> None:
     with pytest.raises(InputError, match="'marble' is not one of"):
-        drawn(model, neutral(model.name, model.sizes), "marble")
+        render_styled(model, neutral(model.name, model.sizes), "marble")
     with pytest.raises(InputError, match="belong to the model bfm, not to appearance-shape"):
-        drawn(model, replace(neutral("bfm", model.sizes)), "shaded")
+        render_styled(model, replace(neutral("bfm", model.sizes)), "shaded")
 
 
 def published_keys() -> dict[str, tuple[int, ...]]:
-    """The layout of net_recon, from the published architecture: a ResNet-50 and seven heads."""
+    """Keys and shapes of net_recon, from the published architecture: a ResNet-50 and seven heads."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def norm(name: str, size: int) -> None:
@@ -167,23 +167,25 @@ def published_keys() -> dict[str, tuple[int, ...]]:
 
     shapes["backbone.conv1.weight"] = (64, 3, 7, 7)
     norm("backbone.bn1", 64)
-    given = 64
+    channels = 64
     for stage, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512), strict=True), 1):
         for block in range(blocks):
-            at = f"backbone.layer{stage}.{block}"
-            for i, (made, taken, size) in enumerate(((width, given, 1), (width, width, 3), (4 * width, width, 1)), 1):
-                shapes[f"{at}.conv{i}.weight"] = (made, taken, size, size)
-                norm(f"{at}.bn{i}", made)
+            prefix = f"backbone.layer{stage}.{block}"
+            for i, (outputs, inputs, size) in enumerate(
+                ((width, channels, 1), (width, width, 3), (4 * width, width, 1)), 1
+            ):
+                shapes[f"{prefix}.conv{i}.weight"] = (outputs, inputs, size, size)
+                norm(f"{prefix}.bn{i}", outputs)
             if block == 0:
-                shapes[f"{at}.downsample.0.weight"] = (4 * width, given, 1, 1)
-                norm(f"{at}.downsample.1", 4 * width)
-            given = 4 * width
+                shapes[f"{prefix}.downsample.0.weight"] = (4 * width, channels, 1, 1)
+                norm(f"{prefix}.downsample.1", 4 * width)
+            channels = 4 * width
     for i, size in enumerate(HEADS):
         shapes |= {f"final_layers.{i}.weight": (size, 2048, 1, 1), f"final_layers.{i}.bias": (size,)}
     return shapes
 
 
-def made_up_checkpoint(path, seed: int = 0) -> dict[str, torch.Tensor]:
+def random_checkpoint(path, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for key, shape in published_keys().items():
@@ -200,7 +202,10 @@ def made_up_checkpoint(path, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def plain_resnet(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """The published network written out: the stride lies on the 3x3, no fully connected layer."""
+    """Reference implementation of the published network.
+
+    The stride is in the 3x3 convolution, and there is no fully connected layer.
+    """
     from torch.nn import functional as f
 
     def norm(x, name):
@@ -212,12 +217,12 @@ def plain_resnet(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tenso
     )
     for stage, blocks in enumerate((3, 4, 6, 3), 1):
         for block in range(blocks):
-            at, stride = f"backbone.layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
-            y = f.relu(norm(f.conv2d(x, state[f"{at}.conv1.weight"]), f"{at}.bn1"))
-            y = f.relu(norm(f.conv2d(y, state[f"{at}.conv2.weight"], stride=stride, padding=1), f"{at}.bn2"))
-            y = norm(f.conv2d(y, state[f"{at}.conv3.weight"]), f"{at}.bn3")
+            prefix, stride = f"backbone.layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            y = f.relu(norm(f.conv2d(x, state[f"{prefix}.conv1.weight"]), f"{prefix}.bn1"))
+            y = f.relu(norm(f.conv2d(y, state[f"{prefix}.conv2.weight"], stride=stride, padding=1), f"{prefix}.bn2"))
+            y = norm(f.conv2d(y, state[f"{prefix}.conv3.weight"]), f"{prefix}.bn3")
             if block == 0:
-                x = norm(f.conv2d(x, state[f"{at}.downsample.0.weight"], stride=stride), f"{at}.downsample.1")
+                x = norm(f.conv2d(x, state[f"{prefix}.downsample.0.weight"], stride=stride), f"{prefix}.downsample.1")
             x = f.relu(x + y)
     x = x.mean((2, 3), keepdim=True)
     return torch.cat(
@@ -225,9 +230,9 @@ def plain_resnet(state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tenso
     ).flatten(1)
 
 
-def test_net_recon_is_read_key_by_key(tmp_path, portrait, portrait_faces) -> None:
+def test_all_keys_of_net_recon_are_loaded(tmp_path, portrait, portrait_faces) -> None:
     pytest.importorskip("transformers")
-    state = made_up_checkpoint(tmp_path / "epoch_20.pth")
+    state = random_checkpoint(tmp_path / "epoch_20.pth")
     assert set(from_net_recon(state)) == set(ReconstructionNet().state_dict())
     regressor = Regressor(tmp_path / "epoch_20.pth")
     x = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -242,7 +247,7 @@ def test_net_recon_is_read_key_by_key(tmp_path, portrait, portrait_faces) -> Non
     assert found.coefficients.gaze.abs().max() > 0
 
 
-def test_bad_checkpoints_are_refused(tmp_path) -> None:
+def test_bad_checkpoints_are_rejected(tmp_path) -> None:
     pytest.importorskip("transformers")
     torch.save({"net": 3}, tmp_path / "other.pth")
     torch.save({"net_recon": {"backbone.fc.weight": torch.zeros(2)}}, tmp_path / "keys.pth")
@@ -254,34 +259,35 @@ def test_bad_checkpoints_are_refused(tmp_path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_real_portraits_line_up(fitter) -> None:
-    from faceveil.pipelines.images import load_picture
+def test_real_portraits_are_fitted(fitter) -> None:
+    from faceveil.pipelines.imaging.load import load_image
 
     from ..conftest import DATA
 
     photos = sorted((DATA / "photos").glob("portrait_*.jpg"))[:4]
     if not photos:
-        pytest.skip("the folder with real photos is not there")
+        pytest.skip("the folder with real photos is missing")
     for path in photos:
-        picture = load_picture(path).pixels
-        assert float(fitter(picture, detect_faces(picture)[0].points).errors) < 0.02
+        image = load_image(path).pixels
+        assert float(fitter(image, detect_faces(image)[0].points).errors) < 0.02
 
 
-def test_interfaces_offer_every_slider() -> None:
+def test_interfaces_list_every_slider() -> None:
     assert tuple(SHAPE) == SHAPE_SLIDERS and tuple(EXPRESSION) == EXPRESSION_SLIDERS
 
 
-def test_the_photo_follows_an_edited_face(model, fitter, portrait, portrait_faces) -> None:
-    """Landmarks measured anew on the bent photo are where the edited face has them; far away nothing changes."""
+def test_reshape_warps_the_photo_to_the_edited_face(model, fitter, portrait, portrait_faces) -> None:
+    """Landmarks detected in the warped photo match those of the edited face. Pixels outside the mask do not change."""
     found = fitter(portrait, portrait_faces[0].points)
-    same, nothing = reshape(model, portrait, found, found.coefficients)
-    assert torch.equal(same, portrait) and nothing.sum() == 0
-    edited = moved(model, found.coefficients, {"jaw width": 3.0, "nose width": 3.0})
-    bent, mask = reshape(model, portrait, found, edited)
+    same, empty = reshape(model, portrait, found, found.coefficients)
+    assert torch.equal(same, portrait) and empty.sum() == 0
+    edited = apply_sliders(model, found.coefficients, {"jaw width": 3.0, "nose width": 3.0})
+    warped, mask = reshape(model, portrait, found, edited)
     assert (
-        torch.equal(bent[mask.expand_as(bent) == 0], portrait[mask.expand_as(bent) == 0]) and 0.01 < mask.mean() < 0.3
+        torch.equal(warped[mask.expand_as(warped) == 0], portrait[mask.expand_as(warped) == 0])
+        and 0.01 < mask.mean() < 0.3
     )
-    seen = detect_faces(bent)[0].points
+    detected = detect_faces(warped)[0].points
     back = invert(found.transforms[0].double().numpy())
     wanted, before = (
         apply(back, project_landmarks(model, c)[0].double().numpy()) for c in (edited, found.coefficients)
@@ -290,22 +296,22 @@ def test_the_photo_follows_an_edited_face(model, fitter, portrait, portrait_face
     def width(points: np.ndarray) -> float:
         return float(points[12, 0] - points[4, 0])
 
-    assert width(seen) - width(portrait_faces[0].points) == pytest.approx(width(wanted) - width(before), rel=0.5)
-    with pytest.raises(InputError, match="2 edited faces do not fit 1"):
+    assert width(detected) - width(portrait_faces[0].points) == pytest.approx(width(wanted) - width(before), rel=0.5)
+    with pytest.raises(InputError, match="2 edited faces do not match 1"):
         reshape(model, portrait, found, found.coefficients.rows([0, 0]))
 
 
-def test_drawn_geometry_changes_the_shape_only(model, fitter, portrait, portrait_faces) -> None:
+def test_sampled_geometry_changes_the_shape_only(model, fitter, portrait, portrait_faces) -> None:
     own = fitter(portrait, portrait_faces[0].points).coefficients.rows([0, 0])
-    near, far = (draw_geometry(own, level, 3, False) for level in (1, 10))
+    near, far = (sample_geometry(own, level, 3, False) for level in (1, 10))
     assert (near.identity - own.identity).norm() < (far.identity - own.identity).norm()
     assert (
         torch.equal(far.identity[0], far.identity[1])
         and torch.equal(far.expression, own.expression)
         and torch.equal(far.texture, own.texture)
     )
-    assert torch.equal(far.identity, draw_geometry(own, 10, 3, True).identity) and not torch.equal(
-        draw_geometry(own, 10, 3, True).texture, own.texture
+    assert torch.equal(far.identity, sample_geometry(own, 10, 3, True).identity) and not torch.equal(
+        sample_geometry(own, 10, 3, True).texture, own.texture
     )
     with pytest.raises(InputError, match="belong to bfm"):
-        draw_geometry(neutral("bfm", (80, 64, 80)), 1, 0, False)
+        sample_geometry(neutral("bfm", (80, 64, 80)), 1, 0, False)

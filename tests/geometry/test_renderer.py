@@ -1,4 +1,4 @@
-"""The renderer: visibility against a loop, perspective against arithmetic, gradients against differences."""
+"""The renderer: visibility against a reference loop, perspective, gradients against finite differences."""
 
 from __future__ import annotations
 
@@ -11,100 +11,99 @@ import torch
 from faceveil.pipelines.geometry.camera import DISTANCE, FOCAL, angles_of, degrees, place, project, rotation
 from faceveil.pipelines.geometry.coefficients import neutral
 from faceveil.pipelines.geometry.lighting import AMBIENT, basis, shading
-from faceveil.pipelines.geometry.renderer import interpolate, rasterise, render
+from faceveil.pipelines.geometry.renderer import interpolate, rasterize, render
 
 
 @pytest.mark.parametrize(("seed", "size"), [(0, 96), (1, 96), (2, 224)])
-def test_each_pixel_shows_the_triangle_that_a_loop_finds(model, somebody, loop, seed, size) -> None:
-    c = somebody(model, 1, seed)
+def test_visibility_equals_the_reference_loop(model, random_faces, rasterize_by_loop, seed, size) -> None:
+    c = random_faces(model, 1, seed)
     flat, depth = project(place(model.vertices(c.identity, c.expression), c.angles, c.translation), size)
-    faces = rasterise(flat, depth, model.triangles, size, size)[0].numpy()
+    faces = rasterize(flat, depth, model.triangles, size, size)[0].numpy()
     assert (faces >= 0).mean() > 0.1
-    assert np.array_equal(faces, loop(flat[0], depth[0], model.triangles, size))
+    assert np.array_equal(faces, rasterize_by_loop(flat[0], depth[0], model.triangles, size))
 
 
-def test_a_large_triangle_outside_the_picture_is_cut(model) -> None:
+def test_a_triangle_larger_than_the_image_is_clipped(model) -> None:
     flat = torch.tensor([[[-500.0, -300.0], [-300.0, 900.0], [800.0, 40.0]]])
     depth = torch.tensor([[9.0, 10.0, 11.0]])
     triangles = torch.tensor([[0, 1, 2]])
     for height, width in ((40, 64), (64, 40)):
-        faces = rasterise(flat, depth, triangles, height, width)
+        faces = rasterize(flat, depth, triangles, height, width)
         assert faces.shape == (1, height, width) and (faces == 0).all()
-    behind = rasterise(flat, torch.tensor([[9.0, -1.0, 11.0]]), triangles, 40, 64)
+    behind = rasterize(flat, torch.tensor([[9.0, -1.0, 11.0]]), triangles, 40, 64)
     assert (behind == -1).all()
-    assert (rasterise(flat, depth, triangles.flip(1), 40, 64) == -1).all()
+    assert (rasterize(flat, depth, triangles.flip(1), 40, 64) == -1).all()
 
 
-def test_a_batch_is_its_faces_and_pictures_repeat(model, somebody) -> None:
-    c = somebody(model, 3, 3)
-    together = render(model, c, 80)
+def test_a_batch_equals_single_faces_and_rendering_is_deterministic(model, random_faces) -> None:
+    c = random_faces(model, 3, 3)
+    batch = render(model, c, 80)
     for i in range(3):
-        alone = render(model, c[i], 80)
-        assert torch.equal(together.faces[i], alone.faces[0])
-        assert torch.allclose(together.image[i], alone.image[0], atol=1e-5)
+        single = render(model, c[i], 80)
+        assert torch.equal(batch.faces[i], single.faces[0])
+        assert torch.allclose(batch.image[i], single.image[0], atol=1e-5)
     again = render(model, c, 80)
     assert all(
-        torch.equal(getattr(together, k), getattr(again, k))
-        for k in ("image", "mask", "depth", "normals", "uv", "faces")
+        torch.equal(getattr(batch, k), getattr(again, k)) for k in ("image", "mask", "depth", "normals", "uv", "faces")
     )
 
 
-def test_perspective_is_true() -> None:
-    """Halfway between two pixels of a slanted edge lies more than half of the way to the far end."""
+def test_interpolation_is_perspective_correct() -> None:
+    """Interpolated vertex positions project back to the pixel they were interpolated at."""
     points = torch.tensor([[[-1.0, -1.0, 2.0], [1.0, -1.0, -4.0], [0.0, 1.5, -1.0]]])
     flat, depth = project(points, 200)
     triangles = torch.tensor([[0, 1, 2]])
-    faces = rasterise(flat, depth, triangles, 200, 200)
-    seen = interpolate(points, flat, depth, triangles, faces)[0]
+    faces = rasterize(flat, depth, triangles, 200, 200)
+    values = interpolate(points, flat, depth, triangles, faces)[0]
     y, x = (faces[0] == 0).nonzero(as_tuple=True)
-    where = seen[:, y, x].T
-    again, _ = project(where[None], 200)
-    assert (again[0] - torch.stack([x, y], 1) - 0.5).abs().max() < 1e-3
+    positions = values[:, y, x].T
+    projected, _ = project(positions[None], 200)
+    assert (projected[0] - torch.stack([x, y], 1) - 0.5).abs().max() < 1e-3
 
 
-def test_what_is_seen_has_its_kind(model, somebody) -> None:
-    seen = render(model, somebody(model, 1, 4), 128)
-    hit = seen.mask[0, 0] > 0
+def test_outputs_have_valid_ranges(model, random_faces) -> None:
+    rendering = render(model, random_faces(model, 1, 4), 128)
+    hit = rendering.mask[0, 0] > 0
     assert 0.1 < hit.float().mean() < 0.7
-    assert seen.image[:, :, ~hit].abs().max() == 0 and seen.depth[:, :, ~hit].abs().max() == 0
-    assert torch.allclose(seen.normals[0][:, hit].norm(dim=0), torch.ones(int(hit.sum())), atol=1e-5)
-    assert 8 < seen.depth[0, 0][hit].min() < seen.depth[0, 0][hit].max() < 12
-    assert seen.uv.min() >= 0 and seen.uv.max() <= 1
+    assert rendering.image[:, :, ~hit].abs().max() == 0 and rendering.depth[:, :, ~hit].abs().max() == 0
+    assert torch.allclose(rendering.normals[0][:, hit].norm(dim=0), torch.ones(int(hit.sum())), atol=1e-5)
+    assert 8 < rendering.depth[0, 0][hit].min() < rendering.depth[0, 0][hit].max() < 12
+    assert rendering.uv.min() >= 0 and rendering.uv.max() <= 1
 
 
-def test_gradients_are_right(model, somebody) -> None:
-    """Against central differences in double precision, with what is visible held fixed."""
-    c = somebody(model, 1, 5)
+def test_gradients_match_finite_differences(model, random_faces) -> None:
+    """Compare with central differences in double precision, with fixed visibility."""
+    c = random_faces(model, 1, 5)
     vertices = place(model.vertices(c.identity, c.expression), c.angles, c.translation).double()
     flat, depth = project(vertices, 64)
-    faces = rasterise(flat, depth, model.triangles, 64, 64)
-    colours = torch.rand(model.mean.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))[None]
-    aim = torch.rand(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    faces = rasterize(flat, depth, model.triangles, 64, 64)
+    colors = torch.rand(model.mean.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))[None]
+    target = torch.rand(1, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def cost(points: torch.Tensor) -> torch.Tensor:
         f, d = project(points, 64)
-        return ((interpolate(colours, f, d, model.triangles, faces) - aim) ** 2).sum()
+        return ((interpolate(colors, f, d, model.triangles, faces) - target) ** 2).sum()
 
     points = vertices.clone().requires_grad_(True)
     cost(points).backward()
-    seen = model.triangles[faces[faces >= 0].unique()].unique()
-    for vertex in seen[:: len(seen) // 12].tolist():
+    visible = model.triangles[faces[faces >= 0].unique()].unique()
+    for vertex in visible[:: len(visible) // 12].tolist():
         for axis in range(3):
             shift = torch.zeros_like(vertices)
             shift[0, vertex, axis] = 1e-6
-            slope = float(cost(vertices + shift) - cost(vertices - shift)) / 2e-6
-            assert float(points.grad[0, vertex, axis]) == pytest.approx(slope, rel=1e-3, abs=1e-5)
+            difference = float(cost(vertices + shift) - cost(vertices - shift)) / 2e-6
+            assert float(points.grad[0, vertex, axis]) == pytest.approx(difference, rel=1e-3, abs=1e-5)
 
 
-def test_gradients_reach_all_coefficients(model, somebody) -> None:
-    c = somebody(model, 1, 6)
+def test_gradients_reach_all_coefficients(model, random_faces) -> None:
+    c = random_faces(model, 1, 6)
     free = {k: v.clone().requires_grad_(True) for k, v in c.fields().items()}
     render(model, replace(c, **free), 64).image.square().sum().backward()
     for name in ("identity", "expression", "texture", "lighting", "angles", "translation"):
         assert free[name].grad.abs().max() > 0, name
 
 
-def test_the_camera_is_the_published_one() -> None:
+def test_the_camera_equals_the_published_one() -> None:
     flat, depth = project(torch.tensor([[[0.5, 0.25, 0.0], [0.0, 0.0, 1.0]]]), 224)
     assert (
         torch.allclose(flat[0, 0], torch.tensor([112 + 1015 * 0.5 / 10, 112 - 1015 * 0.25 / 10]))
@@ -115,34 +114,36 @@ def test_the_camera_is_the_published_one() -> None:
 
 def test_rotations() -> None:
     angles = (torch.rand(20, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * 2.5
-    turned = rotation(angles)
-    assert torch.allclose(turned @ turned.transpose(1, 2), torch.eye(3).expand(20, 3, 3), atol=1e-5)
-    assert torch.allclose(angles_of(turned), angles, atol=1e-4)
-    # Each axis on its own, right-handed: y goes to z, z goes to x, x goes to y.
+    rotations = rotation(angles)
+    assert torch.allclose(rotations @ rotations.transpose(1, 2), torch.eye(3).expand(20, 3, 3), atol=1e-5)
+    assert torch.allclose(angles_of(rotations), angles, atol=1e-4)
+    # Each axis alone, right-handed: y maps to z, z to x, x to y.
     quarter = math.pi / 2
-    for axis, (given, made) in enumerate((([0, 1, 0], [0, 0, 1]), ([0, 0, 1], [1, 0, 0]), ([1, 0, 0], [0, 1, 0]))):
+    for axis, (vector, expected) in enumerate((([0, 1, 0], [0, 0, 1]), ([0, 0, 1], [1, 0, 0]), ([1, 0, 0], [0, 1, 0]))):
         one = torch.zeros(1, 3)
         one[0, axis] = quarter
-        assert torch.allclose(rotation(one)[0] @ torch.tensor(given).float(), torch.tensor(made).float(), atol=1e-6)
+        assert torch.allclose(
+            rotation(one)[0] @ torch.tensor(vector).float(), torch.tensor(expected).float(), atol=1e-6
+        )
     assert degrees(torch.tensor([-0.1, 0.2, 0.3])) == pytest.approx((5.73, 11.46, -17.19), abs=0.01)
 
 
-def test_light() -> None:
+def test_lighting() -> None:
     normals = torch.nn.functional.normalize(torch.randn(1, 50, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
     assert torch.allclose(shading(normals, torch.zeros(1, 27)), torch.tensor(AMBIENT * 0.886227))
     gamma = torch.zeros(1, 27)
     gamma[0, 9 + 2] = 1.0
-    seen = shading(normals, gamma)
-    assert torch.allclose(seen[0, :, 1] - seen[0, :, 0], 1.772454 * normals[0, :, 2], atol=1e-6)
-    # Over the whole sphere the harmonics are orthogonal.
+    shade = shading(normals, gamma)
+    assert torch.allclose(shade[0, :, 1] - shade[0, :, 0], 1.772454 * normals[0, :, 2], atol=1e-6)
+    # The harmonics are orthogonal over the sphere.
     sphere = torch.nn.functional.normalize(torch.randn(200_000, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
     gram = basis(sphere).T @ basis(sphere) / len(sphere)
     assert (gram - torch.diag(gram.diagonal())).abs().max() < 0.03
 
 
-def test_even_light_shows_the_albedo(model) -> None:
-    seen = render(model, neutral(model.name, model.sizes), 64)
-    hit = seen.mask[0, 0] > 0
-    assert seen.image[0][:, hit].mean() == pytest.approx(
-        float(model.colours(torch.zeros(1, model.sizes[2])).mean()) * AMBIENT * 0.886227, rel=0.1
+def test_uniform_light_renders_the_albedo(model) -> None:
+    rendering = render(model, neutral(model.name, model.sizes), 64)
+    hit = rendering.mask[0, 0] > 0
+    assert rendering.image[0][:, hit].mean() == pytest.approx(
+        float(model.colors(torch.zeros(1, model.sizes[2])).mean()) * AMBIENT * 0.886227, rel=0.1
     )

@@ -1,4 +1,4 @@
-"""The 3D landmark model."""
+"""The 3D shape model of the landmarks."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ def shapes() -> ShapeModel:
     return load_model().shapes
 
 
-def _see(shape: np.ndarray, yaw: float, pitch: float, scale: float = 100.0) -> np.ndarray:
-    turn = _rotate(np.array([-np.radians(pitch), 0, 0])) @ _rotate(np.array([0, np.radians(yaw), 0]))
-    return (scale * shape @ turn[:2].T + [200, -150]) * [1, -1]
+def _project(shape: np.ndarray, yaw: float, pitch: float, scale: float = 100.0) -> np.ndarray:
+    rotation = _rotate(np.array([-np.radians(pitch), 0, 0])) @ _rotate(np.array([0, np.radians(yaw), 0]))
+    return (scale * shape @ rotation[:2].T + [200, -150]) * [1, -1]
 
 
 @pytest.mark.parametrize("yaw", [-30, 0, 20])
 def test_fit_recovers_pose_and_landmarks(shapes, yaw) -> None:
     rng = np.random.default_rng(0)
     truth = shapes.shape(rng.normal(size=len(shapes.modes)) * 0.7)
-    points = _see(truth, yaw, 8)
+    points = _project(truth, yaw, 8)
     fit = shapes.fit(points)
     assert abs(fit.yaw - yaw) < 6
     rms = np.sqrt(((fit.project(shapes.shape(fit.coefficients)) - points) ** 2).sum(1).mean())
     assert rms < 1.5
 
 
-def test_weak_perspective_is_exact_on_its_own_pictures() -> None:
+def test_weak_perspective_is_exact_on_its_own_projections() -> None:
     rng = np.random.default_rng(1)
     shape = rng.normal(size=(4, 30, 3))
     rotation = _rotate(rng.normal(size=(4, 3)) * 0.4)
@@ -39,33 +39,33 @@ def test_weak_perspective_is_exact_on_its_own_pictures() -> None:
     assert np.abs(found - rotation).max() < 1e-6
 
 
-def test_depth_is_learned_from_turning_heads(shapes) -> None:
+def test_depth_is_learned_from_rotated_heads(shapes) -> None:
     rng = np.random.default_rng(2)
-    seen = []
+    projections = []
     for _ in range(400):
         shape = shapes.shape(rng.normal(size=len(shapes.modes)) * [*[1] * len(shapes.modes)])
-        flat = _see(shape, rng.normal() * 15, rng.normal() * 8, 1.0) - [200, 150]
-        seen.append(flat)
-    learned, _ = learn_shape_model(np.stack(seen), np.ones(400), components=20, rounds=10)
+        flat = _project(shape, rng.normal() * 15, rng.normal() * 8, 1.0) - [200, 150]
+        projections.append(flat)
+    learned, _ = learn_shape_model(np.stack(projections), np.ones(400), components=20, rounds=10)
     depth = np.corrcoef(learned.mean[17:, 2], shapes.mean[17:, 2])[0, 1]
     assert depth > 0.95
 
 
-def test_nose_stands_out(shapes) -> None:
+def test_the_nose_is_nearest_and_the_ears_are_farthest(shapes) -> None:
     assert shapes.mean[30, 2] > shapes.mean[[36, 45, 48, 54, 8], 2].max()
     assert shapes.mean[[0, 16], 2].max() < shapes.mean[17:, 2].min()
 
 
 def test_learned_coefficients_belong_to_the_learned_model(shapes) -> None:
     rng = np.random.default_rng(3)
-    seen = np.stack(
+    projections = np.stack(
         [
-            _see(shapes.shape(rng.normal(size=len(shapes.modes))), rng.normal() * 10, rng.normal() * 6, 1.0)
+            _project(shapes.shape(rng.normal(size=len(shapes.modes))), rng.normal() * 10, rng.normal() * 6, 1.0)
             - [200, 150]
             for _ in range(300)
         ]
     )
-    learned, coefficients = learn_shape_model(seen, np.ones(300), components=12, rounds=8)
-    fits = [learned.fit(points) for points in seen[:20]]
+    learned, coefficients = learn_shape_model(projections, np.ones(300), components=12, rounds=8)
+    fits = [learned.fit(points) for points in projections[:20]]
     again = np.stack([fit.coefficients for fit in fits])
     assert np.abs(again - coefficients[:20]).mean() < 0.25 * np.abs(coefficients[:20]).mean()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from faceveil.pipelines.cli import main
 from faceveil.pipelines.cli.terminal import OK
-from faceveil.pipelines.errors import InputError
+from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.identity.bank import build_bank, load_bank
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.pseudonym import Pseudonyms

@@ -5,23 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from faceveil.pipelines.errors import InputError, WeightsError
-from faceveil.pipelines.identity.embedder import Embedder
-from faceveil.pipelines.identity.ensemble import (
-    EnsembleEmbedder,
-    EnsembleMapper,
-    Recipe,
-    load_ensemble,
-    save_ensemble,
-    train_ensemble,
-    triplet_loss,
-)
+from faceveil.pipelines.core.errors import InputError, WeightsError
+from faceveil.pipelines.identity.ensemble import EnsembleMapper, EnsembleRecognizer, load_ensemble, save_ensemble
+from faceveil.pipelines.recognition.base import FaceRecognizer
+from faceveil.pipelines.training.ensemble import Recipe, train_ensemble, triplet_loss
 
 SPACES, SIZES = ("arcface-w600k", "farl-ep64", "facenet-vggface2"), (512, 512, 512)
 
 
 def crowd(people: int, photos: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Three recognisers' vectors of several photos: who it is lies in 24 directions, and light and pose in 24 others,
+    """Three recognizers' vectors of several photos: who it is lies in 24 directions, and light and pose in 24 others,
     twice as strong."""
     rng = np.random.default_rng(seed)
     parts = []
@@ -53,7 +46,7 @@ def test_layers_are_the_papers() -> None:
     assert torch.allclose(mapper(torch.randn(3, 1536)).norm(dim=1), torch.ones(3))
 
 
-def test_no_recogniser_outvotes_the_others() -> None:
+def test_no_recognizer_outvotes_the_others() -> None:
     mapper, joined = EnsembleMapper(SPACES, SIZES), torch.randn(2, 1536)
     longer = torch.cat([joined[:, :512], joined[:, 512:1024] * 50, joined[:, 1024:]], 1)
     assert torch.allclose(mapper(joined), mapper(longer), atol=1e-5)
@@ -104,20 +97,20 @@ def test_training_repeats_and_refuses() -> None:
         train_ensemble(joined[:, :100], people, SPACES, SIZES, Recipe())
 
 
-class _Fixed(Embedder):
+class _Fixed(FaceRecognizer):
     def __init__(self, space: str) -> None:
         self.space = space
 
-    def _look(self, picture, points) -> np.ndarray:
+    def _embed(self, picture, points) -> np.ndarray:
         return np.arange(1.0, 513.0)
 
 
 def test_the_embedder_joins_in_order(portrait, portrait_faces) -> None:
     mapper = EnsembleMapper(SPACES, SIZES, 0.7)
-    embedder = EnsembleEmbedder(mapper, [_Fixed(s) for s in SPACES])
-    assert embedder.threshold == 0.7 and embedder.space == "ensemble:" + "+".join(SPACES)
-    assert embedder.embed(portrait, portrait_faces[0].points).shape == (512,)
+    recognizer = EnsembleRecognizer(mapper, [_Fixed(s) for s in SPACES])
+    assert recognizer.threshold == 0.7 and recognizer.name == "ensemble:" + "+".join(SPACES)
+    assert recognizer.embed(portrait, portrait_faces[0].points).shape == (512,)
     with pytest.raises(
         InputError, match="this ensemble joins arcface-w600k, farl-ep64, facenet-vggface2, got farl-ep64"
     ):
-        EnsembleEmbedder(mapper, [_Fixed("farl-ep64")])
+        EnsembleRecognizer(mapper, [_Fixed("farl-ep64")])

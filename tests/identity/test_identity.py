@@ -7,11 +7,11 @@ import datetime
 import numpy as np
 import pytest
 import torch
-from faceveil.pipelines.errors import InputError
+from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.identity.blend import average, away_from, perturb, slerp
-from faceveil.pipelines.identity.calibration import judge_identities
+from faceveil.pipelines.identity.compare import compare_identities
 from faceveil.pipelines.identity.identity import Identity, load_identity, save_identity
-from faceveil.pipelines.images import load_picture
+from faceveil.pipelines.imaging.load import load_image
 from faceveil.pipelines.jobs.people import identity_in
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -30,7 +30,7 @@ def test_a_file_keeps_vectors_space_and_date_and_no_more(tmp_path) -> None:
         assert file.metadata() == {
             "format": "faceveil.identity/1",
             "space": "dlib",
-            "recogniser": "dlib",
+            "recognizer": "dlib",
             "date": "2026-01-02",
         }
     assert b"anna" not in (tmp_path / "anna_smith.safetensors").read_bytes()
@@ -77,12 +77,12 @@ def test_spaces_do_not_mix(tmp_path) -> None:
         lambda: slerp(some(), other, 0.5),
         lambda: average([some(), other]),
         lambda: some().cosine(other),
-        lambda: judge_identities(some(), other),
+        lambda: compare_identities(some(), other),
     ):
         with pytest.raises(InputError, match="cannot be mixed"):
             work()
     save_identity(tmp_path / "a", other)
-    with pytest.raises(InputError, match="belongs to the recogniser arcface-w600k, but dlib is needed"):
+    with pytest.raises(InputError, match="belongs to the recognizer arcface-w600k, but dlib is needed"):
         load_identity(tmp_path / "a", "dlib")
 
 
@@ -111,8 +111,8 @@ def test_perturbation_grows_with_its_scale_and_repeats() -> None:
 
 
 def test_people_of_the_photos_are_told_apart(photos) -> None:
-    people = {p.stem: identity_in(load_picture(p).pixels) for p in photos if p.stem.startswith("person_")}
+    people = {p.stem: identity_in(load_image(p).pixels) for p in photos if p.stem.startswith("person_")}
     for a in people:
         for b in people:
             if a < b:
-                assert judge_identities(people[a], people[b]).same == (a[:8] == b[:8]), (a, b)
+                assert compare_identities(people[a], people[b]).same == (a[:8] == b[:8]), (a, b)

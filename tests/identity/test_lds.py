@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from faceveil.pipelines.errors import InputError, WeightsError
-from faceveil.pipelines.identity.lds import alphas, builtin_sampler, load_sampler
-from faceveil.pipelines.identity.lds_training import Recipe, save_sampler, train_sampler
+from faceveil.pipelines.core.errors import InputError, WeightsError
+from faceveil.pipelines.identity.lds import alphas, builtin_sampler, load_sampler, save_sampler
 from faceveil.pipelines.jobs.portraits import folder_vectors
+from faceveil.pipelines.training.sampler import Recipe, train_sampler
 
 
 @pytest.fixture(scope="module")

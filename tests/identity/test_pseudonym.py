@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from faceveil.pipelines.errors import InputError
+from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import builtin_sampler
 from faceveil.pipelines.identity.pseudonym import Key, Ledger, Pseudonyms
-from faceveil.pipelines.images import load_picture
+from faceveil.pipelines.imaging.load import load_image
 from faceveil.pipelines.jobs.people import identity_in
 
 
@@ -19,7 +19,7 @@ def sampler():
 
 @pytest.fixture(scope="module")
 def people(sampler) -> np.ndarray:
-    """Thirty who are strangers to each other, in the standardised space."""
+    """Thirty who are strangers to each other, in the standardized space."""
     kept: list[np.ndarray] = []
     for person in sampler.sample(400, 0).vectors:
         if all(sampler.cosine(person, other)[0, 0] < 0.45 for other in kept):
@@ -29,7 +29,7 @@ def people(sampler) -> np.ndarray:
 
 def view(sampler, person: np.ndarray, seed: int) -> Identity:
     """Another photo of a person: as far from the first as two real photos are (cosine about .84)."""
-    standard = sampler.standardise(person)
+    standard = sampler.standardize(person)
     noise = np.random.default_rng(seed).normal(size=len(standard))
     noise *= 0.65 * np.linalg.norm(standard) / np.linalg.norm(noise)
     return Identity((standard + noise) * sampler.std + sampler.mean, "dlib")
@@ -113,7 +113,7 @@ def test_a_full_bank_and_bad_files_are_refused(sampler, people, tmp_path) -> Non
 
 def test_pseudonyms_of_real_people_are_stable_and_distinct(photos, tmp_path) -> None:
     names = Pseudonyms.open(tmp_path, "mine", 100)
-    found = {p.stem: names.of(identity_in(load_picture(p).pixels)) for p in photos if p.stem.startswith("person_")}
+    found = {p.stem: names.of(identity_in(load_image(p).pixels)) for p in photos if p.stem.startswith("person_")}
     again = Pseudonyms.open(tmp_path, "mine", 100)
     numbers = {name: number for name, (number, _) in found.items()}
     assert (
@@ -124,6 +124,6 @@ def test_pseudonyms_of_real_people_are_stable_and_distinct(photos, tmp_path) -> 
     assert len(set(numbers.values())) == 3
     for p in photos:
         if p.stem.startswith("person_"):
-            number, shown = again.of(identity_in(load_picture(p).pixels))
+            number, shown = again.of(identity_in(load_image(p).pixels))
             assert number == numbers[p.stem] and np.array_equal(shown.vectors, found[p.stem][1].vectors)
     assert (tmp_path / "mine.key").stat().st_mode & 0o077 == 0

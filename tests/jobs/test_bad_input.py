@@ -12,7 +12,7 @@ import pytest
 import torch
 from faceveil.pipelines.cli import main
 from faceveil.pipelines.cli.terminal import OK, SOME_FAILED, UNPROTECTED
-from faceveil.pipelines.errors import FaceVeilError
+from faceveil.pipelines.core.errors import FaceVeilError
 from PIL import Image
 
 

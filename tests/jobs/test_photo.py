@@ -8,19 +8,21 @@ import faceveil
 import numpy as np
 import pytest
 import torch
-from faceveil.pipelines.errors import InputError, PolicyStop
+from faceveil.pipelines.core.errors import InputError, PolicyStop
+from faceveil.pipelines.core.seeds import face_seed
 from faceveil.pipelines.faces.face import Face, Faces
 from faceveil.pipelines.faces.select import Selection
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import builtin_sampler
 from faceveil.pipelines.identity.pseudonym import Pseudonyms
-from faceveil.pipelines.identity.recognise import default_recogniser
-from faceveil.pipelines.images import Picture
+from faceveil.pipelines.imaging.image import LoadedImage
+from faceveil.pipelines.imaging.samples import astronaut
 from faceveil.pipelines.jobs.people import by_person, identity_in, person_in
-from faceveil.pipelines.jobs.photo import Settings, anonymize_batch, face_seed, search_identity
+from faceveil.pipelines.jobs.photo import anonymize_batch, search_identity
 from faceveil.pipelines.jobs.policy import Policy
+from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.methods.base import Change
-from faceveil.pipelines.sample import astronaut
+from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 
 QUICK = {"trials": 2, "tries": 1}
 
@@ -35,7 +37,7 @@ def test_the_portrait_becomes_somebody_else(portrait, portrait_faces, veiled) ->
     assert row.outcome == "replaced"
     assert row.checks[0].distance >= 0.6
     assert not row.checks[0].same_person
-    embed = default_recogniser().embed
+    embed = default_recognizer().embed
     assert (
         np.linalg.norm(embed(veiled.pixels, veiled.faces[0].points) - embed(portrait, portrait_faces[0].points)) > 0.55
     )
@@ -88,24 +90,24 @@ class _Paint:
 
     name = "paint"
 
-    def refuse(self, face):
+    def unsupported_reason(self, face):
         return None
 
     def prepare(self, view):
         return view
 
-    def doubt(self, prepared):
+    def occlusion_reason(self, prepared):
         return None
 
-    def identify(self, prepared, seed):
+    def sample_identity(self, prepared, seed):
         return seed
 
-    def realise(self, prepared, identity, seed):
+    def from_identity(self, prepared, identity, seed):
         return seed
 
-    def veil(self, view, identity, strength):
+    def render(self, view, identity, strength):
         x1, y1, x2, y2 = (int(v) for v in view.face.box)
-        window = view.picture[..., y1:y2, x1:x2] * 0
+        window = view.image[..., y1:y2, x1:x2] * 0
         window[:, 0] = 1.0
         return Change(window, (x1, y1), torch.ones_like(window[:, :1]), view.face.points)
 
@@ -129,27 +131,27 @@ def test_overlapping_real_replacements_change_both(portrait, portrait_faces) -> 
 
 
 class _Lazy(_Paint):
-    def veil(self, view, identity, strength):
-        change = super().veil(view, identity, strength)
+    def render(self, view, identity, strength):
+        change = super().render(view, identity, strength)
         x1, y1, x2, y2 = (int(v) for v in view.face.box)
-        window = view.picture[..., y1 - 40 : y2 + 40, x1 - 40 : x2 + 40].clone()
+        window = view.image[..., y1 - 40 : y2 + 40, x1 - 40 : x2 + 40].clone()
         return Change(window, (x1 - 40, y1 - 40), torch.ones_like(window[:, :1]), change.points)
 
 
 class _Broken(_Paint):
-    def veil(self, view, identity, strength):
+    def render(self, view, identity, strength):
         raise ArithmeticError("singular")
 
 
 class _Picky(_Paint):
-    def refuse(self, face):
+    def unsupported_reason(self, face):
         return "it is a Tuesday"
 
 
 @pytest.mark.parametrize(
     ("method", "reason", "tries"),
     [
-        (_Lazy, "the recogniser still knows it", 3),
+        (_Lazy, "the recognizer still knows it", 3),
         (_Broken, "the method failed on it", 0),
         (_Picky, "it is a Tuesday", 0),
     ],
@@ -178,7 +180,7 @@ def test_policy_when_nobody_is_found() -> None:
         anonymize_batch(empty, Settings(policy=Policy.always("stop")))
 
 
-def test_an_empty_plan_leaves_faces_out_on_purpose_but_an_empty_picture_is_covered(portrait) -> None:
+def test_an_empty_plan_leaves_faces_out_on_purpose_but_an_empty_picture_is_occluded(portrait) -> None:
     assert torch.equal(anonymize_batch(portrait, Settings(), Faces()).pixels, portrait)
     assert torch.all(anonymize_batch(torch.full((1, 3, 96, 96), 0.2), Settings(), Faces()).pixels == 0.5)
 
@@ -189,7 +191,7 @@ def test_faces_that_are_not_selected_are_kept(trio, trio_faces) -> None:
 
 
 def test_people_are_chosen_by_reference(trio, trio_faces, portrait) -> None:
-    me = person_in(Picture(portrait))
+    me = person_in(LoadedImage(portrait))
     everybody_kept = anonymize_batch(trio, Settings(method="solid", exclude=(me,)))
     assert torch.equal(everybody_kept.pixels, trio)
     stranger = me[::-1].copy()
@@ -199,11 +201,11 @@ def test_people_are_chosen_by_reference(trio, trio_faces, portrait) -> None:
 
 
 def test_one_identity_for_several_pictures(portrait) -> None:
-    pictures = [Picture(portrait), Picture(portrait.flip(-1))]
+    pictures = [LoadedImage(portrait), LoadedImage(portrait.flip(-1))]
     settings = Settings(**QUICK)
     identity = search_identity(pictures, settings)
     results = [anonymize_batch(p.pixels, settings, identity=identity) for p in pictures]
-    embed = default_recogniser().embed
+    embed = default_recognizer().embed
     shown = [embed(r.pixels, r.faces[0].points) for r in results]
     assert np.linalg.norm(shown[0] - shown[1]) < 0.6
     with pytest.raises(InputError, match="only covers faces"):

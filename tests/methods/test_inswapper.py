@@ -9,17 +9,18 @@ import pytest
 import torch
 from faceveil.pipelines.cli import main
 from faceveil.pipelines.cli.terminal import SOME_FAILED, UNPROTECTED
-from faceveil.pipelines.errors import InputError, WeightsError
-from faceveil.pipelines.identity.arcface import SPACE, ArcFace
+from faceveil.pipelines.core.errors import InputError, WeightsError
 from faceveil.pipelines.identity.bank import Bank, build_bank
 from faceveil.pipelines.identity.blend import slerp
 from faceveil.pipelines.identity.identity import Identity, load_identity
 from faceveil.pipelines.identity.lds import Denoiser, IdentitySampler
-from faceveil.pipelines.jobs.photo import TRIES, Settings, anonymize_batch
+from faceveil.pipelines.jobs.photo import TRIES, anonymize_batch
 from faceveil.pipelines.jobs.policy import Policy
+from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.methods.base import View
 from faceveil.pipelines.methods.inswapper.method import InSwapperMethod
 from faceveil.pipelines.methods.inswapper.network import InSwapper, PictureSwapper
+from faceveil.pipelines.recognition.arcface import SPACE, ArcFace
 
 
 def test_the_face_is_swapped_and_pasted(inswapper_file, w600k, portrait, portrait_faces) -> None:
@@ -45,7 +46,7 @@ def test_pictures_without_a_face_give_none(inswapper_file, w600k, portrait) -> N
 def test_other_networks_are_refused(inswapper_file, w600k, tmp_path) -> None:
     with pytest.raises(WeightsError, match="not inswapper_128"):
         InSwapper(w600k)
-    with pytest.raises(WeightsError, match="not an ArcFace recogniser"):
+    with pytest.raises(WeightsError, match="not an ArcFace recognizer"):
         ArcFace(inswapper_file[0])
     (tmp_path / "cut.onnx").write_bytes(b"1234")
     with pytest.raises(WeightsError, match=r"cut\.onnx is not a whole ONNX file"):
@@ -71,8 +72,8 @@ def test_the_method_runs_inside_the_job(inswapper_file, w600k, people, trio) -> 
     assert not torch.equal(anonymize_batch(trio, replace(settings, seed=4), method=method).pixels, result.pixels)
 
 
-def test_what_is_still_recognised_is_covered(inswapper_file, w600k, people, portrait) -> None:
-    """The made-up swapper only brightens: the recogniser is not fooled, so the policy must act."""
+def test_what_is_still_recognized_is_occluded(inswapper_file, w600k, people, portrait) -> None:
+    """The made-up swapper only brightens: the recognizer is not fooled, so the policy must act."""
     result = anonymize_batch(
         portrait,
         Settings(method="inswapper"),
@@ -86,7 +87,7 @@ def test_strength_moves_from_the_person_to_the_new_one(inswapper_file, w600k, pe
     path, emap = inswapper_file
     method = InSwapperMethod(InSwapper(path), ArcFace(w600k), people)
     prepared = method.prepare(View(portrait, portrait_faces[0], np.zeros(128)))
-    assert method.veil(prepared, people.identities[0], 0.0).mask.sum() == 0
+    assert method.render(prepared, people.identities[0], 0.0).mask.sum() == 0
 
     def first(identity) -> float:
         mapped = identity.vector @ emap
@@ -94,14 +95,14 @@ def test_strength_moves_from_the_person_to_the_new_one(inswapper_file, w600k, pe
 
     x, y = (round(v) for v in portrait_faces[0].points[30])
     for strength in (0.5, 1.0, 1.5):
-        change = method.veil(prepared, people.identities[0], strength)
+        change = method.render(prepared, people.identities[0], strength)
         seen = float(
             (
-                change.window
+                change.patch
                 - portrait[
                     ...,
-                    change.origin[1] : change.origin[1] + change.window.shape[-2],
-                    change.origin[0] : change.origin[0] + change.window.shape[-1],
+                    change.origin[1] : change.origin[1] + change.patch.shape[-2],
+                    change.origin[0] : change.origin[0] + change.patch.shape[-1],
                 ]
             )[0, :, y - change.origin[1], x - change.origin[0]].mean()
         )
@@ -109,20 +110,20 @@ def test_strength_moves_from_the_person_to_the_new_one(inswapper_file, w600k, pe
 
 
 def test_people_come_from_a_bank_a_sampler_or_the_user(inswapper_file, w600k, people, portrait, portrait_faces) -> None:
-    network, recogniser = InSwapper(inswapper_file[0]), ArcFace(w600k)
-    own = [InSwapperMethod(network, recogniser, people).prepare(View(portrait, portrait_faces[0], np.zeros(128)))]
+    network, recognizer = InSwapper(inswapper_file[0]), ArcFace(w600k)
+    own = [InSwapperMethod(network, recognizer, people).prepare(View(portrait, portrait_faces[0], np.zeros(128)))]
     sampler = IdentitySampler(Denoiser(512, 16, 1), np.zeros(512), np.full(512, 512**-0.5), SPACE, 512)
-    drawn = InSwapperMethod(network, recogniser, sampler).identify(own, 1)
+    drawn = InSwapperMethod(network, recognizer, sampler).sample_identity(own, 1)
     assert sampler.cosine(drawn.vector, own[0].own.vector)[0, 0] <= 0.28
     with pytest.raises(InputError, match="needs somebody to show"):
-        InSwapperMethod(network, recogniser, None).identify(own, 1)
+        InSwapperMethod(network, recognizer, None).sample_identity(own, 1)
     near = Bank(own[0].own, 1.2)
     with pytest.raises(InputError, match="everybody in the bank resembles"):
-        InSwapperMethod(network, recogniser, near).identify(own, 1)
+        InSwapperMethod(network, recognizer, near).sample_identity(own, 1)
     with pytest.raises(InputError, match="the people given are of dlib"):
-        InSwapperMethod(network, recogniser, Bank(Identity(np.ones(128), "dlib"), 0.4))
+        InSwapperMethod(network, recognizer, Bank(Identity(np.ones(128), "dlib"), 0.4))
     with pytest.raises(InputError, match="this one is of dlib"):
-        InSwapperMethod(network, recogniser, people).realise(own, Identity(np.ones(128), "dlib"), 0)
+        InSwapperMethod(network, recognizer, people).from_identity(own, Identity(np.ones(128), "dlib"), 0)
 
 
 def test_the_command_line_swaps(inswapper_file, w600k, portrait_file, tmp_path) -> None:
@@ -140,7 +141,7 @@ def test_the_command_line_swaps(inswapper_file, w600k, portrait_file, tmp_path) 
         "inswapper",
         "--swapper",
         str(inswapper_file[0]),
-        "--recogniser",
+        "--recognizer",
         str(w600k),
     ]
     assert (

@@ -1,4 +1,4 @@
-"""Downloads against a local server: truncation, wrong hash, 404, dropped connection, resume, mirror, offline."""
+"""Downloads from a local server: truncation, wrong hash, 404, dropped connection, resume, mirror, offline."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from faceveil.pipelines.errors import WeightsError
-from faceveil.weights.catalogue import Card, card, cards
+from faceveil.pipelines.core.errors import WeightsError
+from faceveil.weights.catalog import Card, card, cards
 from faceveil.weights.fetch import OFFLINE, fetch
 
 DATA = bytes(range(256)) * 5000
@@ -30,7 +30,7 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in self.headers else 0
         data = DATA[start:] if self.server.mode != "wrong" else b"x" * len(DATA)
         self.send_response(206 if start else 200)
-        # "dropped" promises all and closes early; "short" promises less than the card says.
+        # "dropped" announces the full length and closes early; "short" announces less than the size in the card.
         self.send_header("Content-Length", str(len(data) // 2 if self.server.mode == "short" else len(data)))
         self.end_headers()
         self.wfile.write(data[: len(data) // 2] if self.server.mode in ("dropped", "short") else data)
@@ -69,7 +69,7 @@ def test_downloads_once(server, model, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["dropped", "short"])
-def test_a_cut_download_is_kept_and_resumed(server, model, tmp_path, mode) -> None:
+def test_an_incomplete_download_is_kept_and_resumed(server, model, tmp_path, mode) -> None:
     server.mode = mode
     with pytest.raises(WeightsError, match="run it again to resume"):
         fetch(model, tmp_path, consent=True)
@@ -88,20 +88,20 @@ def test_a_wrong_file_is_not_kept(server, model, tmp_path) -> None:
 
 def test_not_found(server, model, tmp_path) -> None:
     server.mode = "404"
-    with pytest.raises(WeightsError, match="answered 404"):
+    with pytest.raises(WeightsError, match="HTTP status 404"):
         fetch(model, tmp_path, consent=True)
 
 
-def test_a_mirror_takes_the_place_of_the_address(server, model, tmp_path) -> None:
+def test_a_mirror_replaces_the_address(server, model, tmp_path) -> None:
     from dataclasses import replace
 
-    lost = replace(model, url="http://127.0.0.1:9/none")
-    with pytest.raises(WeightsError, match="broke off"):
-        fetch(lost, tmp_path, consent=True, timeout=2)
-    assert fetch(lost, tmp_path, consent=True, mirror=model.url).read_bytes() == DATA
+    unreachable = replace(model, url="http://127.0.0.1:9/none")
+    with pytest.raises(WeightsError, match="was interrupted"):
+        fetch(unreachable, tmp_path, consent=True, timeout=2)
+    assert fetch(unreachable, tmp_path, consent=True, mirror=model.url).read_bytes() == DATA
 
 
-def test_nothing_without_consent_or_offline(server, model, tmp_path, monkeypatch) -> None:
+def test_no_download_without_consent_or_offline(server, model, tmp_path, monkeypatch) -> None:
     with pytest.raises(WeightsError, match="downloads need your consent"):
         fetch(model, tmp_path, consent=False)
     monkeypatch.setenv(OFFLINE, "1")
@@ -110,7 +110,7 @@ def test_nothing_without_consent_or_offline(server, model, tmp_path, monkeypatch
     assert server.ranges == []
 
 
-def test_an_interruption_keeps_the_beginning(server, model, tmp_path) -> None:
+def test_an_interruption_keeps_the_partial_file(server, model, tmp_path) -> None:
     class Interrupt(Exception):
         pass
 
@@ -127,7 +127,7 @@ def test_a_card_with_an_address_needs_a_hash() -> None:
         Card("x", "x", "x", "x", "1", "CC0", "x", url="http://example.org/x")
 
 
-def test_every_card_names_its_licence() -> None:
-    assert all(c.licence and c.purpose and c.origin for c in cards())
-    with pytest.raises(WeightsError, match="known are"):
+def test_every_card_states_its_license() -> None:
+    assert all(c.license and c.purpose and c.origin for c in cards())
+    with pytest.raises(WeightsError, match="known names are"):
         card("none")

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from ....weights.builtin import open_builtin
-from ...errors import WeightsError
-from ...faces.sampling import resize
+from ...core.errors import WeightsError
+from ...core.stored import read_safetensors
 from ...geometry.shape_model import ShapeModel
-from ...stored import read_safetensors
-from .frame import REGIONS, SIZE, Frame, Guides
-from .layers import MEASURES, Measures, Splitter
-from .response import Response
+from ...imaging.resample import resize
+from .canonical import REGIONS, SIZE, CanonicalSpace, Guides
+from .jacobian import EmbeddingJacobian
+from .shading import MEASURES, Measures, Splitter
 
 FORMAT = "faceveil.appearance/2"
 FILE = "appearance.safetensors"
@@ -34,7 +34,7 @@ LABELS = ("male", "white", "black", "asian", "latino")
 CLIP = 1.8
 """Photos are harsher than the training faces: attributes are cut here, in standard deviations."""
 STRETCH = {"eyes": 3.4, "nose": 3.7, "mouth": 3.1, "base": 3.2}
-"""Draws of a regularised model lie nearer to the mean than people do: their shapes are stretched by this much."""
+"""Draws of a regularized model lie nearer to the mean than people do: their shapes are stretched by this much."""
 PATTERN = 4
 """Components of the light pattern that condition the model."""
 
@@ -72,7 +72,7 @@ class RegionBasis:
 
 @dataclass(frozen=True)
 class AttributeSpace:
-    """How attributes are formed and standardised.
+    """How attributes are formed and standardized.
 
     Attributes:
         labels: ridge from a dlib embedding with a trailing 1 to the labels, ``(129, 5)``.
@@ -91,7 +91,7 @@ class AttributeSpace:
         return np.concatenate([labels, pattern, measures.values])
 
     def vector(self, embedding: np.ndarray, measures: Measures) -> np.ndarray:
-        """Standardised attributes of a photo with a trailing 1, ``(A + 1,)``; labels are made definite, values
+        """Standardized attributes of a photo with a trailing 1, ``(A + 1,)``; labels are made definite, values
         clipped."""
         guess = np.append(embedding, 1.0) @ self.labels
         definite = np.full(len(LABELS), -0.95)
@@ -111,15 +111,15 @@ class AppearanceModel:
         shapes: ShapeModel,
         regions: dict[str, RegionBasis],
         attributes: AttributeSpace,
-        response: Response,
+        jacobian: EmbeddingJacobian,
         limits: Tensor,
     ) -> None:
-        self.frame = Frame(mean_shape)
+        self.frame = CanonicalSpace(mean_shape)
         self.splitter = Splitter(self.frame)
         self.shapes = shapes
         self.regions = regions
         self.attributes = attributes
-        self.response = response
+        self.jacobian = jacobian
         self.limits = resize(limits, SIZE, SIZE)
         self.packer = Packer(self.frame)
         self.guides = Guides(self.frame)
@@ -175,7 +175,7 @@ class AppearanceModel:
 class Packer:
     """Lays a detail layer out as one vector a region and half."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: CanonicalSpace) -> None:
         grown = torch.nn.functional.max_pool2d((frame.face > 0.5).float(), 7, 1, 3)
         self.weights = frame.regions
         self._luma = {
@@ -193,7 +193,7 @@ class Packer:
         """Symmetric and antisymmetric half ``(P,)`` of each region of ``(1, 3, 256, 256)``."""
         luma = detail.mean(1, keepdim=True)
         chroma = detail[:, [0, 2]] - luma
-        # Bright pixels say what colour skin has; dark lashes would bleed into the lids.
+        # Bright pixels say what color skin has; dark lashes would bleed into the lids.
         trust = torch.exp(2.5 * luma.clamp(-1.5, 0.6))
         trust_small = resize(trust, CHROMA_SIZE, CHROMA_SIZE)
         packed = {}
@@ -290,7 +290,7 @@ def model_of(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Appearance
         shapes,
         regions,
         attributes,
-        Response.of(tensors),
+        EmbeddingJacobian.of(tensors),
         tensors["limits"].float(),
     )
 

@@ -114,19 +114,19 @@ def _calm_brow(brow: np.ndarray, move: np.ndarray) -> np.ndarray:
 
 def _same_smile(mouth: np.ndarray, move: np.ndarray) -> np.ndarray:
     """Moves ``(N, 20, 2)`` to another mouth with the same smile: place and lip shape change, width by 8 % at most."""
-    centre, shift = mouth.mean(0), move.mean(1, keepdims=True)
+    center, shift = mouth.mean(0), move.mean(1, keepdims=True)
     target = mouth + move
     stretch = np.ptp(target[..., 0], axis=1)[:, None] / max(float(np.ptp(mouth[:, 0])), 1e-6)
     form = target - target.mean(1, keepdims=True)
     form[..., 0] /= stretch
-    form -= mouth - centre
-    bow = ((mouth[:, 0] - centre[0]) / max(float(np.ptp(mouth[:, 0])) / 2, 1e-6)) ** 2
+    form -= mouth - center
+    bow = ((mouth[:, 0] - center[0]) / max(float(np.ptp(mouth[:, 0])) / 2, 1e-6)) ** 2
     bow -= bow.mean()
     curve = (form[..., 1] @ bow) / (bow @ bow)
     form[..., 1] -= (curve - np.clip(curve, *_CURVE))[:, None] * bow
-    new = mouth - centre + 0.5 * form
+    new = mouth - center + 0.5 * form
     new[..., 0] *= np.clip(stretch, 0.93, 1.08)
-    return centre + shift + new - mouth
+    return center + shift + new - mouth
 
 
 def _keep_eye_opening(shape: np.ndarray, result: np.ndarray, add: float) -> None:

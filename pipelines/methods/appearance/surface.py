@@ -1,39 +1,25 @@
-"""The built-in morphable model: the appearance model's frame as a surface in space."""
+"""The canonical face space as a surface in 3D: what a rotated head shows of it."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...faces.align import five_points
-from ...faces.sampling import sample
-from ...faces.warp import thin_plate
-from ...geometry.alignment import STANDARD
-from ...geometry.morphable import MorphableModel
 from ...geometry.shape_model import ShapeFit
-from .frame import FOREHEAD, PX, REGIONS, SIZE, X0, Y0, Frame, dilate, erode, to_pixels
-from .network import AppearanceModel, load_model
-from .turned import TurnedFace
+from .canonical import SIZE, CanonicalSpace, dilate
+from .network import AppearanceModel
+from .rotated import RotatedFace
 
-ALBEDO_MODES = 12
-"""Modes of the albedo from each region."""
-TONE = (0.80, 0.62, 0.53)
-"""Of the mean skin; light does the rest."""
-_RIM = 0.06
-"""How far the mesh goes beyond the jaw's landmarks, in inter-ocular distances."""
-_SLIVER = 0.05
+RIM = 0.06
+"""How far the surface goes beyond the jaw's landmarks, in inter-ocular distances."""
 _HAIRLINE_DEPTH = (-0.42, -0.16, 0.00, 0.05, 0.00, -0.16, -0.42)
 
 
 def facing(appearance: AppearanceModel, fit: ShapeFit) -> Tensor:
     """How squarely each pixel of the frame faces the viewer of ``fit``: cosine in [-1, 1], ``(1, 1, 256, 256)``."""
     points = appearance.frame.lift(
-        _with_hairline(appearance, appearance.shapes.shape(fit.coefficients)) @ fit.rotation.T
+        with_hairline(appearance, appearance.shapes.shape(fit.coefficients)) @ fit.rotation.T
     )
     normal = np.cross(np.gradient(points, axis=0), np.gradient(points, axis=1))
     cosine = normal[..., 2] / np.maximum(np.linalg.norm(normal, axis=-1), 1e-9)
@@ -41,167 +27,18 @@ def facing(appearance: AppearanceModel, fit: ShapeFit) -> Tensor:
     return torch.nn.functional.interpolate(small, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
-@lru_cache(maxsize=1)
-def built_in_morphable_model() -> MorphableModel:
-    """The morphable model that comes with the package: 40 shapes, 7 expressions, 48 textures over about 2,400 vertices.
-
-    Landmarks give depth, thin plates fill in between, texture codes give albedo. What an expression could do to the
-    landmarks is
-    taken out of the identity modes: a smile is nobody's face. So the coefficients of two shapes that differ by an
-        expression alone
-    show the same identity.
-    """
-    # Kept for the whole process: a model that was made inside a ComfyUI node must serve gradients elsewhere as well.
-    with torch.inference_mode(False):
-        return morphable_model_of(load_model())
-
-
-def morphable_model_of(appearance: AppearanceModel) -> MorphableModel:
-    """Lift an appearance model's frame into space."""
-    frame, shapes = appearance.frame, appearance.shapes
-    rows = len(frame.lift(np.zeros((75, 1))))
-    triangles = grid_triangles(frame, rows)
-    axis = np.linspace(0.5, SIZE - 0.5, rows)
-    nodes = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2) / PX + [X0, Y0]
-    nodes = _smooth_rim(frame, nodes, triangles)
-    u, v = (nodes[triangles[:, i]] - nodes[triangles[:, 0]] for i in (1, 2))
-    area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    # At the rim some triangles have collapsed or turned over.
-    triangles = triangles[area / np.median(area) > _SLIVER]
-    landmarks, weights = _on_grid(frame.mean, nodes, rows)
-    used = np.unique(triangles)
-    renumber = np.full(len(nodes), -1)
-    renumber[used] = np.arange(len(used))
-    plates = thin_plate(torch.from_numpy(frame.anchors), torch.from_numpy(nodes[used]), 2e-3).numpy()
-    align = _alignment(five_points(shapes.mean))
-
-    def dense(points: np.ndarray) -> np.ndarray:
-        return align.turn(plates @ _with_hairline(appearance, points, False))
-
-    expressions = _expressions(appearance)
-    moves = np.stack(list(expressions.values()))
-    codes = moves.reshape(len(moves), -1) @ np.linalg.pinv(shapes.modes.reshape(len(shapes.modes), -1))
-    basis, _ = np.linalg.qr(codes.T)
-    identity = np.tensordot(np.eye(len(basis)) - basis @ basis.T, shapes.modes, 1)
-    pixels = to_pixels(nodes[used])
-    albedo, albedo_modes = _albedo(appearance, torch.from_numpy(to_pixels(_drawn_in(frame, nodes[used]))).float())
-    return MorphableModel(
-        name="appearance-shape",
-        mean=_tensor(align(plates @ _with_hairline(appearance, shapes.mean))),
-        identity=_tensor(np.stack([dense(m) for m in identity])),
-        expression=_tensor(np.stack([dense(m) for m in moves])),
-        texture_mean=_tensor(albedo + np.log(TONE)),
-        texture=_tensor(albedo_modes),
-        triangles=torch.from_numpy(renumber[triangles]),
-        landmarks=torch.from_numpy(renumber[landmarks]),
-        landmark_weights=_tensor(weights),
-        uv=_tensor(pixels / SIZE),
-        texture_scale="log",
-        expressions=tuple(expressions),
-    )
-
-
-def _smooth_rim(frame: Frame, nodes: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """The grid's nodes ``(R * R, 2)`` with those at the mesh's border moved onto the face's outline: cells alone make a
-    staircase."""
-    edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), 1)
-    pairs, count = np.unique(edges, axis=0, return_counts=True)
-    border = np.unique(pairs[count == 1])
-    moved = nodes.copy()
-    moved[border] = _nearest(_outline(frame, _RIM), nodes[border])
-    return moved
-
-
-def _drawn_in(frame: Frame, points: np.ndarray) -> np.ndarray:
-    """Points with those at the rim drawn inwards: out there no training face had skin, and the texture says nothing."""
-    pixel = to_pixels(points).astype(int).clip(0, SIZE - 1)
-    outside = erode(frame.face, _RIM)[0, 0].numpy()[pixel[:, 1], pixel[:, 0]] < 0.5
-    drawn = points.copy()
-    drawn[outside] = _nearest(_outline(frame, -_RIM), points[outside])
-    return drawn
-
-
-def _outline(frame: Frame, grown: float) -> np.ndarray:
-    """Jaw and hairline of the mean face as a closed line of points, moved outwards by ``grown`` IOD."""
-    ring = np.concatenate([frame.mean[0:17], FOREHEAD[::-1], frame.mean[:1]])
-    ring = np.concatenate([np.linspace(p, q, 20, endpoint=False) for p, q in pairwise(ring)])
-    outward = ring - ring.mean(0)
-    return np.asarray(ring + grown * outward / np.linalg.norm(outward, axis=1, keepdims=True))
-
-
-def _nearest(line: np.ndarray, points: np.ndarray) -> np.ndarray:
-    return np.asarray(line[np.linalg.norm(points[:, None] - line[None], axis=2).argmin(1)])
-
-
-@dataclass(frozen=True)
-class _Alignment:
-    """From inter-ocular distances to the common frame of morphable models."""
-
-    matrix: np.ndarray
-    shift: np.ndarray
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        return points @ self.matrix.T + self.shift
-
-    def turn(self, moves: np.ndarray) -> np.ndarray:
-        return moves @ self.matrix.T
-
-
-def _alignment(five: np.ndarray) -> _Alignment:
-    """Rotation, scale and shift that take the mean face's five points ``(5, 3)`` to the standard face's (Umeyama
-    1991)."""
-    centre, aim = five.mean(0), STANDARD.mean(0)
-    u, d, vt = np.linalg.svd((STANDARD - aim).T @ (five - centre))
-    sign = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    matrix = (d * np.diag(sign)).sum() / ((five - centre) ** 2).sum() * (u @ sign @ vt)
-    return _Alignment(matrix, aim - matrix @ centre)
-
-
-def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).float()
-
-
-def _on_grid(points: np.ndarray, nodes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Three nodes of the grid ``(R * R, 2)`` around each point ``(68, 2)``, and their shares."""
-    cell = np.clip(np.floor((to_pixels(points) - 0.5) / (SIZE - 1) * (rows - 1)).astype(int), 0, rows - 2)
-    first = cell[:, 1] * rows + cell[:, 0]
-    # Each cell is cut from its upper right to its lower left corner.
-    halves = np.stack([first[:, None] + [0, 1, rows], first[:, None] + [rows + 1, rows, 1]])
-    shares = np.stack([_barycentric(points, nodes[corners]) for corners in halves])
-    better = shares.min(2).argmax(0)
-    row = np.arange(len(points))
-    return halves[better, row], shares[better, row]
-
-
-def _barycentric(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Shares ``(N, 3)`` of the corners ``(N, 3, 2)`` of a triangle in points ``(N, 2)``."""
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    u, v, w = b - a, c - a, points - a
-    area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    second, third = (w[:, 0] * v[:, 1] - w[:, 1] * v[:, 0]) / area, (u[:, 0] * w[:, 1] - u[:, 1] * w[:, 0]) / area
-    return np.stack([1 - second - third, second, third], 1)
-
-
-def _with_hairline(appearance: AppearanceModel, points: np.ndarray, depth: bool = True) -> np.ndarray:
-    """Add the seven hairline points to 68 points in space, ``(75, 3)``, y up."""
-    flat = points[:, :2] * [1, -1]
-    carried = appearance.frame.extend(flat)[68:] * [1, -1]
-    forehead = np.concatenate([carried, np.array(_HAIRLINE_DEPTH)[:, None] * float(depth)], 1)
-    return np.concatenate([points, forehead])
-
-
-def turned_face(appearance: AppearanceModel, fit: ShapeFit, shape: np.ndarray) -> TurnedFace:
+def rotated_face(appearance: AppearanceModel, fit: ShapeFit, shape: np.ndarray) -> RotatedFace:
     """The frame's surface on a face with landmarks ``shape`` ``(68, 2)`` in IOD units."""
-    anchors = _with_hairline(appearance, appearance.shapes.shape(fit.coefficients))
-    return TurnedFace(
+    anchors = with_hairline(appearance, appearance.shapes.shape(fit.coefficients))
+    return RotatedFace(
         appearance.frame, anchors, fit, shape, grid_triangles(appearance.frame, len(appearance.frame.lift(anchors)))
     )
 
 
-def grid_triangles(frame: Frame, rows: int) -> np.ndarray:
+def grid_triangles(frame: CanonicalSpace, rows: int) -> np.ndarray:
     """Triangles ``(F, 3)`` over the nodes of the frame's grid that lie on the face, counter-clockwise from outside."""
     place = np.linspace(0.5, SIZE - 0.5, rows).astype(int)
-    inside = dilate(frame.face, _RIM)[0, 0].numpy()[place][:, place] > 0.5
+    inside = dilate(frame.face, RIM)[0, 0].numpy()[place][:, place] > 0.5
     columns = rows
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
@@ -210,42 +47,9 @@ def grid_triangles(frame: Frame, rows: int) -> np.ndarray:
     return np.concatenate([np.stack([a, c, b], -1)[whole], np.stack([b, c, d], -1)[whole]])
 
 
-def _expressions(appearance: AppearanceModel) -> dict[str, np.ndarray]:
-    """How landmarks ``(68, 3)`` move with one standard deviation of each expression, in inter-ocular distances."""
-    mean = appearance.shapes.mean
-    moves = {
-        name: np.zeros((68, 3))
-        for name in ("jaw open", "mouth wide", "smile", "brows up", "brows together", "eyes closed", "wink")
-    }
-    jaw = moves["jaw open"]
-    jaw[3:14, 1] = -0.09 * np.sin(np.linspace(0, np.pi, 11))
-    jaw[[55, 56, 57, 58, 59, 65, 66, 67], 1] = -0.09
-    jaw[[48, 54, 60, 64], 1], jaw[[48, 60], 0], jaw[[54, 64], 0] = -0.03, 0.012, -0.012
-    for name, out, up, back in (("mouth wide", 0.06, 0.0, -0.03), ("smile", 0.035, 0.07, -0.03)):
-        # Lips follow their corners by how far out they lie.
-        across = (mean[48:68, 0] - mean[51, 0]) / (mean[54, 0] - mean[51, 0])
-        moves[name][48:68] = np.stack([out * across, up * np.abs(across) ** 2, back * np.abs(across)], 1)
-    moves["brows up"][17:27, 1] = 0.07
-    together = moves["brows together"]
-    together[[20, 21, 22, 23], 1] = -0.045
-    together[[20, 21], 0], together[[22, 23], 0] = 0.02, -0.02
-    lids, wink = moves["eyes closed"], moves["wink"]
-    for upper, lower in ((37, 41), (38, 40), (43, 47), (44, 46)):
-        gap = mean[upper] - mean[lower]
-        lids[upper], lids[lower] = -0.28 * gap, 0.07 * gap
-    wink[36:42], wink[42:48] = lids[36:42], -lids[42:48]
-    return moves
-
-
-def _albedo(appearance: AppearanceModel, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    def at_vertices(codes: dict[str, np.ndarray]) -> np.ndarray:
-        return sample(appearance.decode(codes), pixels[None])[0, :, 0].T.double().numpy()
-
-    zero = {n: np.zeros(appearance.regions[n].components) for n in REGIONS}
-    mean = at_vertices(zero)
-    modes = []
-    for name in REGIONS:
-        region = appearance.regions[name]
-        for direction in region.residual[: region.components, :ALBEDO_MODES].T:
-            modes.append(at_vertices(zero | {name: direction}) - mean)
-    return mean, np.stack(modes)
+def with_hairline(appearance: AppearanceModel, points: np.ndarray, depth: bool = True) -> np.ndarray:
+    """Add the seven hairline points to 68 points in space, ``(75, 3)``, y up."""
+    flat = points[:, :2] * [1, -1]
+    carried = appearance.frame.extend(flat)[68:] * [1, -1]
+    forehead = np.concatenate([carried, np.array(_HAIRLINE_DEPTH)[:, None] * float(depth)], 1)
+    return np.concatenate([points, forehead])

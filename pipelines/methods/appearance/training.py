@@ -1,7 +1,7 @@
 """Train the appearance model from a folder of portraits: ``faceveil train appearance --images DIR``.
 
 Steps: landmarks and embeddings; a 3D shape model of the landmarks; the detail layer of each face in the frame; balanced
-PCA a region; regression on attributes; the recogniser's response to random people, which guides the search. No picture
+PCA a region; regression on attributes; the recognizer's response to random people, which guides the search. No picture
 is kept.
 """
 
@@ -11,24 +11,28 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
-from ...errors import InputError
+from ...core.errors import InputError
+from ...core.files import write_whole
+from ...core.progress import Progress, silent
 from ...geometry.shape_model import ShapeModel, learn_shape_model
-from ...progress import Progress, silent
-from .frame import REGIONS, Frame, Pose2D, mirrored
-from .layers import Measures, Splitter, measure
+from ...imaging.load import find_images
+from ...training.parallel import parallel
+from ...training.portraits import Portrait, read_pixels, read_portrait
+from .canonical import REGIONS, CanonicalSpace, Pose2D, mirrored
+from .jacobian import EmbeddingJacobian
+from .jacobian_training import Answers, ask, learn_jacobian
 from .network import FORMAT, LABELS, PATTERN, AttributeSpace, Packer, model_of
-from .response import Response
-from .response_training import Answers, ask, learn_response
+from .shading import Measures, Splitter, measure
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +42,12 @@ RESIDUALS = 80
 GLASSES_LIMIT, FRINGE_LIMIT = 21.0, 0.25
 BALANCE = 0.7
 """Weight of a face = (size of its group) ** -BALANCE: 0 follows the data, 1 counts all groups alike."""
-FEWEST = 400
+MIN_FACES = 400
 ASKED, PIECES = 440, 16
-"""Faces on which random people are shown to learn the recogniser's response, and the parts they are worked on in."""
-WIDEST_MODE = 1.0
+"""Faces on which random people are shown to learn the recognizer's response, and the parts they are worked on in."""
+MAX_MODE = 1.0
 """No mode of a face moves a landmark by as much as the distance between the eyes: beyond, the estimate has run away."""
-PICTURES = (".webp", ".jpg", ".jpeg", ".png")
 _NAME = re.compile(r"_(male|female)_(white|black|asian|latino)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Portrait:
-    """What is taken from one picture before the frame is known."""
-
-    path: Path
-    points: np.ndarray
-    embedding: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,10 +72,10 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
     Raises:
         InputError: fewer than 400 usable faces.
     """
-    paths = sorted(p for p in images.rglob("*") if p.suffix.lower() in PICTURES)
-    if len(paths) < FEWEST:
+    paths = find_images(images)
+    if len(paths) < MIN_FACES:
         raise InputError(
-            f"{images} holds {len(paths)} pictures; an appearance model needs at least {FEWEST} different faces"
+            f"{images} holds {len(paths)} pictures; an appearance model needs at least {MIN_FACES} different faces"
         )
     workers = workers or os.cpu_count() or 1
     found = parallel(read_portrait, [(p,) for p in paths], workers, progress, "finding faces")
@@ -89,9 +83,9 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
     tensors, metadata, facts = learn(portraits, workers, progress)
     chosen = _some(portraits, ASKED)
     jobs = [(tensors, metadata, chosen[i::PIECES], i) for i in range(min(PIECES, len(chosen)))]
-    answers = Answers.joined(list(parallel(_ask, jobs, workers, progress, "asking the recogniser")))
-    tensors |= learn_response(answers).tensors()
-    _save(output, tensors, metadata)
+    answers = Answers.joined(list(parallel(_ask, jobs, workers, progress, "asking the recognizer")))
+    tensors |= learn_jacobian(answers).tensors()
+    write_whole(output, save({k: v.contiguous() for k, v in tensors.items()}, metadata))
     return {"pictures": len(paths), **facts}
 
 
@@ -104,10 +98,10 @@ def learn(
     weights = _balance(labels)
     both = np.concatenate([shapes_2d, mirrored(shapes_2d)])
     mean = np.average(both, axis=0, weights=np.tile(weights, 2))
-    frame = Frame((mean + mirrored(mean)) / 2)
+    frame = CanonicalSpace((mean + mirrored(mean)) / 2)
     progress(0, 1, "learning the 3D shape model")
     shapes, shape_codes = learn_shape_model(both, np.tile(weights, 2), SHAPE_COMPONENTS)
-    if not np.abs(shapes.modes).max() < WIDEST_MODE:
+    if not np.abs(shapes.modes).max() < MAX_MODE:
         raise InputError(
             "the portraits show too few different faces and head turns to learn a shape in space from; add more"
         )
@@ -116,9 +110,9 @@ def learn(
         list(parallel(_features, jobs, workers, progress, "separating light and detail")), len(portraits), workers
     )
     keep = np.flatnonzero([m.glasses < GLASSES_LIMIT and m.fringe < FRINGE_LIMIT for m in sheet.measures])
-    if len(keep) < FEWEST:
+    if len(keep) < MIN_FACES:
         raise InputError(
-            f"only {len(keep)} of {len(portraits)} faces are bare; an appearance model needs at least {FEWEST}"
+            f"only {len(keep)} of {len(portraits)} faces are bare; an appearance model needs at least {MIN_FACES}"
         )
     learner = _Learner(
         frame,
@@ -138,25 +132,8 @@ def learn(
     )
 
 
-def read_portrait(path: Path) -> Portrait | None:
-    """Landmarks and embedding of the face of one picture; None where there is none."""
-    from ...faces.detect import THRESHOLD, open_detector
-    from ...faces.landmarks import fit_landmarks
-    from ...identity.recognise import default_recogniser
-
-    picture = read_pixels(path)
-    found = open_detector()(picture, THRESHOLD)
-    if not found:
-        return None
-    best = max(found, key=lambda d: d.score)
-    points = fit_landmarks(picture, best.box, best.five)
-    if points is None:
-        return None
-    return Portrait(path, points, default_recogniser().embed(picture, points))
-
-
 def _features(mean: np.ndarray, portraits: Sequence[Portrait]) -> Sheet:
-    frame = Frame(mean)
+    frame = CanonicalSpace(mean)
     splitter, packer = Splitter(frame), Packer(frame)
     halves: dict[str, list[np.ndarray]] = {n: [] for n in REGIONS}
     measures = []
@@ -180,7 +157,7 @@ def _merge(parts: list[Sheet], count: int, workers: int) -> Sheet:
 
 @dataclass
 class _Learner:
-    frame: Frame
+    frame: CanonicalSpace
     shapes: ShapeModel
     shape_codes: np.ndarray
     labels: np.ndarray
@@ -214,7 +191,9 @@ class _Learner:
             part, share = _condition(both[name], self.shape_codes, design, weights)
             tensors |= {f"{name}.{k}": v for k, v in part.items()}
             facts["regressed"][name] = round(share, 4)
-        tensors |= Response.silent({n: c.shape[1] for n, c in both.items()}, self.embeddings.shape[1]).tensors()
+        tensors |= EmbeddingJacobian.silent(
+            {n: c.shape[1] for n, c in both.items()}, self.embeddings.shape[1]
+        ).tensors()
         tensors["limits"] = _combine_ranges(low_high)
         return tensors, facts
 
@@ -257,14 +236,14 @@ def _region_pca(half: Tensor, weights: Tensor, components: int) -> tuple[dict[st
     basis = torch.cat([v for _, _, v in found], 1)[:, order]
     sign = sign[order]
     scale = basis.abs().quantile(0.9997, dim=0) / 127
-    quantised = (basis / scale).round().clamp(-127, 127)
-    basis = quantised * scale
+    quantized = (basis / scale).round().clamp(-127, 127)
+    basis = quantized * scale
     codes = torch.where(sign > 0, parts[0] @ basis, parts[1] @ basis)
     rest = sum(((part - (codes * (sign == s)) @ basis.T) ** 2).sum() for part, s in zip(parts, (1, -1), strict=True))
     explained = 1 - float(rest / sum((part**2).sum() for part in parts))
     tensors = {
         "mean": mean.half(),
-        "basis": quantised.to(torch.int8),
+        "basis": quantized.to(torch.int8),
         "scale": scale.half(),
         "sign": sign.to(torch.int8),
     }
@@ -292,8 +271,8 @@ def _condition(
     order = np.argsort(-values)[:RESIDUALS]
     residual = vectors[:, order] * np.sqrt(values[order]) * units[:, None]
     scale = np.maximum(np.abs(residual).max(1) / 127, 1e-9)
-    centred = (joint - joint.mean(0)) / units
-    share = 1 - float((normal**2).sum() / (centred**2).sum())
+    centered = (joint - joint.mean(0)) / units
+    share = 1 - float((normal**2).sum() / (centered**2).sum())
     return {
         "regress": torch.from_numpy(regress).half(),
         "residual": torch.from_numpy(np.round(residual / scale[:, None])).to(torch.int8),
@@ -338,14 +317,6 @@ def _balance(labels: np.ndarray) -> np.ndarray:
     return weights / weights.mean()
 
 
-def read_pixels(path: Path) -> Tensor:
-    """A portrait ``(1, 3, H, W)`` in [0, 1]; its landmarks are in these pixels."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        return torch.from_numpy(np.array(picture.convert("RGB"))).movedim(-1, 0)[None].float() / 255
-
-
 def _some(portraits: list[Portrait], count: int) -> list[Portrait]:
     """Up to ``count`` portraits, drawn so that groups are balanced."""
     weights = _balance(np.stack([_labels(p.path) for p in portraits]))
@@ -358,33 +329,3 @@ def _some(portraits: list[Portrait], count: int) -> list[Portrait]:
 
 def _ask(tensors: dict[str, Tensor], metadata: dict[str, str], portraits: Sequence[Portrait], seed: int) -> Answers:
     return ask(model_of(tensors, metadata), [(read_pixels(p.path), p.points, p.embedding) for p in portraits], seed)
-
-
-def parallel(
-    work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, progress: Progress, what: str
-) -> Iterator[Any]:
-    """``work(*job)`` for each job in order, in processes of one thread each; in this process when there is one
-    worker."""
-    import multiprocessing
-
-    def results() -> Iterator[Any]:
-        if workers == 1:
-            yield from (work(*job) for job in jobs)
-            return
-        # Forking a process that runs torch threads can hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.map(work, *zip(*jobs, strict=True), chunksize=max(1, min(32, len(jobs) // (4 * workers))))
-
-    for done, result in enumerate(results()):
-        progress(done + 1, len(jobs), what)
-        yield result
-
-
-def _save(output: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    from safetensors.torch import save_file
-
-    part = output.with_suffix(".part")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, str(part), metadata)
-    part.replace(output)

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import InputError
+from ...core.errors import InputError
 from ...faces.align import apply
 from ...faces.face import Face, inter_ocular
-from ...faces.masks import hull_mask
-from ...identity.arcface import SPACE, ArcFace
 from ...identity.bank import Bank
 from ...identity.blend import slerp
 from ...identity.identity import Identity
-from ...identity.lds import IdentitySampler
+from ...identity.sources import IdentitySource
+from ...imaging.masks import hull_mask
+from ...recognition.arcface import SPACE, ArcFace
 from ..base import Change, View, pasted, too_small
+from ..identities import MethodIdentity
 from .network import SIDE, InSwapper, swapper_transform
 
+NAME = "inswapper"
 GROW, FEATHER = 0.25, 0.12
 """Of the mask, in distances between the eyes: the forehead belongs to it, the border of the swapper's square does
 not."""
@@ -38,59 +40,65 @@ class Prepared:
 
 
 class InSwapperMethod:
-    """Swaps faces with people who do not exist.
+    """Swaps synthetic identities in.
 
     Args:
-        people: where new identities come from: a bank of synthetic people, or a sampler trained on their vectors.
+        swapper: the user's inswapper_128.
+        recognizer: the one whose embeddings the swapper takes.
+        source: of new identities, in the recognizer's space; None where all identities are given.
 
     Raises:
-        InputError: the recogniser is not the one whose vectors the swapper knows, or the people are of another space.
+        InputError: the recognizer or the source belongs to another space.
     """
 
-    name = "inswapper"
+    name = NAME
 
-    def __init__(self, swapper: InSwapper, recogniser: ArcFace, people: Bank | IdentitySampler | None) -> None:
-        for what, space in (("recogniser", recogniser.space), *([] if people is None else [("people", people.space)])):
+    def __init__(self, swapper: InSwapper, recognizer: ArcFace, source: IdentitySource | None) -> None:
+        for what, space in (("recognizer", recognizer.name), *([] if source is None else [("source", source.space)])):
             if space != SPACE:
                 raise InputError(
-                    f"inswapper knows the vectors of {SPACE}, but the {what} given are of {space}; use w600k_r50.onnx"
+                    f"inswapper takes identities of {SPACE}, but the {what} given is of {space}; use w600k_r50.onnx"
                 )
-        self.swapper, self.recogniser, self.people = swapper, recogniser, people
+        self.swapper, self.recognizer, self.source = swapper, recognizer, source
 
-    def refuse(self, face: Face) -> str | None:
+    def unsupported_reason(self, face: Face) -> str | None:
         return too_small(face)
 
     def prepare(self, view: View) -> Prepared:
         points = view.face.points
-        own = Identity(self.recogniser.embed(view.picture, points), SPACE)
+        own = Identity(self.recognizer.embed(view.image, points), SPACE)
         return Prepared(view, swapper_transform(points), own)
 
-    def doubt(self, prepared: Prepared) -> str | None:
+    def occlusion_reason(self, prepared: Prepared) -> str | None:
         return None
 
-    def identify(self, prepared: Sequence[Prepared], seed: int) -> Identity:
+    def sample_identity(self, prepared: Sequence[Prepared], seed: int) -> MethodIdentity:
         own = Identity(np.concatenate([p.own.vectors for p in prepared]), SPACE).average()
-        if self.people is None:
-            raise InputError(
-                "inswapper needs somebody to show; give an identity, a bank of synthetic people, or a sampler"
-            )
-        if isinstance(self.people, Bank):
-            free = self.people.strangers(own)
-            if not len(free):
-                raise InputError("everybody in the bank resembles this person; build a larger bank")
-            return self.people.identities[int(np.random.default_rng(seed).choice(free))]
-        return Identity(self.people.away_from(own.vector, seed).vectors, SPACE)
+        return MethodIdentity(NAME, seed, self._sampled(own, seed))
 
-    def realise(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> Identity:
+    def _sampled(self, own: Identity, seed: int) -> Identity:
+        if self.source is None:
+            raise InputError("inswapper needs an identity to show; give one, or a bank or sampler as its source")
+        if not isinstance(self.source, Bank):
+            return Identity(self.source.away_from(own.vector, seed).vectors, SPACE)
+        different = self.source.strangers(own)
+        if not len(different):
+            raise InputError("every person in the bank resembles this one; build a larger bank")
+        return self.source.identities[int(np.random.default_rng(seed).choice(different))]
+
+    def from_identity(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> MethodIdentity:
         if identity.space != SPACE:
             raise InputError(
                 f"inswapper shows identities of {SPACE}, but this one is of {identity.space}; embed with w600k_r50.onnx"
             )
-        return identity
+        return MethodIdentity(NAME, seed, identity)
 
-    def veil(self, prepared: Prepared, identity: Identity, strength: float) -> Change:
-        points, picture, transform = prepared.view.face.points, prepared.view.picture, prepared.transform
+    def render(self, prepared: Prepared, identity: MethodIdentity, strength: float) -> Change:
+        shown = identity.of(NAME).identity
+        if shown is None:
+            raise InputError("this identity of inswapper holds no vector; save it again")
+        points, image, transform = prepared.view.face.points, prepared.view.image, prepared.transform
         inside = apply(transform, points)
         mask = hull_mask(inside, SIDE, SIDE, grow=GROW, feather=FEATHER * inter_ocular(inside)) * float(strength > 0)
-        shown = self.swapper.show(picture, transform, slerp(prepared.own, identity, strength).vector)
-        return pasted(picture, transform, shown, mask, points)
+        square = self.swapper.show(image, transform, slerp(prepared.own, shown, strength).vector)
+        return pasted(image, transform, square, mask, points)

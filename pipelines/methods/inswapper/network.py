@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import WeightsError
+from ...core.errors import WeightsError
+from ...core.stored import open_onnx
 from ...faces.align import ARCFACE_TEMPLATE, crop, five_points, similarity
-from ...faces.blend import paste
 from ...faces.detect import detect_faces
-from ...faces.masks import ellipse_mask
-from ...identity.arcface import DIMENSIONS, ArcFace
-from ...stored import open_onnx
+from ...faces.paste import paste
+from ...imaging.masks import ellipse_mask
+from ...recognition.arcface import DIMENSIONS, ArcFace
 
 SIDE = 128
 _TEMPLATE = ARCFACE_TEMPLATE + [8.0, 0.0]
@@ -58,16 +58,16 @@ def swapper_transform(points: np.ndarray) -> np.ndarray:
 class PictureSwapper:
     """Shows the person of one picture in another one; see ``triplets.Swapper``."""
 
-    def __init__(self, swapper: Path, recogniser: Path) -> None:
-        self._swapper, self._recogniser = InSwapper(swapper), ArcFace(recogniser)
+    def __init__(self, swapper: Path, recognizer: Path) -> None:
+        self._swapper, self._recognizer = InSwapper(swapper), ArcFace(recognizer)
 
     def __call__(self, person: Tensor, scene: Tensor) -> Tensor | None:
         faces = [
-            next((f for f in detect_faces(picture, turned=False) if f.landmarks), None) for picture in (person, scene)
+            next((f for f in detect_faces(picture, rotated=False) if f.landmarks), None) for picture in (person, scene)
         ]
         if faces[0] is None or faces[1] is None:
             return None
-        return self._swapper.swap(scene, faces[1].points, self._recogniser.embed(person, faces[0].points))
+        return self._swapper.swap(scene, faces[1].points, self._recognizer.embed(person, faces[0].points))
 
 
 def _identity_map(path: Path) -> np.ndarray:

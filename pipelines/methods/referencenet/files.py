@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....weights.catalogue import card
-from ...errors import WeightsError
-from ...stored import read_safetensors
+from ....weights.catalog import card
+from ...core.errors import WeightsError
+from ...core.stored import read_safetensors
 from .network import LATENT_SCALE, ReferenceNet
 from .pipeline import ReferenceNetPipeline
 
@@ -151,8 +151,8 @@ def missing(name: str, path: Path) -> str:
     """One sentence that says what is missing and where it comes from."""
     c = card(name)
     return (
-        f"{path.name} is missing from {path.parent}; get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, licence:"
-        f" {c.licence}) and put it there"
+        f"{path.name} is missing from {path.parent}; get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, license:"
+        f" {c.license}) and put it there"
     )
 
 

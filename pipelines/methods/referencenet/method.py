@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import InputError
+from ...core.errors import InputError
 from ...faces.align import apply, crop, ffhq_transform
 from ...faces.face import Face, inter_ocular
-from ...faces.masks import hull_mask
 from ...identity.identity import Identity
+from ...imaging.masks import hull_mask
 from ..base import Change, View, pasted, too_small
+from ..identities import MethodIdentity
 from .pipeline import DEGREE, GUIDANCE, STEPS, ReferenceNetPipeline
 
+NAME = "referencenet"
 SIDE = 512
 """The pipeline was trained on squares of this many pixels."""
 GROW, FEATHER = 0.10, 0.07
@@ -43,34 +45,37 @@ class ReferenceNetMethod:
         steps, guidance: as for ``ReferenceNetPipeline.anonymize``.
     """
 
-    name = "referencenet"
+    name = NAME
 
     def __init__(self, pipeline: ReferenceNetPipeline, steps: int = STEPS, guidance: float = GUIDANCE) -> None:
         self.pipeline, self.steps, self.guidance = pipeline, steps, guidance
 
-    def refuse(self, face: Face) -> str | None:
+    def unsupported_reason(self, face: Face) -> str | None:
         return too_small(face)
 
     def prepare(self, view: View) -> Prepared:
         transform = ffhq_transform(view.face.points, SIDE)
-        return Prepared(crop(view.picture, transform, SIDE), transform, view)
+        return Prepared(crop(view.image, transform, SIDE), transform, view)
 
-    def doubt(self, prepared: Prepared) -> str | None:
+    def occlusion_reason(self, prepared: Prepared) -> str | None:
         return None
 
-    def identify(self, prepared: Sequence[Prepared], seed: int) -> int:
-        return seed
+    def sample_identity(self, prepared: Sequence[Prepared], seed: int) -> MethodIdentity:
+        # The noise alone decides who appears.
+        return MethodIdentity(NAME, seed)
 
-    def realise(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> int:
-        raise InputError("referencenet takes no identity vector; show a source picture with swap instead")
+    def from_identity(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> MethodIdentity:
+        raise InputError("referencenet takes no identity vector; use the graph with a source image instead")
 
-    def veil(self, prepared: Prepared, identity: int, strength: float) -> Change:
-        points, picture = prepared.view.face.points, prepared.view.picture
+    def render(self, prepared: Prepared, identity: MethodIdentity, strength: float) -> Change:
+        seed = identity.of(NAME).seed
+        points, image = prepared.view.face.points, prepared.view.image
         inside = apply(prepared.transform, points)
         mask = hull_mask(inside, SIDE, SIDE, grow=GROW, feather=FEATHER * inter_ocular(inside))
         if strength == 0:
-            return pasted(picture, prepared.transform, prepared.square, torch.zeros_like(mask), points)
-        shown = self.pipeline.anonymize(
-            prepared.square, DEGREE * strength, self.guidance, self.steps, [torch.Generator().manual_seed(identity)]
+            return pasted(image, prepared.transform, prepared.square, torch.zeros_like(mask), points)
+        generator = torch.Generator().manual_seed(seed)
+        square = self.pipeline.anonymize(
+            prepared.square, DEGREE * strength, self.guidance, self.steps, [generator]
         ).cpu()
-        return pasted(picture, prepared.transform, shown, mask, points)
+        return pasted(image, prepared.transform, square, mask, points)

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import InputError
-from ...progress import Progress, silent
+from ...core.errors import InputError
+from ...core.progress import Progress, silent
 from .attention import States, reading
 from .network import LATENT_SCALE, SCHEDULER, ReferenceNet, mix, weaken
 

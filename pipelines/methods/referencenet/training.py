@@ -10,18 +10,18 @@ not been.
 
 from __future__ import annotations
 
-import json
 import shutil
-import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...errors import InputError
-from ...progress import Progress, silent
+from ...core.errors import InputError
+from ...core.progress import Progress, silent
+from ...training.checkpoints import PART, newest_folder, save_folder
+from ...training.interruption import stop_on_signals
 from .attention import read_in_training, sites
 from .files import DRIVING, SOURCE, UNET, open_image_encoder, open_unet, open_vae
 from .network import LATENT_SCALE, SCHEDULER, ReferenceNet
@@ -30,6 +30,8 @@ from .triplets import ResumableSampler, TripletDataset, draws, read_triplets
 
 PRECISIONS = ("no", "fp16", "bf16")
 STATES = "states"
+PATHS = ("triplets", "images", "start", "vae", "image_encoder", "output")
+"""Settings that must be given, relative to the file of the settings."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Config:
             checkpoint's three.
         vae, image_encoder: as for ``files.open_pipeline``.
         output: folder of the trained networks, states and logs.
-        steps: optimiser steps; the first ``phase_one`` of them use all triplets, the others those with a real truth.
+        steps: optimizer steps; the first ``phase_one`` of them use all triplets, the others those with a real truth.
         drop: share of samples without a source picture (classifier-free guidance).
     """
 
@@ -81,26 +83,6 @@ class Config:
             raise InputError("drop and ema must be at least 0 and below 1")
         if self.size % 8:
             raise InputError(f"size must be a multiple of 8, got {self.size}")
-
-
-def read_config(path: Path) -> Config:
-    """Read a TOML file; its paths are relative to it.
-
-    Raises:
-        InputError: it is not TOML, or a setting is unknown, missing or out of range.
-    """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path.name} cannot be read as TOML ({error})") from None
-    unknown = sorted(set(values) - {f.name for f in fields(Config)})
-    if unknown:
-        raise InputError(f"{path.name} has unknown settings: {', '.join(unknown)}")
-    for name in ("triplets", "images", "start", "vae", "image_encoder", "output"):
-        if name not in values:
-            raise InputError(f"{path.name} lacks {name}")
-        values[name] = str((path.parent / values[name]).resolve())
-    return Config(**values)
 
 
 class Trainee(torch.nn.Module):
@@ -186,13 +168,13 @@ class _Run:
         if config.checkpoint_gradients:
             trainee.checkpoint_gradients()
         self.trained = [p for p in trainee.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             self.trained, lr=config.learning_rate, betas=(0.9, 0.999), weight_decay=config.weight_decay
         )
         rate = get_scheduler(
-            "constant_with_warmup", optimiser, num_warmup_steps=config.warmup * self.accelerator.num_processes
+            "constant_with_warmup", optimizer, num_warmup_steps=config.warmup * self.accelerator.num_processes
         )
-        self.trainee, self.optimiser, self.rate = self.accelerator.prepare(trainee, optimiser, rate)
+        self.trainee, self.optimizer, self.rate = self.accelerator.prepare(trainee, optimizer, rate)
         self.ema = EMAModel(self.trained, decay=config.ema) if config.ema else None
         if self.ema is not None:
             self.accelerator.register_for_checkpointing(self.ema)
@@ -219,24 +201,27 @@ class _Run:
         step = self._resume() if resume else 0
         self.accelerator.init_trackers("referencenet")
         losses: list[float] = []
-        while step < self.config.steps:
-            end = self.config.phase_one if step < self.config.phase_one else self.config.steps
-            for batch in self._batches(step, min(end, self.config.steps)):
-                self.progress(step, self.config.steps, "training")
-                losses.append(self._step(step, batch))
-                step += 1
-                self.accelerator.log({"loss": losses[-1], "learning rate": self.rate.get_last_lr()[0]}, step=step)
-                if step % self.config.save_every == 0 or step == self.config.steps:
-                    self._save_state(step)
-                if step % self.config.validate_every == 0:
-                    self._validate(step)
+        with stop_on_signals() as stop:
+            while step < self.config.steps:
+                end = self.config.phase_one if step < self.config.phase_one else self.config.steps
+                for batch in self._batches(step, min(end, self.config.steps)):
+                    self.progress(step, self.config.steps, "training")
+                    losses.append(self._step(step, batch))
+                    step += 1
+                    self.accelerator.log({"loss": losses[-1], "learning rate": self.rate.get_last_lr()[0]}, step=step)
+                    if stop.requested or step % self.config.save_every == 0 or step == self.config.steps:
+                        self._save_state(step)
+                    if stop.requested:
+                        raise KeyboardInterrupt
+                    if step % self.config.validate_every == 0:
+                        self._validate(step)
         self.progress(step, self.config.steps, "training")
         self._save_networks()
         self.accelerator.end_training()
         return {"steps": step, "loss": sum(losses[-100:]) / max(len(losses[-100:]), 1)}
 
     def _batches(self, step: int, end: int) -> Any:
-        """For each optimiser step from ``step`` to ``end``, its micro-batches for this process."""
+        """For each optimizer step from ``step`` to ``end``, its micro-batches for this process."""
         config, rank, world = self.config, self.accelerator.process_index, self.accelerator.num_processes
         second = step >= config.phase_one
         data = self.phases[1 if second else 0]
@@ -262,9 +247,9 @@ class _Run:
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.trained, self.config.clip_gradient)
-                self.optimiser.step()
+                self.optimizer.step()
                 self.rate.step()
-                self.optimiser.zero_grad()
+                self.optimizer.zero_grad()
                 total += float(loss.detach())
         if self.ema is not None:
             self.ema.step(self.trained)
@@ -301,26 +286,19 @@ class _Run:
         return self.image_encoder(pixels.to(self.accelerator.device, self.weight_dtype)).pooler_output[:, None].float()
 
     def _save_state(self, step: int) -> None:
-        """Everything that the next step depends on, under a temporary name until it is whole."""
+        """Save everything that the next step depends on."""
         folder = self.output / STATES / f"step-{step:08}"
-        part = folder.with_name(folder.name + ".part")
-        if self.accelerator.is_main_process:
-            shutil.rmtree(part, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(part))
         if self.accelerator.is_main_process:
-            (part / "step.json").write_text(json.dumps({"step": step, "config": asdict(self.config)}), encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            part.replace(folder)
+            facts = {"step": step, "config": asdict(self.config)}
+            save_folder(folder, lambda part: self.accelerator.save_state(str(part)), facts)
+        else:
+            self.accelerator.save_state(str(folder.with_name(folder.name + PART)))
 
     def _resume(self) -> int:
-        found = sorted(
-            p for p in (self.output / STATES).glob("step-*") if p.suffix != ".part" and (p / "step.json").is_file()
-        )
-        if not found:
-            raise InputError(f"there is no saved state in {self.output / STATES}; start without --resume")
-        self.accelerator.load_state(str(found[-1]))
-        return int(json.loads((found[-1] / "step.json").read_text(encoding="utf-8"))["step"])
+        folder, facts = newest_folder(self.output / STATES)
+        self.accelerator.load_state(str(folder))
+        return int(facts["step"])
 
     def _save_networks(self) -> None:
         """In the public checkpoint's layout; smoothed weights where they are kept."""

@@ -17,9 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import InputError
-from ...images import Picture, load_picture, save_picture, write_whole
-from ...progress import Progress, silent
+from ...core.errors import InputError
+from ...core.files import write_whole
+from ...core.progress import Progress, silent
+from ...imaging.image import LoadedImage
+from ...imaging.load import load_image
+from ...imaging.save import save_image
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +111,7 @@ class TripletDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         }
 
     def _picture(self, name: str) -> Tensor:
-        pixels = load_picture(self.images / name).pixels
+        pixels = load_image(self.images / name).pixels
         height, width = pixels.shape[-2:]
         scale = self.size / min(height, width)
         sides = [max(self.size, round(n * scale)) for n in (height, width)]
@@ -174,21 +177,21 @@ def build_triplets(
     def keep(file: Path) -> str:
         if file not in kept:
             kept[file] = f"real/{len(kept):06}.png"
-            save_picture(Picture(load_picture(file).pixels), output / kept[file])
+            save_image(LoadedImage(load_image(file).pixels), output / kept[file])
         return kept[file]
 
     for done, (name, truth) in enumerate(jobs):
         progress(done, len(jobs), "swapping faces")
         source = _other(rng, [f for f in photos[name] if f != truth])
         stranger = _other(rng, [f for other, files in photos.items() if other != name for f in files])
-        pixels = {file: load_picture(file).pixels for file in (source, truth, stranger)}
+        pixels = {file: load_image(file).pixels for file in (source, truth, stranger)}
         for kind, (person, scene) in {"a": (source, stranger), "b": (stranger, truth)}.items():
             swapped = swap(pixels[person], pixels[scene])
             if swapped is None:
                 log.warning("a face was not found, so one triplet is left out")
                 continue
             path = f"swapped/{done:06}{kind}.png"
-            save_picture(Picture(swapped), output / path)
+            save_image(LoadedImage(swapped), output / path)
             if kind == "a":
                 made.append(Triplet(keep(source), keep(stranger), path, truth_is_real=False))
             else:

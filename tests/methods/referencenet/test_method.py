@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from faceveil.pipelines.cli import main
-from faceveil.pipelines.errors import InputError
-from faceveil.pipelines.images import load_picture
-from faceveil.pipelines.jobs.photo import Settings, anonymize, anonymize_batch
+from faceveil.pipelines.core.errors import InputError
+from faceveil.pipelines.imaging.load import load_image
+from faceveil.pipelines.jobs.photo import anonymize, anonymize_batch
+from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.methods.base import View
 from faceveil.pipelines.methods.referencenet.method import ReferenceNetMethod
 
@@ -36,7 +37,7 @@ def test_only_the_face_changes(method, portrait, portrait_faces) -> None:
 
 def test_strength_zero_is_the_photo(method, portrait, portrait_faces) -> None:
     prepared = method.prepare(View(portrait, portrait_faces[0], None))
-    change = method.veil(prepared, 0, 0.0)
+    change = method.render(prepared, 0, 0.0)
     assert float(change.mask.sum()) == 0
     x, y = change.origin
     assert torch.equal(change.window, portrait[..., y : y + change.window.shape[-2], x : x + change.window.shape[-1]])
@@ -72,4 +73,4 @@ def test_the_command_line_opens_the_users_files(tmp_path, capsys) -> None:
         str(FIXTURE / "image_encoder"),
     ]
     assert main([*arguments, *files]) == 0
-    assert load_picture(tmp_path / "b.png").pixels.shape == (1, 3, 512, 512)
+    assert load_image(tmp_path / "b.png").pixels.shape == (1, 3, 512, 512)

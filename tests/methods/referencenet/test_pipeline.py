@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faceveil.pipelines.errors import InputError
+from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.methods.referencenet.attention import sites
 from faceveil.pipelines.methods.referencenet.network import mix, weaken
 from faceveil.pipelines.methods.referencenet.pipeline import Draws, paper_scheduler

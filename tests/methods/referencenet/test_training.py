@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from faceveil.pipelines.errors import InputError
-from faceveil.pipelines.images import Picture, load_picture, save_picture
+from faceveil.pipelines.core.errors import InputError
+from faceveil.pipelines.imaging.image import LoadedImage
+from faceveil.pipelines.imaging.load import load_image
+from faceveil.pipelines.imaging.save import save_image
 from faceveil.pipelines.methods.referencenet.files import open_pipeline, open_unet
 from faceveil.pipelines.methods.referencenet.network import ReferenceNet
 from faceveil.pipelines.methods.referencenet.pipeline import Draws
@@ -47,7 +49,7 @@ def picture(seed: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    """Four triplets of colour blobs, random networks, and a VAE without posterior noise, which no network could
+    """Four triplets of color blobs, random networks, and a VAE without posterior noise, which no network could
     foresee."""
     from diffusers import UNet2DConditionModel
     from safetensors.torch import load_file, save_file
@@ -57,7 +59,7 @@ def config(tmp_path_factory) -> Config:
     for i in range(4):
         names = {"source_image": f"s{i}.png", "conditioning_image": f"d{i}.png", "ground_truth": f"t{i}.png"}
         for k, name in enumerate(names.values()):
-            save_picture(Picture(picture(3 * i + k)), root / "images" / name)
+            save_image(LoadedImage(picture(3 * i + k)), root / "images" / name)
         lines.append(json.dumps({**names, "truth_is_real": i > 0}))
     (root / "triplets.jsonl").write_text("\n".join(lines))
     for seed, part in enumerate(("unet", "referencenet", "conditioning_referencenet")):
@@ -111,8 +113,8 @@ def test_four_triplets_are_learned(config) -> None:
     apart = []
     for pipeline in (before, after):
         for i in range(4):
-            source, driving, truth = (load_picture(Path(config.images) / f"{k}{i}.png").pixels for k in "sdt")
-            # In latents: the random VAE shows everything as much the same grey.
+            source, driving, truth = (load_image(Path(config.images) / f"{k}{i}.png").pixels for k in "sdt")
+            # In latents: the random VAE shows everything as much the same gray.
             draws = Draws.of(1, [torch.Generator().manual_seed(i)], False)
             encoded = pipeline.encode(source, driving, draws)
             shown = pipeline.denoise(pipeline.condition(encoded, 0.0, 1.0), encoded, 1.0, 25, draws)
@@ -247,8 +249,8 @@ def test_bad_settings_are_refused(tmp_path, text, message) -> None:
 )
 def test_bad_triplets_are_refused(tmp_path, line, message) -> None:
     (tmp_path / "images").mkdir()
-    save_picture(Picture(picture(0)), tmp_path / "images" / "a.png")
-    save_picture(Picture(picture(0)), tmp_path / "x.png")
+    save_image(LoadedImage(picture(0)), tmp_path / "images" / "a.png")
+    save_image(LoadedImage(picture(0)), tmp_path / "x.png")
     (tmp_path / "t.jsonl").write_text(line)
     with pytest.raises(InputError, match=message):
         read_triplets(tmp_path / "t.jsonl", tmp_path / "images")
@@ -257,7 +259,7 @@ def test_bad_triplets_are_refused(tmp_path, line, message) -> None:
 def test_triplets_from_a_folder_of_people(tmp_path) -> None:
     for person, count in (("anna", 2), ("ben", 1)):
         for i in range(count):
-            save_picture(Picture(picture(10 * count + i)), tmp_path / "people" / person / f"{i}.png")
+            save_image(LoadedImage(picture(10 * count + i)), tmp_path / "people" / person / f"{i}.png")
     seen = []
 
     def swap(person: torch.Tensor, scene: torch.Tensor) -> torch.Tensor | None:
@@ -296,7 +298,7 @@ def test_the_command_line_trains_and_says_what_is_wrong(config, tmp_path, capsys
     assert (tmp_path / "out" / "unet" / WEIGHTS).is_file()
     assert main(["train", "referencenet", "--config", str(tmp_path / "none.toml")]) == 1
     assert (
-        main(["triplets", str(tmp_path), "-o", str(tmp_path / "t"), "--swapper", "x.onnx", "--recogniser", "y.onnx"])
+        main(["triplets", str(tmp_path), "-o", str(tmp_path / "t"), "--swapper", "x.onnx", "--recognizer", "y.onnx"])
         == 1
     )
     assert "x.onnx is not there" in capsys.readouterr().err

@@ -1,0 +1,62 @@
+"""Command-line flags from the option dataclasses of methods and trainers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..core.options import Option, options_of
+
+T = TypeVar("T")
+
+
+def add_options(parser: Any, cls: type, prefix: str = "") -> None:
+    """Add a flag for each option of ``cls``: ``--PREFIX-NAME``.
+
+    Args:
+        parser: an ``argparse`` parser or argument group.
+    """
+    for o in options_of(cls):
+        arguments: dict[str, Any] = {"dest": _destination(prefix, o), "help": _help(o), "default": o.default}
+        if o.kind is bool:
+            arguments["action"] = "store_true"
+        else:
+            arguments |= {"type": o.kind, "required": o.required, "metavar": _metavar(o), "choices": o.choices or None}
+        names = [_flag(prefix, o)]
+        if o.name == "output" and not prefix:
+            names.insert(0, "-o")
+        parser.add_argument(*names, **arguments)
+
+
+def options_from(namespace: argparse.Namespace, cls: type[T], prefix: str = "") -> T:
+    """The options that were given on the command line.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+    return cls(**{o.name: getattr(namespace, _destination(prefix, o)) for o in options_of(cls)})
+
+
+def given_flags(namespace: argparse.Namespace, cls: type, prefix: str) -> list[str]:
+    """Flags of ``cls`` whose value is not the default."""
+    return [_flag(prefix, o) for o in options_of(cls) if getattr(namespace, _destination(prefix, o)) != o.default]
+
+
+def _flag(prefix: str, o: Option) -> str:
+    return "--" + "-".join(part for part in (prefix, o.name.replace("_", "-")) if part)
+
+
+def _destination(prefix: str, o: Option) -> str:
+    return "_".join(part for part in (prefix, o.name) if part)
+
+
+def _metavar(o: Option) -> str | None:
+    if o.choices:
+        return None
+    return "PATH" if o.kind is Path else {int: "N", float: "X"}.get(o.kind, "TEXT")
+
+
+def _help(o: Option) -> str:
+    text = o.help.rstrip(".")
+    return text if o.default in (None, False) else f"{text} (default: {o.default})"

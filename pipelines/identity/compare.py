@@ -1,0 +1,38 @@
+"""Compare identities, and recognizers by name with ensembles among them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..recognition.base import FaceRecognizer
+from ..recognition.catalog import open_recognizer
+from ..recognition.thresholds import threshold_of
+from ..recognition.verdict import Verdict, verdict
+from .ensemble import EnsembleRecognizer, load_ensemble
+from .identity import Identity, same_space
+
+
+def compare_identities(a: Identity, b: Identity) -> Verdict:
+    """Compare two identities of one space, one vector each.
+
+    Raises:
+        InputError: their spaces differ, or no threshold is known for theirs.
+    """
+    threshold = threshold_of(same_space([a, b]))
+    return verdict(float(np.linalg.norm(a.vector - b.vector)), threshold.distance)
+
+
+def recognizer_named(text: str) -> FaceRecognizer:
+    """Open the recognizer that a user names: ``dlib``, ``KIND:FILE``, or ``ensemble:FILE,KIND:FILE,KIND:FILE...``.
+
+    Raises:
+        InputError: the text names no recognizer.
+        WeightsError: a file cannot be used.
+    """
+    first, *others = text.split(",")
+    kind, _, file = first.partition(":")
+    if kind == "ensemble" and file:
+        return EnsembleRecognizer(load_ensemble(Path(file)), [recognizer_named(o) for o in others])
+    return open_recognizer(kind, Path(file) if file else None)

@@ -1,0 +1,69 @@
+"""Read image files: EXIF orientation applied, metadata dropped, damage reported in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..core.errors import InputError
+from ..core.files import short_reason
+from .deep import is_deep, load_deep
+from .image import LoadedImage, from_array, from_pillow_image
+
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".avif": "AVIF",
+    ".bmp": "BMP",
+}
+"""Suffix of an image file that is read and written, to Pillow's name of its format."""
+MAX_PIXELS = 150_000_000
+"""Larger images are refused: a file of a few kilobytes can decompress to more than the memory."""
+_ORIENTATION = 0x0112
+
+
+def load_image(path: Path) -> LoadedImage:
+    """Read an image file.
+
+    Raises:
+        InputError: it is missing, empty, damaged, of no known format, or larger than 150 megapixels.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not path.exists():
+        raise InputError(f"{path.name} does not exist; check its name and folder")
+    if path.is_dir():
+        raise InputError(f"{path.name} is a folder, not an image")
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(
+                    f"{path.name} has {image.width} x {image.height} pixels; make it smaller than"
+                    f" {MAX_PIXELS // 10**6} megapixels"
+                )
+            if is_deep(image):
+                array = load_deep(path, str(image.format), image.getexif().get(_ORIENTATION, 1))
+                return replace(from_array(array), profile=image.info.get("icc_profile"))
+            image.load()
+            return from_pillow_image(ImageOps.exif_transpose(image))
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError(f"{path.name} is not an image that can be read; use {', '.join(sorted(FORMATS))}") from None
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{path.name} has too many pixels; make it smaller than {MAX_PIXELS // 10**6} megapixels"
+        ) from None
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, TypeError, IndexError) as error:
+        raise InputError(f"{path.name} is damaged or cut off ({short_reason(error)}); get a fresh copy") from None
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Image files of a folder and its subfolders, sorted by path."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())

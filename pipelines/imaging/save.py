@@ -1,0 +1,72 @@
+"""Write image files without metadata."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..core.errors import OutputError
+from ..core.files import short_reason, write_whole
+from .deep import encode_png, encode_tiff
+from .image import MAX_UINT16, LoadedImage
+from .load import FORMATS
+from .uint8 import to_uint8
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_DEEP = ("PNG", "TIFF")
+_WITHOUT_ALPHA = ("JPEG", "BMP")
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "PNG": {"compress_level": 3},
+    "WEBP": {"lossless": True},
+    "AVIF": {"quality": 92, "subsampling": "4:4:4"},
+}
+
+
+def save_image(image: LoadedImage, path: Path, overwrite: bool = True) -> None:
+    """Write an image in the format that the suffix names; the file is written whole or not at all.
+
+    Raises:
+        OutputError: the format is unknown, the folder cannot be written, or the disk is full.
+    """
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise OutputError(f"{path.name} has no known image suffix; use {', '.join(sorted(FORMATS))}")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path.name} exists already; name another output or allow overwriting")
+    try:
+        data = encode(image, kind)
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(f"{path.name} cannot be written as {kind} ({short_reason(error)}); choose .png") from None
+    write_whole(path, data)
+
+
+def encode(image: LoadedImage, kind: str) -> bytes:
+    """The bytes of a file in one of Pillow's formats; 16 bits are kept in PNG and TIFF, gray stays gray."""
+    from PIL import Image
+
+    with_alpha = image.alpha is not None and kind not in _WITHOUT_ALPHA
+    channels = torch.cat([image.pixels, image.alpha], 1) if with_alpha and image.alpha is not None else image.pixels
+    if image.depth == 16 and kind in _DEEP:
+        values = channels[0].movedim(0, -1).clamp(0, 1).cpu().numpy().astype(np.float64)
+        deep = (values * MAX_UINT16 + 0.5).astype(np.uint16)
+        if image.gray and image.alpha is None:
+            return _pillow_bytes(Image.fromarray(deep[..., 0]), kind, {})
+        return encode_tiff(deep, image.profile) if kind == "TIFF" else encode_png(deep, image.profile)
+    shallow = Image.fromarray(to_uint8(channels))
+    # WebP has no gray mode.
+    if image.gray and kind != "WEBP":
+        shallow = shallow.convert("LA" if with_alpha else "L")
+    return _pillow_bytes(shallow, kind, _OPTIONS.get(kind, {}))
+
+
+def _pillow_bytes(image: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()

@@ -1,0 +1,35 @@
+"""The one border between image tensors in [0, 1] and 8-bit images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """``(C, H, W)`` or ``(1, C, H, W)`` in [0, 1] to a contiguous uint8 array ``(H, W, C)``, rounded to nearest."""
+    channels = image[0] if image.dim() == 4 else image
+    return np.ascontiguousarray((channels.clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
+
+
+def from_uint8(array: np.ndarray) -> Tensor:
+    """A uint8 array ``(H, W, C)`` to float32 ``(1, C, H, W)`` in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(array)).movedim(-1, 0)[None].float() / 255
+
+
+def to_pillow(image: Tensor) -> Image.Image:
+    """``(3, H, W)`` or ``(1, 3, H, W)`` in [0, 1] to an RGB Pillow image."""
+    from PIL import Image
+
+    return Image.fromarray(to_uint8(image))
+
+
+def from_pillow(image: Image.Image) -> Tensor:
+    """A Pillow image to RGB ``(1, 3, H, W)`` in [0, 1]."""
+    return from_uint8(np.array(image.convert("RGB")))

@@ -1,0 +1,109 @@
+"""First step of a job: find the faces, and decide which of them are treated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ..core.errors import InputError
+from ..faces.detect import Detector, detect_faces
+from ..faces.face import Face, Faces
+from ..faces.select import Selection
+from ..recognition.base import FaceRecognizer
+from .people import is_wanted
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which faces of a batch are treated.
+
+    Attributes:
+        faces: all of them.
+        numbers: place of each in its image's list of faces.
+        selected: positions in ``faces``, in the order of treatment.
+        embeddings: of each selected face with landmarks, one ``(D,)`` for each recognizer.
+        empty: indices of images in which no face was found.
+    """
+
+    faces: Faces
+    numbers: tuple[int, ...]
+    selected: tuple[int, ...]
+    embeddings: Mapping[int, tuple[np.ndarray, ...]]
+    empty: tuple[int, ...]
+
+
+def make_plan(
+    pixels: Tensor,
+    settings: Settings,
+    recognizers: Sequence[FaceRecognizer],
+    given: Faces | None = None,
+    detector: Detector | None = None,
+) -> Plan:
+    """Plan a batch ``(B, 3, H, W)``.
+
+    Args:
+        recognizers: the first one decides whose faces are included or excluded.
+        given: faces of an earlier detection or drawn by hand, all of which are selected unless the settings select.
+
+    Raises:
+        InputError: a given face lies in no image of the batch, or outside its image.
+    """
+    faces = detect_faces(pixels, detector) if given is None else given
+    _check_places(faces, pixels)
+    chosen = set(range(len(faces)))
+    if given is None or settings.selection != Selection():
+        wanted = set(map(id, settings.selection.of(faces)))
+        chosen = {i for i in chosen if id(faces[i]) in wanted}
+    embeddings = _embed(pixels, faces, sorted(chosen), recognizers)
+    if settings.include or settings.exclude:
+        first = {i: vectors[0] for i, vectors in embeddings.items()}
+        people = settings.include, settings.exclude
+        chosen = {i for i in chosen if is_wanted(recognizers[0], first.get(i), *people)}
+    # Small faces are behind large ones: each is cut from an image in which those behind it are already changed.
+    order = sorted(chosen, key=lambda i: (faces[i].image, faces[i].area, i))
+    empty = sorted(set(range(len(pixels))) - {face.image for face in faces})
+    if given is not None:
+        # A plan without the faces of an image leaves them out on purpose; an image without faces is another matter.
+        empty = [image for image in empty if not detect_faces(pixels[image : image + 1], detector)]
+    return Plan(
+        faces, _numbers(faces), tuple(order), {i: embeddings[i] for i in order if i in embeddings}, tuple(empty)
+    )
+
+
+def _embed(
+    pixels: Tensor, faces: Faces, chosen: Sequence[int], recognizers: Sequence[FaceRecognizer]
+) -> dict[int, tuple[np.ndarray, ...]]:
+    known = [i for i in chosen if faces[i].landmarks]
+    if not known:
+        return {}
+    rows = [recognizer.embed_faces(pixels, [faces[i] for i in known]) for recognizer in recognizers]
+    return {i: tuple(vectors[place] for vectors in rows) for place, i in enumerate(known)}
+
+
+def _check_places(faces: Faces, pixels: Tensor) -> None:
+    count, (height, width) = len(pixels), pixels.shape[-2:]
+    for face in faces:
+        if not 0 <= face.image < count:
+            raise InputError(
+                f"the plan has a face in image {face.image}, but the batch has {count}; use the plan with the images it"
+                " was made from"
+            )
+        x1, y1, x2, y2 = face.box
+        if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+            raise InputError(
+                f"a face of the plan lies outside its image of {width} x {height} pixels; use the plan with the images"
+                " it was made from"
+            )
+
+
+def _numbers(faces: Sequence[Face]) -> tuple[int, ...]:
+    counts: dict[int, int] = {}
+    numbers = []
+    for face in faces:
+        numbers.append(counts.get(face.image, 0))
+        counts[face.image] = numbers[-1] + 1
+    return tuple(numbers)

@@ -1,0 +1,63 @@
+"""Second step of a job: change the pixels of one face after the other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..core.errors import FaceVeilError
+from ..faces.face import Face
+from ..faces.redact import RedactionShape, RedactionStyle, redact
+from ..methods.base import Change
+
+FILL = 0.5
+"""Gray value of an image that is redacted as a whole."""
+
+
+class Canvas:
+    """The images of a job while their faces are changed.
+
+    Attributes:
+        original: ``(B, 3, H, W)``, RGB in [0, 1], on the CPU.
+        pixels: the same with all changes so far.
+        mask: ``(B, 1, H, W)``, 1 where a pixel may differ from the original.
+    """
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.original = pixels.detach().to("cpu", torch.float32).clamp(0, 1)
+        self.pixels = self.original.clone()
+        self.mask = torch.zeros(len(pixels), 1, *pixels.shape[-2:])
+
+    def image(self, index: int) -> Tensor:
+        """One image ``(1, 3, H, W)`` as it is now."""
+        return self.pixels[index : index + 1]
+
+    def apply(self, index: int, change: Change) -> bool:
+        """Put a rendered face into an image; says whether any pixel changed."""
+        x, y = change.origin
+        height, width = change.patch.shape[-2:]
+        where = (slice(index, index + 1), slice(None), slice(y, y + height), slice(x, x + width))
+        before = self.pixels[where]
+        after = torch.where(change.mask > 0, change.patch, before)
+        changed = not torch.equal(before, after)
+        self.pixels[where] = after
+        self.mask[where] = torch.maximum(self.mask[where], (change.mask > 0).float())
+        return changed
+
+    def redact(self, face: Face, style: RedactionStyle, shape: RedactionShape, sticker: Tensor | None) -> None:
+        """Redact one face.
+
+        Raises:
+            FaceVeilError: the redaction reaches no pixel of the image.
+        """
+        redacted, mask = redact(self.image(face.image), face, style, shape, sticker=sticker)
+        if not bool((mask > 0).any()):
+            raise FaceVeilError(f"the redaction of a face in image {face.image} reaches no pixel; check its box")
+        self.pixels[face.image : face.image + 1] = redacted
+        here = self.mask[face.image : face.image + 1]
+        self.mask[face.image : face.image + 1] = torch.maximum(here, (mask > 0).float())
+
+    def redact_image(self, index: int) -> None:
+        """Replace a whole image with gray."""
+        self.pixels[index] = FILL
+        self.mask[index] = 1.0

@@ -1,0 +1,79 @@
+"""Trainers of the identity toolkit, announced to ``faceveil train``; nothing is imported before one runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import InputError
+from ..core.options import check_options, option
+from ..core.progress import Progress
+from ..training.spec import TrainerSpec
+
+
+@dataclass(frozen=True)
+class TrainSampler:
+    """Options of ``faceveil train lds``."""
+
+    images: Path = option(None, "Folder of portraits, one person each.")
+    space: str = option(
+        "dlib",
+        "What is learned: a recognizer (dlib, or KIND:FILE); appearance-shape, the built-in 3D shape model; or joint,"
+        " dlib and that together.",
+    )
+    output: Path | None = option(None, "File to write; lds_SPACE.safetensors when omitted.")
+    steps: int = option(3000, "Optimizer steps.", minimum=1)
+    seed: int = option(0, "The same seed repeats a training.", minimum=0)
+    workers: int | None = option(None, "Processes; all cores when omitted.", minimum=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class TrainEnsemble:
+    """Options of ``faceveil train ensemble``."""
+
+    people: Path = option(None, "Folder with one subfolder for each person.")
+    recognizers: str = option(
+        None, "The recognizers to join, as KIND:FILE,KIND:FILE,...; the paper's are arcface, farl and facenet."
+    )
+    output: Path = option(Path("ensemble.safetensors"), "File to write.")
+    epochs: int = option(50, "Passes over all people.", minimum=1)
+    seed: int = option(0, "The same seed repeats a training.", minimum=0)
+    workers: int | None = option(None, "Processes; all cores when omitted.", minimum=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def _train_sampler(options: TrainSampler, progress: Progress) -> str:
+    from .portraits import train_on_folder
+
+    output = options.output or Path(f"lds_{options.space.replace(':', '-').replace('/', '-')}.safetensors")
+    _, count = train_on_folder(
+        options.images, options.space, output, options.steps, options.seed, options.workers, progress
+    )
+    return f"{output}: learned from {count} faces"
+
+
+def _train_ensemble(options: TrainEnsemble, progress: Progress) -> str:
+    from ..identity.compare import recognizer_named
+    from ..identity.ensemble import save_ensemble
+    from ..training.ensemble import Recipe
+    from .portraits import ensemble_from_folder
+
+    names = options.recognizers.split(",")
+    if len(names) < 2:
+        raise InputError("an ensemble joins at least two recognizers; name them as KIND:FILE,KIND:FILE")
+    recognizers = [recognizer_named(name) for name in names]
+    recipe = Recipe(epochs=options.epochs, seed=options.seed)
+    mapper = ensemble_from_folder(options.people, recognizers, recipe, options.workers, progress)
+    save_ensemble(options.output, mapper)
+    return f"{options.output}: joins {', '.join(mapper.spaces)}; same person below {mapper.threshold:.2f}"
+
+
+TRAINERS = (
+    TrainerSpec("lds", "DiffDeID's identity sampler, from a folder of portraits", TrainSampler, _train_sampler),
+    TrainerSpec("ensemble", "IDDiffuse's ensemble identity, from a folder of people", TrainEnsemble, _train_ensemble),
+)

@@ -1,0 +1,71 @@
+"""Third step of a job: compare each new face with the original, by every recognizer at hand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..core.errors import FaceVeilError
+from ..faces.align import five_points
+from ..faces.face import eye_opening, mouth_gap, yaw_proxy
+from ..faces.landmarks import fit_landmarks
+from ..methods.base import Change
+from ..recognition.base import FaceRecognizer
+from .report import Check, Utility
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the recognizers find.
+
+    Attributes:
+        checks: one for each recognizer that could compare the faces.
+        points: landmarks of the new face as measured in its pixels, in pixels of the image, ``(68, 2)``.
+    """
+
+    checks: tuple[Check, ...]
+    points: np.ndarray
+
+    @property
+    def margin(self) -> float:
+        """Of the recognizer that finds the two faces most alike, in its thresholds; 0 where none could compare."""
+        return min((check.margin for check in self.checks), default=0.0)
+
+    @property
+    def matched_by(self) -> tuple[str, ...]:
+        """Names of the recognizers that still take the new face for the original."""
+        return tuple(check.recognizer for check in self.checks if check.same_person)
+
+
+def verify(change: Change, originals: Sequence[np.ndarray], recognizers: Sequence[FaceRecognizer]) -> Verification:
+    """Compare a rendered face with its original.
+
+    Args:
+        originals: embedding of the untouched face for each recognizer, ``(D,)``.
+    """
+    meant = change.points - np.asarray(change.origin)
+    box = np.concatenate([meant.min(0), meant.max(0)])
+    # Measured anew: the recognizer of an attacker does not know where the landmarks were meant to be.
+    measured = fit_landmarks(change.patch, box, five_points(meant))
+    points = meant if measured is None else measured
+    checks = []
+    for recognizer, original in zip(recognizers, originals, strict=True):
+        try:
+            distance = recognizer.distance(recognizer.embed(change.patch, points), original)
+            threshold = recognizer.threshold
+        except (FaceVeilError, RuntimeError, ValueError) as error:
+            log.warning("%s could not compare a face: %s", recognizer.name, error)
+            continue
+        if np.isfinite(distance):
+            checks.append(Check(recognizer.name, threshold, distance, distance < threshold))
+    return Verification(tuple(checks), points + np.asarray(change.origin))
+
+
+def utility(original: np.ndarray, rendered: np.ndarray) -> Utility:
+    """What changed although it should stay, from the landmarks ``(68, 2)`` of both faces."""
+    return Utility(*(abs(measure(rendered) - measure(original)) for measure in (yaw_proxy, mouth_gap, eye_opening)))

@@ -1,0 +1,45 @@
+"""Open a recognizer by its kind: dlib comes with the package, all others need a weights file that the user has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..core.errors import InputError
+from .base import FaceRecognizer
+from .kinds import KINDS
+
+
+def open_recognizer(kind: str = "dlib", path: Path | None = None) -> FaceRecognizer:
+    """Open a recognizer.
+
+    Args:
+        kind: one of ``KINDS``.
+        path: its weights; ignored for dlib.
+
+    Raises:
+        InputError: the kind is unknown, or its file is not given.
+        WeightsError: the file is missing, damaged or of another kind.
+    """
+    if kind not in KINDS:
+        raise InputError(f"recognizer {kind!r} is not one of {', '.join(KINDS)}")
+    if kind == "dlib":
+        from .dlib_resnet import default_recognizer
+
+        return default_recognizer()
+    if path is None:
+        raise InputError(f"the recognizer {kind} needs a weights file that you have; name it as {kind}:FILE")
+    if kind == "arcface":
+        from .arcface import ArcFace
+
+        return ArcFace(path)
+    if kind == "facenet":
+        from .facenet import FaceNet
+
+        return FaceNet(path)
+    if kind == "farl":
+        from .farl import FaRL
+
+        return FaRL(path)
+    from .uniface_models import UnifaceRecognizer
+
+    return UnifaceRecognizer(kind, path)

@@ -1,0 +1,10 @@
+"""The kinds of recognizers, without importing them, so that listing them is cheap."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Kind = Literal["dlib", "arcface", "adaface", "sphereface", "mobileface", "facenet", "farl"]
+KINDS: tuple[str, ...] = get_args(Kind)
+FORMS = "dlib, or KIND:FILE with KIND one of arcface, adaface, sphereface, mobileface, facenet, farl"
+"""How a recognizer is named in text."""

@@ -1,0 +1,135 @@
+"""The training loop of small networks: EMA, resume, signals, logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+
+from ..core.errors import InputError
+from ..core.progress import Progress, silent
+from .checkpoints import load_state, save_state
+from .interruption import stop_on_signals
+from .log import TrainingLog
+
+REPORT_EVERY = 20
+"""Steps between two calls of the progress callback."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When a training ends, and what it keeps on the way.
+
+    Attributes:
+        steps: optimizer steps in all.
+        what: names the training to the progress callback.
+        state: file that a stopped training continues from, exactly; removed when the training is complete.
+        save_every: steps between two saves of the state.
+        logs: folder for TensorBoard.
+        stop_after: stop after this many steps, as if a signal had come.
+    """
+
+    steps: int
+    what: str
+    state: Path | None = None
+    save_every: int = 1000
+    logs: Path | None = None
+    stop_after: int | None = None
+
+
+class Trainer:
+    """Minimizes a loss.
+
+    Args:
+        network: its parameters are trained; after ``run`` it holds their moving average where there is one.
+        schedule: of the learning rate; it also holds the optimizer.
+        loss: of a step, by its number; it may draw random numbers from that number only, so that a resumed training
+            equals an unbroken one.
+        ema: decay of the moving average; 0 keeps none.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        loss: Callable[[int], Tensor],
+        ema: float = 0.0,
+    ) -> None:
+        self._network, self._schedule, self._loss = network, schedule, loss
+        self._optimizer = schedule.optimizer
+        self._ema = EMAModel(network.parameters(), decay=ema) if ema else None
+
+    def run(self, plan: Plan, progress: Progress = silent) -> bool:
+        """Train from the beginning or from a saved state on.
+
+        Returns:
+            Whether the training is complete; else its state was saved.
+
+        Raises:
+            InputError: the saved state is damaged or belongs to another training.
+            KeyboardInterrupt: a signal stopped the training; its state was saved.
+        """
+        first = self._resume(plan.state)
+        last = plan.steps if plan.stop_after is None else min(first + plan.stop_after, plan.steps)
+        with stop_on_signals() as stop, TrainingLog(plan.logs) as log:
+            for step in range(first, last):
+                if step % REPORT_EVERY == 0:
+                    progress(step, plan.steps, plan.what)
+                loss = self._step(step)
+                log.write(step, loss=loss, learning_rate=float(self._schedule.get_last_lr()[0]))
+                if plan.state is not None and (stop.requested or (step + 1) % plan.save_every == 0):
+                    self._save(plan.state, step + 1)
+                if stop.requested:
+                    raise KeyboardInterrupt
+        progress(last, plan.steps, plan.what)
+        if last < plan.steps:
+            if plan.state is not None:
+                self._save(plan.state, last)
+            return False
+        if plan.state is not None:
+            plan.state.unlink(missing_ok=True)
+        if self._ema is not None:
+            self._ema.copy_to(self._network.parameters())
+        return True
+
+    def _step(self, step: int) -> float:
+        loss = self._loss(step)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._schedule.step()
+        if self._ema is not None:
+            self._ema.step(self._network.parameters())
+        return float(loss.detach())
+
+    def _save(self, path: Path, step: int) -> None:
+        state: dict[str, Any] = {
+            "step": step,
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+        }
+        if self._ema is not None:
+            state["ema"] = self._ema.state_dict()
+        save_state(path, state)
+
+    def _resume(self, path: Path | None) -> int:
+        state = None if path is None else load_state(path)
+        if state is None or path is None:
+            return 0
+        try:
+            self._network.load_state_dict(state["network"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._schedule.load_state_dict(state["schedule"])
+            if self._ema is not None:
+                self._ema.load_state_dict(state["ema"])
+            return int(state["step"])
+        except (KeyError, ValueError, RuntimeError, TypeError):
+            raise InputError(
+                f"the training state {path.name} belongs to another training; delete it to start again"
+            ) from None

@@ -1,0 +1,112 @@
+"""A preview sheet: original and result side by side, with what happened to each face."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from torch import Tensor
+
+from ..faces.face import Faces
+from ..jobs.settings import Result
+
+_COLORS = {"replaced": (60, 180, 90), "redacted": (240, 150, 40), "passed": (220, 50, 50), "kept": (90, 140, 220)}
+_SIDE = 640
+
+
+def draw_faces(
+    pixels: Tensor,
+    faces: Faces,
+    image: int = 0,
+    landmarks: bool = True,
+    colors: list[tuple[int, int, int]] | None = None,
+) -> Any:
+    """Numbered boxes and landmarks on one picture of a batch ``(B, 3, H, W)``, as a Pillow image."""
+    from PIL import Image, ImageDraw
+
+    array = (pixels[image].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy()
+    picture = Image.fromarray(array)
+    draw = ImageDraw.Draw(picture)
+    line = max(1, round(max(picture.size) / 400))
+    for number, face in enumerate(faces.of_image(image)):
+        color = colors[number] if colors else _COLORS["replaced"]
+        draw.rectangle(face.box, outline=color, width=line)
+        size = max(11, round(face.size / 7))
+        place = (face.box[0] + line + 1, face.box[1] + line)
+        draw.text(
+            place, str(number), fill=color, font_size=size, stroke_width=max(1, size // 12), stroke_fill=(0, 0, 0)
+        )
+        if landmarks:
+            r = max(0.6, face.size / 160)
+            for x, y in face.landmarks:
+                draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
+    return picture
+
+
+def preview_rows(original: Tensor, result: Result) -> list[Any]:
+    """A Pillow image for each picture of the batch: numbered faces on the left, its result on the right, what happened
+    below."""
+    from PIL import Image, ImageDraw
+
+    rows = []
+    for image in range(len(original)):
+        reports = [r for r in result.report.faces if r.image == image]
+        left = draw_faces(original, result.faces, image, landmarks=False, colors=[_COLORS[r.outcome] for r in reports])
+        right = Image.fromarray((result.pixels[image].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
+        text = "\n".join(_line(r) for r in reports) or "\n".join(result.report.notes)
+        for picture in (left, right):
+            picture.thumbnail((_SIDE, _SIDE))
+        height = max(left.height, right.height)
+        font = 14
+        caption = (text.count("\n") + 1) * (font + 4) + 10 if text else 0
+        row = Image.new("RGB", (left.width + right.width, height + caption), (24, 24, 24))
+        row.paste(left, (0, 0))
+        row.paste(right, (left.width, 0))
+        if caption:
+            ImageDraw.Draw(row).multiline_text((8, height + 4), text, fill=(230, 230, 230), font_size=font)
+        rows.append(row)
+    return rows
+
+
+def stack_rows(rows: list[Any]) -> bytes:
+    """Pillow images below each other, as PNG."""
+    from PIL import Image
+
+    sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), (24, 24, 24))
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _line(report: Any) -> str:
+    checks = ", ".join(f"{c.recognizer} {c.distance:.2f} (same person below {c.threshold:.2f})" for c in report.checks)
+    return (
+        f"{report.number}: {report.outcome}"
+        + (f", {report.reason}" if report.reason else "")
+        + (f", {checks}" if checks else "")
+    )
+
+
+def distance_plot(distance: float, threshold: float, width: int = 512, height: int = 96) -> Any:
+    """A distance on a line from 0 to twice the threshold, as a Pillow image; left of the mark it is the same person."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    left, right, middle = 24, width - 24, height // 2
+
+    def place(value: float) -> float:
+        return left + (right - left) * min(value / (2 * threshold), 1.0)
+
+    draw.rectangle((left, middle - 6, place(threshold), middle + 6), fill="#e8a3a3")
+    draw.rectangle((place(threshold), middle - 6, right, middle + 6), fill="#a8d5a8")
+    draw.line((place(threshold), middle - 18, place(threshold), middle + 18), fill="black", width=2)
+    x = place(distance)
+    draw.ellipse((x - 8, middle - 8, x + 8, middle + 8), fill="black")
+    draw.text((left, height - 22), "same person", fill="black")
+    draw.text((right - 100, height - 22), "different people", fill="black")
+    return image

@@ -1,0 +1,81 @@
+"""Training on a few disguised copies of one portrait: small, but the whole path."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from faceveil.pipelines.core.errors import InputError
+from faceveil.pipelines.imaging.image import LoadedImage
+from faceveil.pipelines.imaging.save import save_image
+from faceveil.pipelines.methods.appearance import training
+from faceveil.pipelines.methods.appearance.network import load_model
+
+
+@pytest.fixture
+def folder(tmp_path, portrait):
+    from kornia.geometry.transform import warp_affine
+
+    rng = np.random.default_rng(0)
+    head = portrait[..., 0:256, 96:352]
+    names = ("female_white", "male_asian", "male_black", "female_latino")
+    for i in range(24):
+        angle, stretch = rng.normal() * 0.06, 1 + rng.normal() * 0.06
+        matrix = torch.tensor(
+            [
+                [
+                    [np.cos(angle) * stretch, -np.sin(angle), 8 * rng.normal()],
+                    [np.sin(angle), np.cos(angle), 8 * rng.normal()],
+                ]
+            ]
+        )
+        bent = warp_affine(head, matrix.float(), (256, 256), padding_mode="border")
+        tint = torch.from_numpy(rng.uniform(0.7, 1.2, (1, 3, 1, 1))).float()
+        save_image(LoadedImage((bent * tint).clamp(0, 1)), tmp_path / "in" / f"{i:03}_{names[i % 4]}.png")
+    return tmp_path / "in"
+
+
+def test_trains_a_model_that_loads(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(training, "MIN_FACES", 12)
+    monkeypatch.setattr(training, "FRINGE_LIMIT", 9.0)
+    monkeypatch.setattr(training, "GLASSES_LIMIT", 99.0)
+    monkeypatch.setattr(training, "COMPONENTS", dict.fromkeys(training.COMPONENTS, 6))
+    monkeypatch.setattr(training, "SHAPE_COMPONENTS", 8)
+    monkeypatch.setattr(training, "RESIDUALS", 5)
+    # Copies of one face leave depth open; a few rounds do not run away with it.
+    monkeypatch.setattr(training, "learn_shape_model", partial(training.learn_shape_model, rounds=2))
+    steps = []
+    output = tmp_path / "model.safetensors"
+    facts = training.train(folder, output, workers=1, progress=lambda done, total, what: steps.append(what))
+    assert facts["pictures"] == 24
+    assert facts["used"] >= 12
+    assert {"finding faces", "learning the 3D shape model", "learning the mouth"} <= set(steps)
+    model = load_model(output)
+    detail = model.decode({n: np.zeros(r.components, np.float32) for n, r in model.regions.items()})
+    assert torch.isfinite(detail).all()
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["model.safetensors"]
+
+
+def test_copies_of_one_face_are_refused(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(training, "MIN_FACES", 12)
+    monkeypatch.setattr(training, "SHAPE_COMPONENTS", 8)
+    with pytest.raises(InputError, match="too few different faces and head turns"):
+        training.train(folder, tmp_path / "model.safetensors", workers=1)
+
+
+def test_labels_come_from_names_and_balance_counts_groups() -> None:
+    from pathlib import Path
+
+    assert training._labels(Path("12_female_black.webp")).tolist() == [-1, -1, 1, -1, -1]
+    assert training._labels(Path("holiday.jpg")).tolist() == [0, 0, 0, 0, 0]
+    labels = np.array([[1.0, 0]] * 90 + [[-1.0, 0]] * 10)
+    weights = training._balance(labels)
+    assert weights[-1] > 3 * weights[0]
+    assert abs(weights.mean() - 1) < 1e-9
+
+
+def test_too_few_pictures_are_refused(folder, tmp_path) -> None:
+    with pytest.raises(InputError, match="at least 400"):
+        training.train(folder, tmp_path / "model.safetensors")
