@@ -1,9 +1,9 @@
-"""The embedded default on real photos: privacy, what is kept, seconds and memory.
+"""The built-in model on real photos: privacy, preserved attributes, seconds and memory.
 
     python benchmarks/appearance.py [PHOTOS] [--seeds 0,1,2] [--sheet SHEET.png] [--only bars|persons|stages|large]
 
-PHOTOS defaults to ../shared/data/photos beside the repository; the public-domain sample portrait is always judged too.
-The sheet shows people: keep it out of the repository.
+PHOTOS defaults to ../shared/data/photos next to the repository; the public-domain sample portrait is always included.
+The sheet contains faces: do not add it to the repository.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# A second thread of numpy's linear algebra would spin and be counted as work.
+# A second linear algebra thread of numpy would busy-wait, and that would count as CPU time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
@@ -55,44 +55,44 @@ def main() -> int:
 
 
 def bars(folder: Path, seeds: list[int], sheet: Path | None) -> bool:
-    """Every photo, every seed: the largest face."""
-    pictures = {"sample": as_image(astronaut())}
-    pictures |= {p.stem: load_image(p) for p in sorted(folder.glob("*.jpg"))} if folder.is_dir() else {}
+    """Replace the largest face of each photo with each seed, and compare the measurements with their limits."""
+    images = {"sample": as_image(astronaut())}
+    images |= {p.stem: load_image(p) for p in sorted(folder.glob("*.jpg"))} if folder.is_dir() else {}
     rows, tiles, redacted, lost, outside = [], [], 0, 0, 0
-    for name, picture in pictures.items():
-        face = _largest(picture)
-        original = default_recognizer().embed(picture.pixels, face.points)
-        tiles.append([_tile(picture.pixels, face)])
+    for name, image in images.items():
+        face = _largest(image)
+        original = default_recognizer().embed(image.pixels, face.points)
+        tiles.append([_tile(image.pixels, face)])
         for seed in seeds:
-            result = anonymize_batch(picture.pixels, Settings(seed=seed))
-            outside += int(((result.pixels != picture.pixels).any(1, keepdim=True) & (result.mask == 0)).sum())
+            result = anonymize_batch(image.pixels, Settings(seed=seed))
+            outside += int(((result.pixels != image.pixels).any(1, keepdim=True) & (result.mask == 0)).sum())
             tiles[-1].append(_tile(result.pixels, face))
             report = next(r for r in result.report.faces if r.box == face.box)
             if report.outcome != "replaced":
                 redacted += 1
                 print(f"{name:18} seed {seed}: {report.outcome}, {report.reason}")
                 continue
-            seen = _nearest(result.pixels, face)
-            if seen is None:
+            detected = _nearest(result.pixels, face)
+            if detected is None:
                 lost += 1
                 print(f"{name:18} seed {seed}: not detected again")
                 continue
-            distance = float(np.linalg.norm(default_recognizer().embed(result.pixels, seen.points) - original))
-            moves = [abs(f(seen.points) - f(face.points)) for f in (yaw_proxy, mouth_gap, eye_opening)]
+            distance = float(np.linalg.norm(default_recognizer().embed(result.pixels, detected.points) - original))
+            moves = [abs(f(detected.points) - f(face.points)) for f in (yaw_proxy, mouth_gap, eye_opening)]
             rows.append([distance, *moves])
             print(
                 f"{name:18} seed {seed}: L2 {distance:.2f}  yaw {moves[0]:.3f}  mouth {moves[1]:.3f}  eyes"
                 f" {moves[2]:.3f}  tries {report.tries}"
             )
     table = np.array(rows)
-    total = len(pictures) * len(seeds)
+    total = len(images) * len(seeds)
     if sheet:
         _save_sheet(tiles, sheet)
-    print(f"\n{len(pictures)} photos x {len(seeds)} seeds")
+    print(f"\n{len(images)} photos x {len(seeds)} seeds")
     return all(
         [
             _bar("dlib L2 >= 0.60, share", float((table[:, 0] >= 0.6).mean()), 1.0, at_least=True),
-            _bar("dlib L2, least", float(table[:, 0].min()), 0.60, at_least=True),
+            _bar("dlib L2, minimum", float(table[:, 0].min()), 0.60, at_least=True),
             _bar("dlib L2, mean", float(table[:, 0].mean()), 0.80, at_least=True),
             _bar("redacted, share", redacted / total, 0.05),
             _bar("not detected again, share", lost / total, 0.0),
@@ -105,28 +105,28 @@ def bars(folder: Path, seeds: list[int], sheet: Path | None) -> bool:
 
 
 def persons(folder: Path) -> bool:
-    """Two photos of one person under one identity."""
+    """Render one identity on two photos of one person."""
     own, between = [], []
     for person in "abc":
         paths = [folder / f"person_{person}_{i}.jpg" for i in (1, 2)]
         if not all(p.is_file() for p in paths):
             continue
-        pictures = [load_image(p) for p in paths]
-        faces = [_largest(p) for p in pictures]
-        originals = [default_recognizer().embed(p.pixels, f.points) for p, f in zip(pictures, faces, strict=True)]
+        images = [load_image(p) for p in paths]
+        faces = [_largest(p) for p in images]
+        originals = [default_recognizer().embed(p.pixels, f.points) for p, f in zip(images, faces, strict=True)]
         for seed in (0, 1):
             settings = Settings(seed=seed, tries=1)
-            identity = search_identity(pictures, settings)
-            results = [anonymize_batch(p.pixels, settings, identity=identity) for p in pictures]
-            shown = []
+            identity = search_identity(images, settings, AppearanceMethod())
+            results = [anonymize_batch(p.pixels, settings, identity=identity) for p in images]
+            embeddings = []
             for result, face, original in zip(results, faces, originals, strict=True):
-                seen = _nearest(result.pixels, face)
-                if seen is None:
+                detected = _nearest(result.pixels, face)
+                if detected is None:
                     print(f"person {person} seed {seed}: not detected again")
                     return False
-                shown.append(default_recognizer().embed(result.pixels, seen.points))
-                own.append(float(np.linalg.norm(shown[-1] - original)))
-            between.append(float(np.linalg.norm(shown[0] - shown[1])))
+                embeddings.append(default_recognizer().embed(result.pixels, detected.points))
+                own.append(float(np.linalg.norm(embeddings[-1] - original)))
+            between.append(float(np.linalg.norm(embeddings[0] - embeddings[1])))
             print(
                 f"person {person} seed {seed}: to the originals {own[-2]:.2f} and {own[-1]:.2f}, to each other"
                 f" {between[-1]:.2f}"
@@ -136,45 +136,43 @@ def persons(folder: Path) -> bool:
         return True
     return all(
         [
-            _bar("one identity in two photos: L2 to the original, least", min(own), 0.60, at_least=True),
+            _bar("one identity in two photos: L2 to the original, minimum", min(own), 0.60, at_least=True),
             _bar("one identity in two photos: L2 to each other, mean", float(np.mean(between)), 0.45),
         ]
     )
 
 
 def stages() -> bool:
-    """CPU seconds of each stage for one 512 px face on one thread, with and without search."""
+    """Measure the CPU seconds of each stage for one 512 px face on one thread, with and without search."""
     torch.set_num_threads(1)
-    picture = as_image(astronaut())
+    image = as_image(astronaut())
     method, single = AppearanceMethod(), AppearanceMethod(trials=1)
-    settings = Settings()
-    anonymize_batch(picture.pixels, Settings(trials=1))
-    face, embed = _largest(picture), default_recognizer().embed
-    view = View(picture.pixels, face, embed(picture.pixels, face.points))
+    anonymize_batch(image.pixels, Settings(), method=single)
+    face, embed = _largest(image), default_recognizer().embed
+    view = View(image.pixels, face, embed(image.pixels, face.points))
     prepared = method.prepare(view)
     identity = single.sample_identity([prepared], 0)
     seconds = {
-        "detect, all scales and turns": _cpu(lambda: detect_faces(picture.pixels)),
-        "embed": _cpu(lambda: embed(picture.pixels, face.points)),
+        "detect, all scales and rotations": _cpu(lambda: detect_faces(image.pixels)),
+        "embed": _cpu(lambda: embed(image.pixels, face.points)),
         "prepare": _cpu(lambda: method.prepare(view)),
-        "draw one identity": _cpu(lambda: single.sample_identity([prepared], 0)),
+        "sample one identity": _cpu(lambda: single.sample_identity([prepared], 0)),
         "search, 15 renderings": _cpu(lambda: method.sample_identity([prepared], 0)),
         "render": _cpu(lambda: method.render(prepared, identity, 1.0)),
     }
     for name, value in seconds.items():
         print(f"{name:32} {value:.3f} CPU s")
     shared = seconds["embed"] + seconds["prepare"] + seconds["render"]
-    del settings
     return all(
         [
             _bar("a face with search, CPU s", shared + seconds["search, 15 renderings"], 2.5),
-            _bar("a face, single shot, CPU s", shared + seconds["draw one identity"], 0.4),
+            _bar("a face, single shot, CPU s", shared + seconds["sample one identity"], 0.4),
         ]
     )
 
 
 def large() -> bool:
-    """A 12-megapixel photo with six faces: seconds and peak memory, in a process of its own."""
+    """Measure seconds and peak memory for a 12-megapixel photo with six faces, in a separate process."""
     import subprocess
 
     with tempfile.TemporaryDirectory() as folder:
@@ -213,12 +211,12 @@ def _cpu(work: Callable[[], Any], repeats: int = 3) -> float:
     return (time.process_time() - start) / repeats
 
 
-def _largest(picture: LoadedImage) -> Face:
-    return detect_faces(picture.pixels)[0]
+def _largest(image: LoadedImage) -> Face:
+    return detect_faces(image.pixels)[0]
 
 
 def _nearest(pixels: torch.Tensor, face: Face) -> Face | None:
-    """The face found where ``face`` was."""
+    """Detect the face at the position of ``face``."""
     center = np.array(face.box).reshape(2, 2).mean(0)
     found = [
         f

@@ -28,7 +28,7 @@ from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import LEVELS, IdentitySampler, builtin_sampler
 from faceveil.pipelines.identity.pseudonym import Key, Ledger
 from faceveil.pipelines.imaging.load import load_image
-from faceveil.pipelines.jobs.people import identity_in
+from faceveil.pipelines.jobs.people import embed_identities
 from faceveil.pipelines.jobs.photo import anonymize_batch
 from faceveil.pipelines.jobs.policy import Policy
 from faceveil.pipelines.jobs.portraits import HELD_OUT
@@ -228,10 +228,10 @@ def survival(photos: Path) -> bool:
     before, after = [], []
     for path in sorted(photos.glob("portrait_*.jpg")):
         pixels = load_image(path).pixels
-        own = identity_in(pixels)
+        own = embed_identities(pixels)
         for seed in range(2):
             wanted = Identity(sampler.away_from(own.vector, seed).vectors, "dlib")
-            shown = identity_in(anonymize_batch(pixels, settings, method=method, identity=wanted).pixels)
+            shown = embed_identities(anonymize_batch(pixels, settings, method=method, identity=wanted).pixels)
             before.append(float(sampler.cosine(own.vector, wanted.vector)[0, 0]))
             after.append(float(sampler.cosine(shown.vector, wanted.vector)[0, 0]))
     print(
@@ -262,7 +262,7 @@ def thresholds(vectors: np.ndarray, photos: Path) -> bool:
 
 
 def _photo(path: Path) -> Identity:
-    return identity_in(load_image(path).pixels)
+    return embed_identities(load_image(path).pixels)
 
 
 def _nearest(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import builtin_sampler
 from faceveil.pipelines.imaging.image import as_image
 from faceveil.pipelines.imaging.samples import astronaut, group
-from faceveil.pipelines.jobs.people import identity_in
+from faceveil.pipelines.jobs.people import embed_identities
 from faceveil.pipelines.jobs.photo import anonymize_batch
 from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.viz.geometry import overlay, render_styled
@@ -56,7 +56,7 @@ def main() -> None:
     stacked.paste(_image(kept).resize((560, 256)), (0, 256))
     _write(stacked, ROOT / "workflows" / "veil-a-group-keep-one-person.jpg")
     _write(_strip([("", _tile(portrait, head)), ("", _tile(solid, head))]), ROOT / "workflows" / "redact-faces.jpg")
-    sampler, source = builtin_sampler("dlib"), identity_in(portrait)
+    sampler, source = builtin_sampler("dlib"), embed_identities(portrait)
     new_identity = Identity(sampler.away_from(source.vector, 7).vectors, "dlib")
     _write(
         _strip([("", _tile(portrait, head)), ("", _tile(_with_identity(portrait, new_identity), head))]),

@@ -1,11 +1,11 @@
-"""ReferenceNet denoising: the naive formulation against ours, same weights, steps and dtype, in one run.
+"""Speed of ReferenceNet denoising: the naive formulation against ours, with the same weights, steps and dtype.
 
     python benchmarks/referencenet.py [--full] [--runs N]
 
-Naive is what the published code computes: own, source and driving tokens are queried together, references are projected
-in every step, two thirds of the answer are thrown away. Without a GPU: FLOPs at full size on the meta device, and wall-
-clock at
-a mid size. --full (the default where CUDA is at hand) adds Stable Diffusion 2.1's size in bfloat16 at 512 px.
+The naive formulation is that of the published code: it computes queries for own, source and driving tokens, projects
+the reference tokens in every step, and discards two thirds of the output. Without a GPU the benchmark counts FLOPs at
+full size on the meta device and measures wall-clock time at a medium size. --full, the default if CUDA is available,
+adds the size of Stable Diffusion 2.1 in bfloat16 at 512 pixels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from faceveil.pipelines.methods.referencenet.attention import States, attend, reading, sites, split_heads
+from faceveil.pipelines.methods.referencenet.attention import (
+    States,
+    attend,
+    check_self_attention,
+    reading,
+    self_attentions,
+    split_heads,
+)
 from faceveil.pipelines.methods.referencenet.files import SD21_UNET
 from torch import Tensor
 
@@ -34,12 +41,24 @@ BATCH = 1
 
 
 class Naive:
-    """Query, key and value of all 3 N tokens in every step; the first third of the answer is kept."""
+    """Compute queries, keys and values of all 3 N tokens in every step and keep the first third of the output.
+
+    Args:
+        source, driving: states ``(B, N, C)``.
+    """
 
     def __init__(self, source: Tensor, driving: Tensor) -> None:
         self._references = torch.cat([source, driving], 1)
 
-    def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def __call__(
+        self,
+        attention: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        check_self_attention(encoder_hidden_states, attention_mask)
         tokens = torch.cat([hidden_states, self._references], 1)
         query, key, value = (
             split_heads(p(tokens), attention) for p in (attention.to_q, attention.to_k, attention.to_v)
@@ -59,7 +78,7 @@ def main() -> int:
 
 
 def flops() -> bool:
-    """Counted by torch at SD 2.1's size, 512 px, two guidance rows; nothing is computed."""
+    """Count FLOPs at the size of SD 2.1, 512 pixels, two guidance rows, on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counts = []
@@ -75,20 +94,23 @@ def flops() -> bool:
 
 
 def wall_clock(runs: int) -> bool:
-    """Median of interleaved steps on the CPU at (160, 320, 640, 640) channels, 32 x 32 latents, two rows, float32."""
+    """Measure the median time of interleaved steps on the CPU, in float32.
+
+    The network has (160, 320, 640, 640) channels; the latents are 32 x 32, with two guidance rows.
+    """
     torch.manual_seed(0)
     net = _net(MID)
     inputs, states = _inputs(net, 32, torch.float32, "cpu")
-    seconds, answers = _interleaved(net, inputs, states, {"naive": _naive, "ours": _ours}, runs, lambda: None)
+    seconds, outputs = _interleaved(net, inputs, states, {"naive": _naive, "ours": _ours}, runs, lambda: None)
     print(
         f"CPU step, mid size: naive {seconds['naive']:.2f} s, ours {seconds['ours']:.2f} s ({runs} interleaved runs), "
-        f"outputs differ by {float((answers['naive'] - answers['ours']).abs().max()):.1e}"
+        f"outputs differ by {float((outputs['naive'] - outputs['ours']).abs().max()):.1e}"
     )
     return _bar("CPU wall-clock ratio", seconds["naive"] / seconds["ours"], 1.35)
 
 
 def full_size(runs: int) -> bool:
-    """SD 2.1's size with random weights in bfloat16 on the GPU."""
+    """Measure time and memory at the size of SD 2.1 with random weights, in bfloat16 on the GPU."""
     device, dtype = "cuda", torch.bfloat16
     torch.manual_seed(0)
     net = _net(SD21_UNET).to(device, dtype)
@@ -124,21 +146,23 @@ def _net(config: dict[str, Any]) -> Any:
 def _inputs(
     net: Any, side: int, dtype: torch.dtype, device: str, batch: int = BATCH
 ) -> tuple[tuple[Tensor, ...], tuple[tuple[States, ...], States]]:
-    """Arguments of one step with two guidance rows, and random states of the shapes that a ReferenceNet of this size
-    records."""
+    """Create the arguments of one step with two guidance rows, and random states.
+
+    The states have the shapes that a ReferenceNet of this size records.
+    """
     width = net.config.cross_attention_dim
     x, t = torch.randn(2 * batch, 4, side, side, dtype=dtype, device=device), torch.tensor(500, device=device)
     context = torch.randn(2 * batch, 2, width, dtype=dtype, device=device)
 
     def states(rows: int) -> States:
         found: States = {}
-        for site in sites(net):
-            if site.first:
-                channels = net.get_submodule(site.module).to_q.in_features
-                block, place = site.key[0].partition(".")[::2]
+        for layer in self_attentions(net):
+            if layer.first:
+                channels = net.get_submodule(layer.module).to_q.in_features
+                block, index = layer.key[0].partition(".")[::2]
                 depth = len(net.config.block_out_channels) - 1
-                level = depth if block == "mid_block" else int(place) if block == "down_blocks" else depth - int(place)
-                found[site.key] = torch.randn(rows, (side >> level) ** 2, channels, dtype=dtype, device=device)
+                level = depth if block == "mid_block" else int(index) if block == "down_blocks" else depth - int(index)
+                found[layer.key] = torch.randn(rows, (side >> level) ** 2, channels, dtype=dtype, device=device)
         return found
 
     return (x, t, context), ((states(1), states(batch)), states(batch))
@@ -148,9 +172,9 @@ def _inputs(
 def _naive(net: Any, source: tuple[States, ...], driving: States) -> Any:
     before = dict(net.attn_processors)
     processors = dict(before)
-    for site in sites(net):
-        rows = torch.cat([part[site.key].expand_as(driving[site.key]) for part in source])
-        processors[site.name] = Naive(rows, torch.cat([driving[site.key]] * len(source)))
+    for layer in self_attentions(net):
+        rows = torch.cat([part[layer.key].expand_as(driving[layer.key]) for part in source])
+        processors[layer.name] = Naive(rows, torch.cat([driving[layer.key]] * len(source)))
     net.set_attn_processor(processors)
     yield
     net.set_attn_processor(before)
@@ -164,30 +188,30 @@ def _interleaved(
     net: Any,
     inputs: tuple[Tensor, ...],
     states: Any,
-    ways: dict[str, Callable[..., Any]],
+    formulations: dict[str, Callable[..., Any]],
     runs: int,
-    wait: Callable[[], None],
+    synchronize: Callable[[], None],
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    answers = {}
-    for turn in range(runs + 1):
-        for name, way in ways.items():
-            with way(net, *states), torch.no_grad():
-                wait()
+    times: dict[str, list[float]] = {name: [] for name in formulations}
+    outputs = {}
+    for run in range(runs + 1):
+        for name, formulation in formulations.items():
+            with formulation(net, *states), torch.no_grad():
+                synchronize()
                 start = time.perf_counter()
-                answers[name] = net(*inputs).sample
-                wait()
-                if turn:
+                outputs[name] = net(*inputs).sample
+                synchronize()
+                if run:
                     times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}, answers
+    return {name: statistics.median(values) for name, values in times.items()}, outputs
 
 
 def _count(net: Any, inputs: tuple[Tensor, ...], states: Any) -> dict[str, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     counts = {}
-    for name, way in (("naive", _naive), ("ours", _ours)):
-        with way(net, *states), FlopCounterMode(display=False) as counter, torch.no_grad():
+    for name, formulation in (("naive", _naive), ("ours", _ours)):
+        with formulation(net, *states), FlopCounterMode(display=False) as counter, torch.no_grad():
             net(*inputs)
         counts[name] = counter.get_total_flops()
     return counts
@@ -225,9 +249,9 @@ def _where_time_goes(net: Any, inputs: tuple[Tensor, ...], states: Any) -> None:
     print(profiler.key_averages().table(sort_by="self_device_time_total", row_limit=8, max_name_column_width=50))
 
 
-def _bar(name: str, value: float, least: float) -> bool:
-    print(f"{'met ' if value >= least else 'MISS'}  {name:50} {value:6.2f}  (>= {least:g})")
-    return value >= least
+def _bar(name: str, value: float, minimum: float) -> bool:
+    print(f"{'met ' if value >= minimum else 'MISS'}  {name:50} {value:6.2f}  (>= {minimum:g})")
+    return value >= minimum
 
 
 if __name__ == "__main__":

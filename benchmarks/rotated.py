@@ -1,10 +1,9 @@
-"""Turned heads: the surface in space against plates in the picture, in the same run.
+"""Rotated heads: compare the 3D surface with a thin-plate spline in the image, in the same run.
 
-    python benchmarks/turned.py [FACES] [--count N] [--sheet SHEET.png]
+    python benchmarks/rotated.py [FACES] [--count N] [--sheet SHEET.png]
 
-FACES is a folder of portraits; those turned by 18 degrees or more are used, most turned first. Both ways search with
-the same seed.
-The sheet shows photo, plates, surface: look at it, and keep it out of the repository.
+FACES is a folder of portraits. Those with a yaw of 18 degrees or more are used, largest yaw first. Both variants use
+the same seed. The sheet has columns for photo, spline and surface. It contains faces: do not add it to the repository.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from PIL import Image
 from torch import Tensor
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-LEAST_TURN, MOST_TURN = 18.0, 45.0
-WAYS = {"plates": float("inf"), "surface": 0.0}
+MIN_YAW, MAX_YAW = 18.0, 45.0
+VARIANTS = {"spline": float("inf"), "surface": 0.0}
 
 
 def main() -> int:
@@ -44,76 +43,77 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
-    faces = turned_faces(options.faces, options.count)
+    faces = rotated_faces(options.faces, options.count)
     if not faces:
-        print(f"no face in {options.faces.name} is turned by {LEAST_TURN:g} to {MOST_TURN:g} degrees")
+        print(f"no face in {options.faces.name} has a yaw of {MIN_YAW:g} to {MAX_YAW:g} degrees")
         return 1
-    rows = {way: [] for way in WAYS}
+    rows = {variant: [] for variant in VARIANTS}
     tiles = []
-    for picture, face, _ in faces:
-        shown = [picture]
-        for way, limit in WAYS.items():
+    for image, face, _ in faces:
+        columns = [image]
+        for variant, limit in VARIANTS.items():
             render.ROTATED_YAW = limit
-            changed, figures = veiled(picture, face)
-            rows[way].append(figures)
-            shown.append(changed)
-        tiles.append(torch.cat([_square(p) for p in shown], 2))
-    turns = [t for *_, t in faces]
+            changed, figures = replace_face(image, face)
+            rows[variant].append(figures)
+            columns.append(changed)
+        tiles.append(torch.cat([_square(p) for p in columns], 2))
+    yaws = [t for *_, t in faces]
     print(
-        f"{len(faces)} faces, turned by {min(turns):.0f} to {max(turns):.0f} degrees; distance to the original,"
-        " landmarks off (IOD), change of the turn"
+        f"{len(faces)} faces, yaw of {min(yaws):.0f} to {max(yaws):.0f} degrees; distance to the original, landmark"
+        " error (IOD), yaw change"
     )
-    means = {way: np.nanmean(np.array(figures), 0) for way, figures in rows.items()}
-    for way, (distance, off, turned) in means.items():
-        lost = int(np.isnan(np.array(rows[way])[:, 1]).sum())
-        print(f"{way:8} {distance:6.3f} {off:7.4f} {turned:7.4f}   not found again: {lost}")
+    means = {variant: np.nanmean(np.array(figures), 0) for variant, figures in rows.items()}
+    for variant, (distance, error, yaw_change) in means.items():
+        lost = int(np.isnan(np.array(rows[variant])[:, 1]).sum())
+        print(f"{variant:8} {distance:6.3f} {error:7.4f} {yaw_change:7.4f}   not detected again: {lost}")
     if options.sheet is not None:
         strips = [
             torch.cat((tiles[i : i + 3] + [torch.zeros_like(tiles[0])] * 3)[:3], 2) for i in range(0, len(tiles), 3)
         ]
         Image.fromarray((torch.cat(strips, 1).movedim(0, -1).clamp(0, 1) * 255).byte().numpy()).save(options.sheet)
-    return 0 if means["surface"][1] <= means["plates"][1] and means["surface"][2] <= means["plates"][2] + 0.01 else 1
+    return 0 if means["surface"][1] <= means["spline"][1] and means["surface"][2] <= means["spline"][2] + 0.01 else 1
 
 
-def turned_faces(folder: Path, count: int) -> list[tuple[Tensor, Face, float]]:
+def rotated_faces(folder: Path, count: int) -> list[tuple[Tensor, Face, float]]:
+    """Load up to ``count`` faces with the largest yaw: image, face and yaw in degrees."""
     shapes, found = load_model().shapes, []
     for portrait in find_portraits(folder):
-        turn = abs(shapes.fit(Pose2D.of(portrait.points).to_frame(portrait.points)).yaw)
-        if LEAST_TURN <= turn <= MOST_TURN:
-            found.append((turn, portrait.path))
+        yaw = abs(shapes.fit(Pose2D.of(portrait.points).to_canonical(portrait.points)).yaw)
+        if MIN_YAW <= yaw <= MAX_YAW:
+            found.append((yaw, portrait.path))
     faces = []
-    for turn, path in sorted(found, reverse=True)[:count]:
-        picture = load_image(path).pixels
-        seen = [f for f in detect_faces(picture, rotated=False) if f.landmarks]
-        if seen and AppearanceMethod().unsupported_reason(seen[0]) is None:
-            faces.append((picture, seen[0], turn))
+    for yaw, path in sorted(found, reverse=True)[:count]:
+        image = load_image(path).pixels
+        detected = [f for f in detect_faces(image, rotated=False) if f.landmarks]
+        if detected and AppearanceMethod().unsupported_reason(detected[0]) is None:
+            faces.append((image, detected[0], yaw))
     return faces
 
 
-def veiled(picture: Tensor, face: Face) -> tuple[Tensor, tuple[float, float, float]]:
-    """The veiled picture; distance, landmark error and change of the turn as measured anew."""
+def replace_face(image: Tensor, face: Face) -> tuple[Tensor, tuple[float, float, float]]:
+    """Replace a face; return the image, and the distance, landmark error and yaw change that are measured on it."""
     method, recognizer = AppearanceMethod(), default_recognizer()
-    own = recognizer.embed(picture, face.points)
-    prepared = method.prepare(View(picture, face, own))
+    own = recognizer.embed(image, face.points)
+    prepared = method.prepare(View(image, face, own))
     change = method.render(prepared, method.sample_identity([prepared], 0), 1.0)
     x, y = change.origin
-    shown = picture.clone()
-    shown[..., y : y + change.patch.shape[-2], x : x + change.patch.shape[-1]] = change.patch
-    seen = fit_landmarks(
-        shown, np.concatenate([change.points.min(0), change.points.max(0)]), five_points(change.points)
+    changed = image.clone()
+    changed[..., y : y + change.patch.shape[-2], x : x + change.patch.shape[-1]] = change.patch
+    detected = fit_landmarks(
+        changed, np.concatenate([change.points.min(0), change.points.max(0)]), five_points(change.points)
     )
-    if seen is None:
-        return shown, (float("nan"),) * 3
-    off = np.linalg.norm(seen[17:] - change.points[17:], axis=1).mean() / inter_ocular(face.points)
-    return shown, (
-        recognizer.distance(recognizer.embed(shown, seen), own),
-        float(off),
-        abs(yaw_proxy(seen) - yaw_proxy(face.points)),
+    if detected is None:
+        return changed, (float("nan"),) * 3
+    error = np.linalg.norm(detected[17:] - change.points[17:], axis=1).mean() / inter_ocular(face.points)
+    return changed, (
+        recognizer.distance(recognizer.embed(changed, detected), own),
+        float(error),
+        abs(yaw_proxy(detected) - yaw_proxy(face.points)),
     )
 
 
-def _square(picture: Tensor) -> Tensor:
-    return torch.nn.functional.interpolate(picture, size=(256, 256), mode="bilinear", antialias=True)[0]
+def _square(image: Tensor) -> Tensor:
+    return torch.nn.functional.interpolate(image, size=(256, 256), mode="bilinear", antialias=True)[0]
 
 
 if __name__ == "__main__":

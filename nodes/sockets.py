@@ -9,7 +9,8 @@ FacesSocket = io.Custom("FACEVEIL_FACES")
 CropsSocket = io.Custom("FACEVEIL_CROPS")
 """A tuple of ``Place``: where cropped squares belong."""
 IdentitySocket = io.Custom("FACEVEIL_IDENTITY")
-"""An ``Identity`` (vectors of a recognizer's space), or a look that Veil Faces found and can show again."""
+"""An ``Identity`` (embeddings), or what Veil Faces rendered: a tuple with a ``MethodIdentity`` or None for each
+face."""
 RecognizerSocket = io.Custom("FACEVEIL_RECOGNIZER")
 """An ``FaceRecognizer``: turns faces into identities."""
 BankSocket = io.Custom("FACEVEIL_BANK")
@@ -24,3 +25,9 @@ ReferenceSocket = io.Custom("FACEVEIL_REFERENCE")
 """A ``Reference``: pictures as the ReferenceNets see them."""
 
 ROOT = "FaceVeil"
+"""Category of all nodes."""
+BUILT_IN = "built-in"
+"""Choice of what comes with the package, among files."""
+NONE = "none"
+"""Choice of no file."""
+MAX_SEED = 0xFFFFFFFFFFFFFFFF

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from faceveil.pipelines.cli import main
@@ -10,7 +12,13 @@ from faceveil.pipelines.cli.terminal import OK, SOME_FAILED, UNPROTECTED
 from faceveil.pipelines.faces.face import Faces
 from faceveil.pipelines.identity.identity import Identity, save_identity
 from faceveil.pipelines.identity.lds import builtin_sampler
+from faceveil.pipelines.imaging.image import as_image
+from faceveil.pipelines.imaging.samples import group
+from faceveil.pipelines.imaging.save import save_image
+from faceveil.pipelines.methods.identities import load_any_identity
 from PIL import Image
+
+QUICK = ("--appearance-search", "1")
 
 
 @pytest.fixture
@@ -30,14 +38,14 @@ def test_the_main_job(sample, tmp_path, capsys) -> None:
         str(sheet),
         "--save-identity",
         str(person),
-        "--fast",
+        *QUICK,
     ]
     assert main(arguments) == OK
     out = tmp_path / "a_veiled.png"
     assert Image.open(out).size == (512, 512)
     assert Image.open(sheet).width > 1000
     rows = json.loads(report.read_text())
-    assert rows[0]["faces"][0]["outcome"] in ("replaced", "redacted")
+    assert rows[0]["faces"][0]["outcome"] == "replaced"
     assert "a.png" not in report.read_text() and str(tmp_path) not in report.read_text()
     again = tmp_path / "again.png"
     assert main(["anonymize", str(sample), "-o", str(again), "--identity", str(person)]) == OK
@@ -50,9 +58,7 @@ def test_the_main_job(sample, tmp_path, capsys) -> None:
 def test_one_identity_for_two_files(sample, tmp_path) -> None:
     Image.open(sample).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "b.png")
     assert (
-        main(
-            ["anonymize", str(sample), str(tmp_path / "b.png"), "-o", str(tmp_path / "out"), "--same-person", "--fast"]
-        )
+        main(["anonymize", str(sample), str(tmp_path / "b.png"), "-o", str(tmp_path / "out"), "--same-person", *QUICK])
         == OK
     )
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
@@ -88,7 +94,7 @@ def test_doctor_and_weights(capsys) -> None:
     assert main(["doctor"]) == OK
     assert main(["weights"]) == OK
     said = capsys.readouterr().out
-    assert "ok      appearance model" in said
+    assert "ok      method appearance" in said
     assert "appearance.safetensors" in said and "CC0" in said
 
 
@@ -101,25 +107,57 @@ def test_usage_errors_exit_with_2() -> None:
 def test_pseudonyms_keep_a_key_and_a_ledger(portrait_file, tmp_path) -> None:
     key = tmp_path / "mine.key"
     for out in ("a.png", "b.png"):
-        assert main(
-            ["anonymize", str(portrait_file), "-o", str(tmp_path / out), "--pseudonyms", str(key), "--policy", "pass"]
-        ) in (OK, UNPROTECTED)
+        arguments = ["anonymize", str(portrait_file), "-o", str(tmp_path / out), "--pseudonyms", str(key)]
+        main([*arguments, "--policy", "pass"])
     assert len(key.read_bytes()) == 32 and (tmp_path / "mine.ledger.json").is_file()
     assert len(json.loads((tmp_path / "mine.ledger.json").read_text())["entries"]) == 1
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_saved_identity_is_shown(portrait_file, tmp_path) -> None:
-    save_identity(tmp_path / "somebody.safetensors", Identity(builtin_sampler("dlib").sample(1, 3).vectors, "dlib"))
-    shown = [
-        "anonymize",
-        str(portrait_file),
-        "-o",
-        str(tmp_path / "out.png"),
-        "--identity",
-        str(tmp_path / "somebody.safetensors"),
-    ]
-    assert main([*shown, "--policy", "pass"]) in (OK, UNPROTECTED)
-    assert main([*shown, "--pseudonyms", str(tmp_path / "x.key")]) == SOME_FAILED
+def test_a_saved_identity_is_shown(portrait_file, tmp_path, capsys) -> None:
+    """The same identity twice gives the same pixels, another one gives others."""
+    pixels = []
+    for place, seed in enumerate((3, 3, 4)):
+        person = tmp_path / f"person{seed}.safetensors"
+        save_identity(person, Identity(builtin_sampler("dlib").sample(1, seed).vectors, "dlib"))
+        out = tmp_path / f"out{place}.png"
+        main(["anonymize", str(portrait_file), "-o", str(out), "--identity", str(person), "--policy", "pass"])
+        pixels.append(out.read_bytes())
+    assert pixels[0] == pixels[1] != pixels[2]
+    shown = ["anonymize", str(portrait_file), "-o", str(tmp_path / "o.png"), "--identity", str(person)]
     assert main([*shown, "--method", "solid"]) == SOME_FAILED
+    assert "--identity needs a method that replaces faces" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*shown, "--pseudonyms", str(tmp_path / "x.key")])
     assert not (tmp_path / "x.key").exists()
+
+
+def test_flags_of_another_method_are_refused(portrait_file, capsys) -> None:
+    assert main(["anonymize", str(portrait_file), "--referencenet-steps", "5"]) == SOME_FAILED
+    assert (
+        "--referencenet-steps belongs to --method referencenet, but the method is appearance" in capsys.readouterr().err
+    )
+
+
+def test_several_identities_are_not_saved_as_one(tmp_path, capsys) -> None:
+    save_image(as_image(group()), tmp_path / "group.png")
+    kept = tmp_path / "who.safetensors"
+    arguments = ["anonymize", str(tmp_path / "group.png"), "--save-identity", str(kept), *QUICK]
+    assert main([*arguments, "-o", str(tmp_path / "a.png")]) == SOME_FAILED
+    assert "3 identities were shown, so none was saved in who.safetensors" in capsys.readouterr().err
+    assert (tmp_path / "a.png").is_file() and not kept.exists()
+    assert main([*arguments, "-o", str(tmp_path / "b.png"), "--same-person"]) in (OK, UNPROTECTED)
+    assert load_any_identity(kept).method == "appearance"
+
+
+def test_missing_files_are_reported_before_anything_is_loaded(portrait_file, tmp_path) -> None:
+    """In a process of its own, so that no other test has loaded torch."""
+    arguments = [str(tmp_path / "none.png"), "--exclude", str(portrait_file)]
+    code = (
+        "import sys\nfrom faceveil.pipelines.cli import main\n"
+        f"code = main(['anonymize', *{arguments!r}])\n"
+        "print(code, 'dlib' in sys.modules, 'onnxruntime' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["1", "False", "False"]
+    assert "none.png does not exist" in answer.stderr

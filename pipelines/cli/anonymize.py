@@ -169,7 +169,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
     from ..faces.parse import FaceParser
     from ..faces.select import Selection
     from ..imaging.load import load_image
-    from ..jobs.people import person_in
+    from ..jobs.people import embed_reference
     from ..jobs.policy import Policy
     from ..jobs.settings import Settings
 
@@ -188,7 +188,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         parser=FaceParser(options.parser_file) if options.parser_file else None,
     )
     include, exclude = (
-        tuple(person_in(load_image(path)) for path in paths) for paths in (options.include, options.exclude)
+        tuple(embed_reference(load_image(path)) for path in paths) for paths in (options.include, options.exclude)
     )
     return replace(settings, include=include, exclude=exclude)
 

@@ -15,7 +15,7 @@ from ..identity.bank import load_bank
 from ..identity.compare import recognizer_named
 from ..identity.pseudonym import Pseudonyms
 from ..imaging.load import load_image
-from ..jobs.folder import Done, Task, run_tasks
+from ..jobs.folder import Task, TaskResult, run_tasks
 from ..jobs.photo import search_identity
 from ..jobs.settings import GivenIdentity, Result, Settings
 from ..methods.identities import MethodIdentity, load_any_identity, save_any_identity
@@ -120,7 +120,7 @@ def _save_shown(path: Path, shown: list[MethodIdentity]) -> None:
     save_any_identity(path, different[0])
 
 
-def _conclude(done: list[Done]) -> int:
+def _conclude(done: list[TaskResult]) -> int:
     failed = [d for d in done if d.error is not None]
     for d in failed:
         say(f"failed: {d.task.source.name}: {d.error}", error=True)

@@ -1,4 +1,4 @@
-"""Check an installation: what is there, what is missing, how to mend it."""
+"""Check an installation: list what works, what is missing, and how to install it."""
 
 from __future__ import annotations
 
@@ -6,38 +6,47 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from ..methods.registry import DEFAULT, method_specs
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination."""
+    """The result of one check.
 
-    what: str
+    Attributes:
+        name: of the part that was checked.
+        ok: whether it works.
+        required: whether the main job needs it.
+        text: a version or another detail, or what is wrong.
+    """
+
+    name: str
     ok: bool
-    needed: bool
+    required: bool
     text: str
 
 
-def examine() -> list[Finding]:
-    """Look at every part that the main job needs, and at what is optional."""
+def run_checks() -> list[Finding]:
+    """Check every part that the main job needs, and the optional ones."""
     checks: list[tuple[str, bool, Callable[[], str]]] = [
         ("torch", True, _torch),
         ("CenterFace detector", True, _centerface),
         ("dlib landmarks and recognizer", True, _dlib),
-        ("appearance model", True, _model),
         ("sample portrait", True, _sample),
         ("insightface", False, lambda: version("insightface")),
         ("uniface", False, lambda: version("uniface")),
     ]
+    checks += [(f"method {spec.name}", spec.name == DEFAULT, spec.check) for spec in method_specs().values()]
     return [_check(*check) for check in checks]
 
 
-def _check(what: str, needed: bool, look: Callable[[], str]) -> Finding:
+def _check(name: str, required: bool, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(what, True, needed, look())
+        return Finding(name, True, required, check())
     except PackageNotFoundError:
-        return Finding(what, False, needed, f"not installed; add it with: pip install {what}")
-    except Exception as error:  # a doctor reports any illness instead of catching it
-        return Finding(what, False, needed, str(error) or type(error).__name__)
+        return Finding(name, False, required, f"not installed; install it with: pip install {name}")
+    except Exception as error:  # any failure of a part is a finding and must not stop the other checks
+        return Finding(name, False, required, str(error) or type(error).__name__)
 
 
 def _torch() -> str:
@@ -63,12 +72,6 @@ def _dlib() -> str:
     import dlib
 
     return f"dlib {dlib.__version__}"
-
-
-def _model() -> str:
-    from ..methods.appearance.network import load_model
-
-    return f"{sum(r.components for r in load_model().regions.values())} components"
 
 
 def _sample() -> str:

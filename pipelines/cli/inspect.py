@@ -1,4 +1,4 @@
-"""Commands that look: faces of a picture, likeness of two, this machine, the weights."""
+"""Commands ``detect``, ``compare``, ``doctor``, ``sample`` and ``weights``."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from .terminal import OK, SOME_FAILED, command, progress_bar, say
 
 
 def add_commands(commands: Any) -> None:
-    detect = command(commands, "detect", _detect, "list the faces of a picture, or write them as an editable plan")
+    detect = command(commands, "detect", _detect, "list the faces of an image, or write them as an editable plan")
     detect.add_argument("input", type=Path)
-    detect.add_argument("-o", "--output", type=Path, help="write the plan (.json) or numbered boxes (.png) here")
+    detect.add_argument("-o", "--output", type=Path, help="write the plan (.json) or an image with numbered boxes (.png)")
     detect.add_argument(
         "--detector", default="auto", help="auto, centerface, dlib, insightface, uniface (default: auto)"
     )
     detect.add_argument("--detector-file", type=Path, help="model file of an insightface or uniface detector")
     detect.add_argument(
-        "--landmarks-file", type=Path, help="1k3d68.onnx or 2d106det.onnx of insightface, instead of dlib's landmarks"
+        "--landmarks-file", type=Path, help="landmark model of insightface (1k3d68.onnx or 2d106det.onnx), instead of dlib"
     )
-    compare = command(commands, "compare", _compare, "tell whether two pictures show the same person")
+    compare = command(commands, "compare", _compare, "tell whether two images show the same person")
     compare.add_argument("a", type=Path)
     compare.add_argument("b", type=Path)
     compare.add_argument(
         "--recognizer",
         default="dlib",
         metavar="KIND:FILE",
-        help="another recognizer than dlib, from a file that you have",
+        help="use another recognizer than dlib, from a file that you have",
     )
-    command(commands, "doctor", _doctor, "check that everything needed is there")
-    sample = command(commands, "sample", _sample, "write a public-domain portrait to try things on")
+    command(commands, "doctor", _doctor, "check the installation")
+    sample = command(commands, "sample", _sample, "write a public-domain portrait for a first try")
     sample.add_argument("output", type=Path, nargs="?", default=Path("astronaut.png"))
     weights = command(commands, "weights", _weights, "list weights with their licenses, or download one by name")
-    weights.add_argument("name", nargs="?", help="a name from the list; nothing is downloaded without it")
+    weights.add_argument("name", nargs="?", help="name from the list; omit it to list the weights without a download")
     weights.add_argument("--to", type=Path, default=Path("models"), help="models folder (default: models)")
-    weights.add_argument("--mirror", help="address to use in place of the card's")
+    weights.add_argument("--mirror", help="download from this URL instead of the one in the list")
 
 
 def _detect(options: argparse.Namespace) -> int:
@@ -47,9 +47,9 @@ def _detect(options: argparse.Namespace) -> int:
     from ..imaging.load import load_image
     from ..viz.sheets import draw_faces
 
-    picture = load_image(options.input)
+    image = load_image(options.input)
     landmarker = ExternalLandmarks(options.landmarks_file) if options.landmarks_file else None
-    faces = detect_faces(picture.pixels, open_detector(options.detector, options.detector_file), landmarker=landmarker)
+    faces = detect_faces(image.pixels, open_detector(options.detector, options.detector_file), landmarker=landmarker)
     for number, face in enumerate(faces):
         x1, y1, x2, y2 = (round(v) for v in face.box)
         say(
@@ -61,7 +61,7 @@ def _detect(options: argparse.Namespace) -> int:
         write_whole(options.output, faces.to_json().encode())
     elif options.output:
         buffer = io.BytesIO()
-        draw_faces(picture.pixels, faces).save(buffer, "PNG")
+        draw_faces(image.pixels, faces).save(buffer, "PNG")
         write_whole(options.output, buffer.getvalue())
     return OK
 
@@ -69,31 +69,32 @@ def _detect(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from ..identity.compare import compare_identities, recognizer_named
     from ..imaging.load import load_image
-    from ..jobs.people import identity_in, person_in
+    from ..jobs.people import embed_identities, embed_reference
     from ..recognition.dlib_resnet import default_recognizer
     from ..recognition.verdict import judge
 
-    pictures = [load_image(path) for path in (options.a, options.b)]
+    images = [load_image(path) for path in (options.a, options.b)]
     if options.recognizer == "dlib":
-        # On its own scale, which its threshold of 0.6 belongs to.
-        name, verdict = "dlib", judge(default_recognizer(), *map(person_in, pictures))
+        # The threshold of 0.6 belongs to embeddings that are not normalized.
+        name, verdict = "dlib", judge(default_recognizer(), *map(embed_reference, images))
     else:
         recognizer = recognizer_named(options.recognizer)
         name, verdict = (
             recognizer.name,
-            compare_identities(*(identity_in(p.pixels, recognizer=recognizer) for p in pictures)),
+            compare_identities(*(embed_identities(image.pixels, recognizer=recognizer) for image in images)),
         )
     say(f"{name}: distance {verdict.distance:.2f}, same person below {verdict.threshold:.2f}: {verdict.words}")
     return OK
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .doctor import examine
+    from .doctor import run_checks
 
-    findings = examine()
+    findings = run_checks()
     for finding in findings:
-        say(f"{'ok     ' if finding.ok else 'missing' if finding.needed else 'without'} {finding.what}: {finding.text}")
-    return OK if all(f.ok or not f.needed for f in findings) else SOME_FAILED
+        status = "ok" if finding.ok else "missing" if finding.required else "absent"
+        say(f"{status:7} {finding.name}: {finding.text}")
+    return OK if all(f.ok or not f.required for f in findings) else SOME_FAILED
 
 
 def _sample(options: argparse.Namespace) -> int:

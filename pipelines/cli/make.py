@@ -1,4 +1,4 @@
-"""Commands that make banks of synthetic people, thresholds, and training data."""
+"""Commands ``triplets``, ``bank``, ``convert-morphable`` and ``calibrate``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ..core.errors import InputError
 from .terminal import OK, command, progress_bar, say
 
 RECOGNIZER = (
-    "dlib, or arcface, adaface, sphereface, mobileface, facenet, farl with a file that you have, as KIND:FILE; "
-    "ensemble:FILE,KIND:FILE,… joins several (default: dlib)"
+    "dlib; or KIND:FILE with a weights file that you have, where KIND is arcface, adaface, sphereface, mobileface,"
+    " facenet or farl; or an ensemble of several as ensemble:FILE,KIND:FILE,… (default: dlib)"
 )
 
 
 def add_commands(commands: Any) -> None:
     triplets = command(
-        commands, "triplets", _triplets, "make training triplets from a folder with one sub-folder a person"
+        commands, "triplets", _triplets, "build training triplets from a folder with one subfolder for each person"
     )
     triplets.add_argument("people", type=Path)
-    triplets.add_argument("-o", "--output", type=Path, required=True, help="folder for the pictures and triplets.jsonl")
+    triplets.add_argument("-o", "--output", type=Path, required=True, help="folder for the images and triplets.jsonl")
     triplets.add_argument("--swapper", type=Path, required=True, help="inswapper_128.onnx, which you have")
     triplets.add_argument("--recognizer", type=Path, required=True, help="w600k_r50.onnx, which you have")
     triplets.add_argument("--seed", type=int, default=0)
     bank = command(
-        commands, "bank", _bank, "build a bank of synthetic people from a folder of their pictures, one each"
+        commands, "bank", _bank, "build a bank from a folder of portraits of synthetic people, one portrait each"
     )
     bank.add_argument("images", type=Path)
     bank.add_argument("-o", "--output", type=Path, required=True, help="a new folder for the bank")
@@ -35,12 +35,12 @@ def add_commands(commands: Any) -> None:
         commands,
         "convert-morphable",
         _convert_morphable,
-        "turn BFM's .mat or ICT-FaceKit's folder into one file that opens at once",
+        "convert a BFM .mat file or an ICT-FaceKit folder to one file that opens quickly",
     )
     convert.add_argument("model", type=Path)
     convert.add_argument("-o", "--output", type=Path, required=True, help="NAME_morphable.safetensors")
     calibrate = command(
-        commands, "calibrate", _calibrate, "measure a recognizer's thresholds on photos of strangers, one photo each"
+        commands, "calibrate", _calibrate, "measure a recognizer's thresholds on photos of different people, one photo each"
     )
     calibrate.add_argument("images", type=Path)
     calibrate.add_argument("--recognizer", default="dlib", metavar="KIND:FILE", help=RECOGNIZER)
@@ -48,14 +48,14 @@ def add_commands(commands: Any) -> None:
 
 
 def _triplets(options: argparse.Namespace) -> int:
-    from ..methods.inswapper.network import PictureSwapper
+    from ..methods.inswapper.network import ImageSwapper
     from ..methods.referencenet.triplets import build_triplets
 
     if not options.people.is_dir():
-        raise InputError(f"{options.people.name} is not a folder; give one with a sub-folder for each person")
+        raise InputError(f"{options.people.name} is not a folder; name a folder with one subfolder for each person")
     with progress_bar() as progress:
         made = build_triplets(
-            options.people, options.output, PictureSwapper(options.swapper, options.recognizer), options.seed, progress
+            options.people, options.output, ImageSwapper(options.swapper, options.recognizer), options.seed, progress
         )
     say(f"{options.output / 'triplets.jsonl'}: {len(made)} triplets")
     return OK
@@ -69,7 +69,7 @@ def _bank(options: argparse.Namespace) -> int:
         bank = bank_from_folder(
             options.images, options.output, recognizer_named(options.recognizer), options.workers, progress
         )
-    say(f"{options.output}: {len(bank)} people of {bank.space}")
+    say(f"{options.output}: {len(bank)} synthetic people, embedded with {bank.space}")
     return OK
 
 
@@ -80,8 +80,8 @@ def _convert_morphable(options: argparse.Namespace) -> int:
     save_morphable(options.output, model)
     identity, expression, texture = model.sizes
     say(
-        f"{options.output}: {model.name}, {len(model.mean)} vertices, {identity} shapes, {expression} expressions,"
-        f" {texture} textures"
+        f"{options.output}: {model.name}, {len(model.mean)} vertices, components: {identity} identity,"
+        f" {expression} expression, {texture} texture"
     )
     return OK
 
@@ -94,7 +94,7 @@ def _calibrate(options: argparse.Namespace) -> int:
     recognizer = recognizer_named(options.recognizer)
     with progress_bar() as progress:
         vectors = embed_portraits(find_portraits(options.images, options.workers, progress), recognizer, progress)
-    say(f"{recognizer.name}, {len(vectors)} people: L2 distance of unit vectors below which a share of strangers lies")
+    say(f"{recognizer.name}, {len(vectors)} people: false-match rate and its threshold (L2 distance of unit vectors)")
     for rate in (1e-1, 1e-2, 1e-3, 1e-4):
         try:
             distance = measure_threshold(vectors, rate)

@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, lines of text, a bar."""
+"""Parts that all commands share: exit codes, text output, the progress bar."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from typing import Any
 
 OK, SOME_FAILED, USAGE, UNPROTECTED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = (
-    "exit codes: 0 done, 1 an input or output failed, 2 wrong usage, 3 a face is not protected, 130 interrupted"
+    "exit codes: 0 success, 1 an input or output failed, 2 wrong usage, 3 a face is not protected, 130 interrupted"
 )
 
 
 def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    """Add a command to a group of them."""
+    """Add a command to an ``argparse`` group of subcommands.
+
+    Args:
+        run: takes the parsed options and returns the exit code.
+        text: help text.
+    """
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES)
     parser.set_defaults(run=run)
     return parser
 
 
 def say(text: str, error: bool = False) -> None:
+    """Write one line to standard output, or to standard error."""
     stream = sys.stderr if error else sys.stdout
     stream.write(text + "\n")
     stream.flush()
@@ -29,7 +35,7 @@ def say(text: str, error: bool = False) -> None:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on a terminal, nothing in a pipe."""
+    """Show a progress bar on a terminal; show nothing when the output is redirected."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

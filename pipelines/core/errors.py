@@ -1,23 +1,23 @@
-"""Errors that a user reads: one sentence that names the thing and the remedy."""
+"""Errors with a message for the user: one sentence that names the cause and the remedy."""
 
 from __future__ import annotations
 
 
 class FaceVeilError(Exception):
-    """Base of every error that is the user's to mend; its text is shown as it is."""
+    """Base class of all errors that the user can fix; the message is printed unchanged."""
 
 
 class InputError(FaceVeilError):
-    """A file, picture, plan or parameter that cannot be used."""
+    """A file, image, plan or parameter cannot be used."""
 
 
 class OutputError(FaceVeilError):
-    """A result that cannot be written."""
+    """A result cannot be written."""
 
 
 class WeightsError(FaceVeilError):
-    """A weights file that is missing, damaged or not what its card says."""
+    """A weights file is missing, damaged, or different from the catalog's description."""
 
 
 class PolicyStop(FaceVeilError):
-    """The policy says ``stop``: nothing is handed on, because a face would not be protected."""
+    """The policy is ``stop`` and a face would not be protected, so no image is returned."""

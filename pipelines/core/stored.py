@@ -1,4 +1,4 @@
-"""Open files that hold tensors or networks, and say in one sentence what is wrong with them."""
+"""Open files with tensors or networks, with one clear error message for each kind of damage."""
 
 from __future__ import annotations
 
@@ -14,32 +14,37 @@ if TYPE_CHECKING:
 def read_safetensors(
     path: Path, what: str, remedy: str, error: type[FaceVeilError] = WeightsError
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a file.
+    """Read the tensors and the metadata of a safetensors file.
 
     Args:
-        what: the kind of file, to begin the sentence with.
-        remedy: what to do when it is missing or damaged.
-        error: class of what is raised.
+        what: the kind of file, which begins the error message.
+        remedy: what to do when the file is missing or damaged, which ends the error message.
+        error: class of the error.
+
+    Raises:
+        error: the file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise error(f"{what} {path.name} is not there; {remedy}")
+        raise error(f"{what} {path.name} does not exist; {remedy}")
     try:
         with safe_open(str(path), "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as damage:
-        raise error(f"{what} {path.name} is not a whole safetensors file ({damage}); {remedy}") from None
+        raise error(f"{what} {path.name} is not a complete safetensors file ({damage}); {remedy}") from None
 
 
-def read_state(path: Path, what: str, remedy: str, under: str = "state_dict") -> dict[str, Tensor]:
-    """A network's weights from safetensors, or from a PyTorch file, in which nothing but tensors is accepted.
+def read_state(path: Path, what: str, remedy: str, key: str = "state_dict") -> dict[str, Tensor]:
+    """Read the weights of a network from a safetensors file or a PyTorch file. Only tensors are accepted.
 
     Args:
-        under: key of a PyTorch file below which its weights may lie, beside an optimizer's and other things.
+        what: the kind of file, which begins the error message.
+        remedy: what to do when the file is missing or damaged, which ends the error message.
+        key: where the weights are in a PyTorch file that also contains other data, such as an optimizer's state.
 
     Raises:
-        WeightsError: the file is missing, damaged, or holds something else than tensors.
+        WeightsError: the file is missing, damaged, or contains other objects than tensors.
     """
     import pickle
 
@@ -50,15 +55,18 @@ def read_state(path: Path, what: str, remedy: str, under: str = "state_dict") ->
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
-        raise WeightsError(f"{what} {path.name} is not a whole PyTorch file of plain tensors; {remedy}") from None
-    state = stored.get(under, stored) if isinstance(stored, dict) else None
+        raise WeightsError(f"{what} {path.name} is not a complete PyTorch file with tensors only; {remedy}") from None
+    state = stored.get(key, stored) if isinstance(stored, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise WeightsError(f"{what} {path.name} holds no network's weights; {remedy}")
+        raise WeightsError(f"{what} {path.name} contains no network weights; {remedy}")
     return state
 
 
 def open_onnx(path: Path, what: str) -> Any:
-    """An onnxruntime session on the CPU for a network that the user has.
+    """Open a network that the user downloaded, as an onnxruntime session on the CPU.
+
+    Args:
+        what: the kind of network, which begins the error message.
 
     Raises:
         WeightsError: the file is missing or damaged.
@@ -66,10 +74,10 @@ def open_onnx(path: Path, what: str) -> Any:
     import onnxruntime
 
     if not path.is_file():
-        raise WeightsError(f"{what} {path.name} is not there; download it yourself and name its place")
+        raise WeightsError(f"{what} {path.name} does not exist; download it and give its path")
     try:
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as damage:  # onnxruntime raises classes of its own, without a common base
+    except Exception as damage:  # onnxruntime's exceptions have no common base class
         raise WeightsError(
-            f"{what} {path.name} is not a whole ONNX file ({type(damage).__name__}); get a fresh copy"
+            f"{what} {path.name} is not a complete ONNX file ({type(damage).__name__}); download it again"
         ) from None

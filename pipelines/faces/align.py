@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..imaging.resample import blur, pixel_grid, resize, sample
-from .face import Face, eye_centers
+from .face import eye_centers
 
 ARCFACE_SIZE = 112
 ARCFACE_TEMPLATE = np.array(
@@ -17,21 +15,6 @@ ARCFACE_TEMPLATE = np.array(
 )
 """Five points of the ArcFace alignment at 112 px: image-left eye, image-right eye, nose tip, image-left mouth corner,
 image-right mouth corner."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """Aligned face crops.
-
-    Attributes:
-        images: the crops, ``(N, 3, S, S)``.
-        transforms: affine transforms from image to crop coordinates, ``(N, 2, 3)``, in pixels.
-        masks: ``(N, 1, S, S)``, 1 where the face may be changed.
-    """
-
-    images: Tensor
-    transforms: Tensor
-    masks: Tensor
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
@@ -149,30 +132,3 @@ def _patch(image: Tensor, back: np.ndarray, size: int) -> tuple[Tensor, tuple[in
     x1 = int(np.clip(np.ceil(corners[:, 0].max() + pad), x0 + 1, width))
     y1 = int(np.clip(np.ceil(corners[:, 1].max() + pad), y0 + 1, height))
     return image[..., y0:y1, x0:x1], (x0, y0)
-
-
-def crop_faces(image: Tensor, faces: list[Face], size: int, template: str = "ffhq") -> Crop:
-    """Crop several faces of one image ``(1, 3, H, W)``.
-
-    Args:
-        template: ``ffhq``, ``arcface`` or ``box`` (axis-aligned, needs no landmarks).
-    """
-    from ..imaging.masks import ellipse_mask, hull_mask
-
-    images, transforms, masks = [], [], []
-    for face in faces:
-        if template == "box" or not face.landmarks:
-            transform = box_transform(face.box, size)
-        else:
-            transform = (arcface_transform if template == "arcface" else ffhq_transform)(face.points, size)
-        images.append(crop(image, transform, size))
-        if face.landmarks:
-            masks.append(hull_mask(apply(transform, face.points), size, size, feather=size / 64))
-        else:
-            x1, y1, x2, y2 = face.box
-            corners = apply(transform, np.array([[x1, y1], [x2, y2]]))
-            masks.append(ellipse_mask((*corners[0], *corners[1]), size, size, feather=size / 64))
-        transforms.append(torch.from_numpy(transform).to(torch.float32))
-    if not images:
-        return Crop(torch.zeros(0, 3, size, size), torch.zeros(0, 2, 3), torch.zeros(0, 1, size, size))
-    return Crop(torch.cat(images), torch.stack(transforms), torch.cat(masks))

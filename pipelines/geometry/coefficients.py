@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.files import write_whole
+from ..core.noise import perturb_codes
 from ..core.stored import read_safetensors
 
 FORMAT = "faceveil.coefficients/1"
@@ -116,13 +117,11 @@ class Coefficients:
             limit: clamp the sums to +-limit. The paper uses 1 for the codes of HeadNeRF. Coefficients of unit variance
                 need no limit.
         """
-        generator = torch.Generator().manual_seed(seed)
-        changed = {}
-        for name in names:
-            value: Tensor = getattr(self, name)
-            noisy = value + scale * torch.randn(value.shape[1], generator=generator).to(value)
-            changed[name] = noisy if limit is None else noisy.clamp(-limit, limit)
-        return self._with(changed)
+        # One stream over all fields, in the given order.
+        sizes = [getattr(self, name).shape[1] for name in names]
+        joined = torch.cat([getattr(self, name) for name in names], 1)
+        noisy = perturb_codes(joined, scale, seed, shared=True, limit=limit)
+        return self._with(dict(zip(names, noisy.split(sizes, 1), strict=True)))
 
     def to_vector(self, layout: Layout) -> Tensor:
         """Convert to vectors ``(N, D)`` in a layout; pad fields that have fewer numbers with zeros.

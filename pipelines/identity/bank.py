@@ -1,4 +1,4 @@
-"""A bank of synthetic people: identities of one space with one picture each, kept as a folder, found by nearness."""
+"""Banks of synthetic people: a folder with one embedding and one portrait each, searched by embedding distance."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from .identity import Identity
 FORMAT = "faceveil.bank/1"
 REMEDY = "build one with: faceveil bank"
 CROP = 256
+"""Side of a portrait in pixels."""
 _VECTORS = "bank.safetensors"
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Synthetic people.
+    """A set of synthetic people.
 
     Attributes:
-        identities: one vector a person.
-        threshold: L2 distance of unit vectors below which two are one person.
-        folder: holds a picture of each, ``00000.webp`` and so on, 256 px in the FFHQ alignment; None for a bank without
-            pictures.
+        identities: one vector for each person.
+        threshold: two unit vectors with a smaller L2 distance show the same person.
+        folder: contains one portrait for each person, ``00000.webp`` and so on, 256 px, FFHQ alignment; None for a bank
+            without portraits.
     """
 
     identities: Identity
@@ -47,28 +48,31 @@ class Bank:
     def space(self) -> str:
         return self.identities.space
 
-    def picture(self, number: int) -> Tensor:
-        """A person's face ``(1, 3, 256, 256)``.
+    def portrait(self, number: int) -> Tensor:
+        """Load the portrait of one person, ``(1, 3, 256, 256)``, RGB in [0, 1].
 
         Raises:
-            InputError: the bank has no pictures, or this one is gone.
+            InputError: the bank has no portraits, or this file is missing.
         """
         if self.folder is None:
-            raise InputError("this bank holds no pictures; build one from a folder of faces")
+            raise InputError("this bank contains no portraits; build one from a folder of face images")
         return load_image(self.folder / _crop_name(number)).pixels
 
-    def nearest_free(self, identity: Identity, taken: Collection[int] = (), apart: float | None = None) -> int:
-        """IDDiffuse's mapping f: the number of the nearest synthetic person whom nobody has yet.
+    def nearest_free(self, identity: Identity, taken: Collection[int] = (), min_distance: float | None = None) -> int:
+        """Find the nearest synthetic person that is not yet assigned: the mapping f of IDDiffuse.
 
         Args:
-            taken: numbers that are given out.
-            apart: L2 distance of unit vectors that the synthetic person keeps; the threshold when omitted, because
-                somebody whom the recognizer takes for the original would hide nobody. The paper has no such limit.
+            taken: numbers of the synthetic people that are already assigned.
+            min_distance: minimum L2 distance between the unit vectors of the synthetic person and ``identity``. The
+                default is the threshold: below it the recognizer would match the two. The paper has no such minimum.
+
+        Returns:
+            The number of the synthetic person.
 
         Raises:
-            InputError: the identity is of another space, or nobody is free and far enough.
+            InputError: the identity is of another space, or no synthetic person is free and far enough away.
         """
-        limit = self.threshold if apart is None else apart
+        limit = self.threshold if min_distance is None else min_distance
         cosines = self.identities.cosine(identity.average())[:, 0]
         distances = np.sqrt(np.maximum(0, 2 - 2 * cosines))
         distances[distances < limit] = np.inf
@@ -80,22 +84,24 @@ class Bank:
             )
         return number
 
-    def strangers(self, identity: Identity) -> np.ndarray:
-        """Numbers of all whom the recognizer tells from ``identity``."""
+    def different_from(self, identity: Identity) -> np.ndarray:
+        """Return the numbers of all synthetic people that the recognizer does not match with ``identity``."""
         return np.flatnonzero(self.identities.cosine(identity.average())[:, 0] < 1 - self.threshold**2 / 2)
 
 
 def build_bank(
     folder: Path, faces: Iterable[tuple[np.ndarray, Tensor]], space: str, threshold: float, progress: Progress = silent
 ) -> Bank:
-    """Collect people and write them; somebody who is already there is left out.
+    """Collect faces and write them as a bank. Duplicates, closer than half the threshold, are skipped.
 
     Args:
-        folder: for the bank; made when missing.
-        faces: unit vector ``(D,)`` and picture ``(1, 3, 256, 256)`` of each.
+        folder: where the bank is written; created when missing.
+        faces: unit vector ``(D,)`` and portrait ``(1, 3, 256, 256)`` of each person.
+        space: name of the recognizer's space.
+        threshold: two unit vectors with a smaller L2 distance show the same person.
 
     Raises:
-        InputError: there are no faces, or the folder holds something.
+        InputError: there are no faces, or the folder is not empty.
         OutputError: a file cannot be written.
     """
     from safetensors.torch import save
@@ -103,16 +109,16 @@ def build_bank(
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder.name} is not empty; name a new folder for the bank")
     kept: list[np.ndarray] = []
-    for seen, (vector, picture) in enumerate(faces):
+    for index, (vector, portrait) in enumerate(faces):
         if kept and np.linalg.norm(np.stack(kept) - vector, axis=1).min() < threshold / 2:
             continue
-        save_image(LoadedImage(picture), folder / _crop_name(len(kept)))
+        save_image(LoadedImage(portrait), folder / _crop_name(len(kept)))
         kept.append(vector)
-        progress(seen, seen + 1, "building the bank")
+        progress(index, index + 1, "building the bank")
     if not kept:
         raise InputError("no face was found to build a bank from; name a folder of portraits, one person each")
     tensors = {"vectors": torch.from_numpy(np.stack(kept)).float()}
-    # Written last: a bank that was interrupted is not one.
+    # Written last, so that an interrupted build does not open as a bank.
     write_whole(folder / _VECTORS, save(tensors, {"format": FORMAT, "space": space, "threshold": repr(threshold)}))
     return Bank(Identity(np.stack(kept), space), threshold, folder)
 
@@ -121,11 +127,11 @@ def load_bank(folder: Path) -> Bank:
     """Open a bank.
 
     Raises:
-        InputError: the folder holds none, or the file is damaged.
+        InputError: the folder contains no bank, or its file is damaged.
     """
     tensors, metadata = read_safetensors(folder / _VECTORS, f"bank {folder.name}:", REMEDY, InputError)
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{folder.name} holds no bank of format {FORMAT}; {REMEDY}")
+        raise InputError(f"{folder.name} contains no bank of format {FORMAT}; {REMEDY}")
     try:
         return Bank(
             Identity(tensors["vectors"].double().numpy(), metadata["space"]), float(metadata["threshold"]), folder

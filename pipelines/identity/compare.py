@@ -1,4 +1,4 @@
-"""Compare identities, and recognizers by name with ensembles among them."""
+"""Compare identities, and open recognizers, including ensembles, by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def compare_identities(a: Identity, b: Identity) -> Verdict:
     """Compare two identities of one space, one vector each.
 
     Raises:
-        InputError: their spaces differ, or no threshold is known for theirs.
+        InputError: the spaces differ, one side has several vectors, or no threshold is known for the space.
     """
     threshold = threshold_of(same_space([a, b]))
     return verdict(float(np.linalg.norm(a.vector - b.vector)), threshold.distance)
@@ -28,8 +28,8 @@ def recognizer_named(text: str) -> FaceRecognizer:
     """Open the recognizer that a user names: ``dlib``, ``KIND:FILE``, or ``ensemble:FILE,KIND:FILE,KIND:FILE...``.
 
     Raises:
-        InputError: the text names no recognizer.
-        WeightsError: a file cannot be used.
+        InputError: the text is not the name of a recognizer.
+        WeightsError: a weights file is missing or damaged.
     """
     first, *others = text.split(",")
     kind, _, file = first.partition(":")

@@ -1,11 +1,11 @@
-"""IDDiffuse's ensemble identity E_I: one space out of several recognizers, so that no single one is fooled alone
-(section 3.1).
+"""The ensemble identity E_I of IDDiffuse (section 3.1): one embedding space computed from several recognizers.
 
-The unit vectors of ArcFace, FaRL and FaceNet are laid side by side, 3 x 512 numbers, and an MLP of 2048, 1024 and 512
-numbers maps them to a unit vector. It is taught with triplets: two photos of a person nearer than photos of two people,
-by a margin.
-Each recognizer's vector has unit length before they are joined, or the one with the longest vectors would outvote the
-others.
+The unit vectors of ArcFace, FaRL and FaceNet are concatenated to 3 x 512 numbers. An MLP with layers of 2048, 1024 and
+512 units maps them to one unit vector. It is trained with a triplet loss: two photos of one person must be closer, by a
+margin, than photos of two people.
+
+Each recognizer's vector is normalized to unit length before the concatenation. Otherwise the recognizer with the
+longest vectors would dominate.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ FORMAT = "faceveil.ensemble/1"
 REMEDY = "train one with: faceveil train ensemble --people DIR"
 HIDDEN = (2048, 1024, 512)
 FALSE_MATCH_RATE = 1e-3
-MIN_FACES = 12
+"""The false-match rate that the threshold of a trained ensemble belongs to."""
 
 
 class EnsembleMapper(nn.Module):
-    """E_I: joined unit vectors ``(B, sum D)`` to unit vectors ``(B, 512)``.
+    """The MLP of E_I: maps concatenated embeddings ``(B, sum D)`` to unit vectors ``(B, 512)``.
 
     Args:
-        spaces: of the recognizers, in the order in which their vectors are joined.
-        dimensions: of each.
-        threshold: L2 distance below which two faces are of one person; the training measures it.
+        spaces: names of the recognizers' spaces, in the order of concatenation.
+        dimensions: number of dimensions D of each space.
+        threshold: two outputs with a smaller L2 distance show the same person; measured after the training.
     """
 
     def __init__(self, spaces: Sequence[str], dimensions: Sequence[int], threshold: float = math.nan) -> None:
@@ -47,8 +47,8 @@ class EnsembleMapper(nn.Module):
         self.spaces, self.dimensions, self.threshold = tuple(spaces), tuple(dimensions), threshold
         sizes = [sum(dimensions), *HIDDEN]
         layers: list[nn.Module] = []
-        for given, made in pairwise(sizes):
-            layers += [nn.Linear(given, made), nn.ReLU()]
+        for inputs, outputs in pairwise(sizes):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 
     @property
@@ -61,10 +61,14 @@ class EnsembleMapper(nn.Module):
 
 
 class EnsembleRecognizer(FaceRecognizer):
-    """E_I of a face, from the recognizers that the mapper was trained with.
+    """A recognizer that computes E_I from the embeddings of several recognizers.
+
+    Args:
+        mapper: a trained mapper.
+        recognizers: those that the mapper was trained with, in the same order.
 
     Raises:
-        InputError: the recognizers are not those of the mapper, in its order.
+        InputError: the recognizers are not those of the mapper, or not in its order.
     """
 
     dimension = HIDDEN[-1]
@@ -87,7 +91,7 @@ class EnsembleRecognizer(FaceRecognizer):
 
 
 def save_ensemble(path: Path, mapper: EnsembleMapper) -> None:
-    """Write a mapper as safetensors.
+    """Write a mapper as a safetensors file.
 
     Raises:
         OutputError: the file cannot be written.
@@ -112,6 +116,6 @@ def load_ensemble(path: Path) -> EnsembleMapper:
         mapper.load_state_dict(tensors)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{path.name} was cut off or made by another version ({type(error).__name__}); train or fetch it again"
+            f"{path.name} is incomplete or of another version ({type(error).__name__}); train or download it again"
         ) from None
     return mapper.eval()

@@ -1,4 +1,4 @@
-"""An identity: where a face lies in the space of one recognizer."""
+"""Identities: unit vectors in the embedding space of one recognizer, and their files."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ class Identity:
     """One or more unit vectors of one space.
 
     Attributes:
-        vectors: ``(N, D)``, made unit length.
+        vectors: ``(N, D)``, float64; normalized to unit length on construction.
         space: name of the recognizer's space; identities of different spaces cannot be mixed.
+
+    Raises:
+        InputError: the vectors are not ``(N, D)``, not finite, or zero.
     """
 
     vectors: np.ndarray
@@ -33,7 +36,7 @@ class Identity:
         vectors = np.atleast_2d(np.asarray(self.vectors, dtype=np.float64))
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True) if vectors.ndim == 2 else np.zeros(1)
         if vectors.ndim != 2 or vectors.size == 0 or not np.isfinite(vectors).all() or not (lengths > 1e-9).all():
-            raise InputError("an identity needs finite vectors that are not zero, (N, D); embed the face again")
+            raise InputError("an identity needs finite, nonzero vectors of shape (N, D); embed the face again")
         object.__setattr__(self, "vectors", vectors / lengths)
 
     def __len__(self) -> int:
@@ -44,30 +47,34 @@ class Identity:
 
     @property
     def vector(self) -> np.ndarray:
-        """The only vector ``(D,)``.
+        """The vector ``(D,)`` of an identity that has exactly one.
 
         Raises:
-            InputError: there are several; average or choose first.
+            InputError: there are several vectors.
         """
         if len(self) != 1:
             raise InputError(f"one identity is needed, but there are {len(self)}; average them or choose one")
         return self.vectors[0]
 
     def average(self) -> Identity:
-        """Of several photos of one person."""
+        """Average the vectors of several photos of one person."""
         return Identity(self.vectors.mean(0), self.space)
 
     def cosine(self, other: Identity) -> np.ndarray:
-        """``(N, M)``."""
+        """Compute the cosine similarity of each vector with each vector of ``other``, ``(N, M)``.
+
+        Raises:
+            InputError: the spaces differ.
+        """
         same_space([self, other])
         return self.vectors @ other.vectors.T
 
 
 def same_space(identities: Sequence[Identity]) -> str:
-    """The space that all share.
+    """Return the space that all identities share.
 
     Raises:
-        InputError: they come from different recognizers, or there are none.
+        InputError: the spaces differ, or there are no identities.
     """
     spaces = sorted({i.space for i in identities})
     if len(spaces) != 1:
@@ -79,7 +86,10 @@ def same_space(identities: Sequence[Identity]) -> str:
 
 
 def save_identity(path: Path, identity: Identity, when: datetime.date | None = None) -> None:
-    """Write vectors, space, recognizer and date as safetensors; no picture and no file name.
+    """Write vectors, space, recognizer and date as a safetensors file. It contains no image and no source file name.
+
+    Args:
+        when: the date to store; today (UTC) when omitted.
 
     Raises:
         OutputError: the file cannot be written.
@@ -99,7 +109,7 @@ def save_identity(path: Path, identity: Identity, when: datetime.date | None = N
 
 
 def recognizer_of(space: str) -> str:
-    """Which recognizer a space belongs to: ``arcface`` of ``arcface-w600k``."""
+    """Return the recognizer that a space belongs to: ``arcface`` for ``arcface-w600k``."""
     return re.split("[-_:]", space)[0]
 
 
@@ -107,10 +117,10 @@ def load_identity(path: Path, space: str | None = None) -> Identity:
     """Read an identity.
 
     Args:
-        space: the space that is needed; any when omitted.
+        space: the required space; any space is accepted when omitted.
 
     Raises:
-        InputError: the file is missing, damaged, of another kind or space, or holds values that are not finite.
+        InputError: the file is missing, damaged, of another kind or space, or contains values that are not finite.
     """
     tensors, metadata = read_safetensors(
         path, "identity file", "check its name and folder, or save it again", InputError
@@ -119,7 +129,7 @@ def load_identity(path: Path, space: str | None = None) -> Identity:
         raise InputError(f"{path.name} is not an identity of format {FORMAT}; save one with Save Identity")
     vectors = tensors["vectors"].double().numpy()
     if vectors.ndim != 2 or vectors.size == 0:
-        raise InputError(f"identity file {path.name} holds vectors of shape {vectors.shape}, not (N, D); save it again")
+        raise InputError(f"identity file {path.name} has vectors of shape {vectors.shape}, not (N, D); save it again")
     if space is not None and metadata.get("space") != space:
         raise InputError(
             f"identity file {path.name} belongs to the recognizer {metadata.get('space')}, but {space} is needed; embed"
@@ -128,4 +138,6 @@ def load_identity(path: Path, space: str | None = None) -> Identity:
     try:
         return Identity(vectors, metadata["space"])
     except (InputError, KeyError):
-        raise InputError(f"identity file {path.name} holds values that are no identity; save it again") from None
+        raise InputError(
+            f"identity file {path.name} has zero or non-finite vectors, or names no space; save it again"
+        ) from None

@@ -1,13 +1,13 @@
-"""The latent-diffusion identity sampler (LDS) of DiffDeID (Eq. 2 and 3): draws people who do not exist.
+"""The latent-diffusion identity sampler (LDS) of DiffDeID (Eq. 2 and 3): samples synthetic identities.
 
-An unconditional diffusion over standardized vectors, of any recognizer's space, of a morphable model's identity
-coefficients, or of both side by side. The paper draws the two apart, so that they may contradict each other; drawn
-jointly they belong
-together. T = 1000 linear steps, a residual MLP that predicts the noise, deterministic DDIM in 50 steps. The paper does
-not define
-its ten levels; here level L noises the original to t_L = L/10 (T - 1), denoises 64 candidates and keeps the one whose
-cosine to
-the original, in the standardized space, is nearest to 0.60 - 0.07 (L - 1). Level 10 starts from pure noise.
+It is an unconditional diffusion model of standardized vectors: embeddings of a recognizer, identity coefficients of a
+morphable model, or both concatenated. The paper samples the two separately, so they may contradict each other; sampled
+jointly they are consistent. T = 1000 steps with a linear schedule, a residual MLP that predicts the noise, and
+deterministic DDIM in 50 steps.
+
+The paper does not define its ten levels. Here level L adds noise to the original up to t_L = L/10 (T - 1), denoises 64
+candidates and keeps the one whose cosine similarity to the original, in the standardized space, is nearest to
+0.60 - 0.07 (L - 1). Level 10 starts from pure noise.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ REMEDY = "train one with: faceveil train lds --images DIR"
 TIMES, STEPS = 1000, 50
 BETAS = (1e-4, 0.02)
 LEVELS, CANDIDATES = 10, 64
-SLACK = 0.05
-"""How far above its level's cosine a candidate may lie."""
+COSINE_TOLERANCE = 0.05
+"""How far a candidate's cosine may exceed the target cosine of its level."""
 Norm = Literal["l2", "l1"]
 
 
 class Denoiser(nn.Module):
-    """Residual MLP; predicts the noise in ``(B, D)`` at times ``(B,)``."""
+    """Residual MLP that predicts the noise in ``(B, D)`` at time steps ``(B,)``."""
 
-    _rest: Tensor
+    _noise_std: Tensor
 
     def __init__(self, dimensions: int, width: int = 384, blocks: int = 6) -> None:
         super().__init__()
@@ -56,84 +56,102 @@ class Denoiser(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.leave = nn.Sequential(nn.LayerNorm(width), last)
-        self.register_buffer("_rest", (1 - alphas()).sqrt(), persistent=False)
+        self.register_buffer("_noise_std", (1 - alphas_cumprod()).sqrt(), persistent=False)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        when = self.time(_sinusoid(time))
+        embedded_time = self.time(_sinusoid(time))
         hidden = self.enter(x)
         for block in self.body:
-            hidden = hidden + block(hidden + when)
-        # For white Gaussian vectors the first term is the whole answer: the network learns how people differ from that.
-        return self._rest[time][:, None] * x + self.leave(hidden)
+            hidden = hidden + block(hidden + embedded_time)
+        # The first term is the exact noise prediction for white Gaussian vectors; the network learns the deviation.
+        return self._noise_std[time][:, None] * x + self.leave(hidden)
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """What was drawn.
+class Samples:
+    """Sampled vectors.
 
     Attributes:
-        vectors: ``(N, D)`` in the space's own units.
-        cosines: of each to the original in the standardized space; nan without one.
-        drawn, rejected: how many vectors were looked at and how many the posterior filter refused.
+        vectors: ``(N, D)``, not standardized.
+        cosines: cosine similarity of each to the original in the standardized space, ``(N,)``; nan without an original.
+        candidates: how many vectors were sampled in total.
+        rejected: how many of them were too similar to the original.
     """
 
     vectors: np.ndarray
     cosines: np.ndarray
-    drawn: int
+    candidates: int
     rejected: int
 
 
 class IdentitySampler:
-    """A trained sampler.
+    """A trained sampler of identities.
 
     Args:
-        mean, std: ``(D,)``, of the training vectors.
+        denoiser: the trained network.
+        mean: of the training vectors, ``(D,)``.
+        std: standard deviation of the training vectors, ``(D,)``.
         space: name of the recognizer's space or of the morphable model, or both joined by ``+``.
-        unit: how many of the leading numbers are a unit vector: all of a recognizer's, none of a morphable model's.
+        unit: how many leading elements form a unit vector: D for embeddings, 0 for coefficients of a morphable model.
     """
 
     def __init__(self, denoiser: Denoiser, mean: np.ndarray, std: np.ndarray, space: str, unit: int) -> None:
         self.denoiser = denoiser.eval().requires_grad_(False)
         self.mean, self.std, self.space, self.unit = mean, std, space, unit
-        self._kept = alphas()
+        self._alphas_cumprod = alphas_cumprod()
 
     def standardize(self, vectors: np.ndarray) -> np.ndarray:
+        """Subtract the mean and divide by the standard deviation of the training vectors, ``(..., D)``."""
         return (vectors - self.mean) / self.std
 
     def cosine(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Cosine in the standardized space, ``(N, M)``: 1 the same person, 0 strangers. Raw dlib vectors all point one
-        way."""
+        """Compute cosine similarities in the standardized space, ``(N, M)``: 1 is the same person, about 0 different
+        people.
+
+        Without standardization all dlib embeddings have similar directions, so their cosines say little.
+        """
         u, v = (self.standardize(np.atleast_2d(x)) for x in (a, b))
         return (u / np.linalg.norm(u, axis=1, keepdims=True)) @ (v / np.linalg.norm(v, axis=1, keepdims=True)).T
 
-    def sample(self, count: int, seed: int) -> Sampled:
-        """Draw ``count`` people."""
-        return Sampled(self._draw(count, torch.Generator().manual_seed(seed)), np.full(count, np.nan), count, 0)
+    def sample(self, count: int, seed: int) -> Samples:
+        """Sample ``count`` identities."""
+        return Samples(self._generate(count, torch.Generator().manual_seed(seed)), np.full(count, np.nan), count, 0)
 
     def away_from(
-        self, original: np.ndarray, seed: int, most: float = 0.28, count: int = 1, tries: int = 20
-    ) -> Sampled:
-        """Draw people whose cosine to ``original`` ``(D,)`` is at most ``most`` (the paper's posterior filter).
+        self, original: np.ndarray, seed: int, max_cosine: float = 0.28, count: int = 1, max_rounds: int = 20
+    ) -> Samples:
+        """Sample identities that differ from an original (the posterior filter of DiffDeID).
+
+        Args:
+            original: ``(D,)``, not standardized.
+            max_cosine: maximum cosine similarity to the original, in the standardized space.
+            count: how many identities are returned.
+            max_rounds: how many times 64 candidates are sampled at most.
 
         Raises:
-            InputError: after ``tries`` rounds of 64 there are too few.
+            InputError: fewer than ``count`` candidates were accepted after ``max_rounds`` rounds.
         """
-        kept, cosines, drawn, rejected = [], [], 0, 0
+        kept, cosines, sampled, rejected = [], [], 0, 0
         generator = torch.Generator().manual_seed(seed)
-        for _ in range(tries):
-            found = self._draw(CANDIDATES, generator)
-            near = self.cosine(found, original)[:, 0]
-            drawn, rejected = drawn + len(found), rejected + int((near > most).sum())
-            kept += [v for v, c in zip(found, near, strict=True) if c <= most]
-            cosines += [c for c in near if c <= most]
+        for _ in range(max_rounds):
+            found = self._generate(CANDIDATES, generator)
+            similarity = self.cosine(found, original)[:, 0]
+            sampled, rejected = sampled + len(found), rejected + int((similarity > max_cosine).sum())
+            kept += [v for v, c in zip(found, similarity, strict=True) if c <= max_cosine]
+            cosines += [c for c in similarity if c <= max_cosine]
             if len(kept) >= count:
-                return Sampled(np.stack(kept[:count]), np.array(cosines[:count]), drawn, rejected)
+                return Samples(np.stack(kept[:count]), np.array(cosines[:count]), sampled, rejected)
         raise InputError(
-            f"no {count} identities with a cosine of at most {most:g} were found in {drawn} draws; allow a higher one"
+            f"{len(kept)} of {sampled} sampled identities have a cosine of at most {max_cosine:g}, but {count} are needed;"
+            " raise the maximum cosine"
         )
 
-    def level(self, original: np.ndarray, level: int, seed: int, candidates: int = CANDIDATES) -> Sampled:
-        """One person at a level from 1 (akin) to 10 (a stranger).
+    def level(self, original: np.ndarray, level: int, seed: int, candidates: int = CANDIDATES) -> Samples:
+        """Sample one identity at a level from 1 (similar to the original) to 10 (unrelated to it).
+
+        Args:
+            original: ``(D,)``, not standardized.
+            candidates: how many are sampled; the one nearest to the level's target cosine is returned.
 
         Raises:
             InputError: the level is not 1 to 10, or the original has another size.
@@ -141,42 +159,45 @@ class IdentitySampler:
         if not 1 <= level <= LEVELS:
             raise InputError(f"the level must be 1 to {LEVELS}, got {level}")
         if original.shape != self.mean.shape:
-            raise InputError(f"this sampler works on vectors of {len(self.mean)} numbers, got {original.shape}")
-        start, wanted = round(level / LEVELS * (TIMES - 1)), 0.60 - 0.07 * (level - 1)
+            raise InputError(f"this sampler needs a vector of shape {self.mean.shape}, got {original.shape}")
+        start, target = round(level / LEVELS * (TIMES - 1)), 0.60 - 0.07 * (level - 1)
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(candidates, len(self.mean), generator=generator)
         clean = torch.from_numpy(self.standardize(original)).float()
-        a = self._kept[start]
+        a = self._alphas_cumprod[start]
         noisy = noise if level == LEVELS else a.sqrt() * clean + (1 - a).sqrt() * noise
         found = self._restore(self._denoise(noisy, start))
-        near = self.cosine(found, original)[:, 0]
-        allowed = near <= wanted + SLACK
-        best = int(np.where(allowed, np.abs(near - wanted), np.inf).argmin()) if allowed.any() else int(near.argmin())
-        return Sampled(found[best : best + 1], near[best : best + 1], candidates, int((~allowed).sum()))
+        cosines = self.cosine(found, original)[:, 0]
+        allowed = cosines <= target + COSINE_TOLERANCE
+        distances = np.where(allowed, np.abs(cosines - target), np.inf)
+        best = int(distances.argmin()) if allowed.any() else int(cosines.argmin())
+        return Samples(found[best : best + 1], cosines[best : best + 1], candidates, int((~allowed).sum()))
 
-    def _draw(self, count: int, generator: torch.Generator) -> np.ndarray:
-        """People ``(count, D)`` from pure noise."""
+    def _generate(self, count: int, generator: torch.Generator) -> np.ndarray:
+        """Sample ``count`` vectors ``(count, D)`` from pure noise."""
         return self._restore(self._denoise(torch.randn(count, len(self.mean), generator=generator), TIMES - 1))
 
     def _denoise(self, x: Tensor, start: int) -> Tensor:
-        """Deterministic DDIM (eta 0) from time ``start`` to 0."""
+        """Denoise from time step ``start`` to 0 with deterministic DDIM (eta = 0)."""
         times = np.unique(np.linspace(0, start, max(2, round(STEPS * (start + 1) / TIMES))).round().astype(int))[::-1]
         with torch.no_grad():
             for t, following in zip(times, [*times[1:], -1], strict=True):
                 noise = self.denoiser(x, torch.full((len(x),), int(t)))
-                a, b = self._kept[int(t)], self._kept[int(following)] if following >= 0 else torch.tensor(1.0)
+                a = self._alphas_cumprod[int(t)]
+                b = self._alphas_cumprod[int(following)] if following >= 0 else torch.tensor(1.0)
                 clean = (x - (1 - a).sqrt() * noise) / a.sqrt()
                 x = b.sqrt() * clean + (1 - b).sqrt() * noise
         return x
 
     def _restore(self, standard: Tensor) -> np.ndarray:
+        """Undo the standardization and normalize the leading unit vector."""
         vectors = standard.double().numpy() * self.std + self.mean
         vectors[:, : self.unit] /= np.linalg.norm(vectors[:, : self.unit], axis=1, keepdims=True) if self.unit else 1.0
         return vectors
 
 
-def alphas() -> Tensor:
-    """Share of the signal's variance that is kept at each time, ``(T,)``."""
+def alphas_cumprod() -> Tensor:
+    """Compute the cumulative product of ``1 - beta_t``: the share of the signal's variance at each step, ``(T,)``."""
     return torch.cumprod(1 - torch.linspace(*BETAS, TIMES, dtype=torch.float64), 0).float()
 
 
@@ -186,8 +207,8 @@ def _sinusoid(time: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
-def tensors_of(sampler: IdentitySampler) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What a file of the sampler holds: half-precision weights, and how to build it."""
+def sampler_tensors(sampler: IdentitySampler) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the contents of a sampler's file: weights in half precision, and metadata with the network's sizes."""
     net = sampler.denoiser
     tensors = {f"denoiser.{k}": v.half() for k, v in net.state_dict().items()}
     tensors |= {"mean": torch.from_numpy(sampler.mean).float(), "std": torch.from_numpy(sampler.std).float()}
@@ -196,14 +217,14 @@ def tensors_of(sampler: IdentitySampler) -> tuple[dict[str, Tensor], dict[str, s
 
 
 def save_sampler(path: Path, sampler: IdentitySampler) -> None:
-    """Write a sampler as safetensors.
+    """Write a sampler as a safetensors file.
 
     Raises:
         OutputError: the file cannot be written.
     """
     from safetensors.torch import save
 
-    tensors, metadata = tensors_of(sampler)
+    tensors, metadata = sampler_tensors(sampler)
     write_whole(path, save(tensors, metadata))
 
 
@@ -211,7 +232,7 @@ def load_sampler(path: Path) -> IdentitySampler:
     """Open a trained sampler.
 
     Raises:
-        WeightsError: the file is missing, damaged, of another kind, or holds values that are not finite.
+        WeightsError: the file is missing, damaged, of another kind, or contains values that are not finite.
     """
     tensors, metadata = read_safetensors(path, "identity sampler", REMEDY)
     return _build(tensors, metadata, path.name)
@@ -219,16 +240,19 @@ def load_sampler(path: Path) -> IdentitySampler:
 
 @lru_cache(maxsize=4)
 def builtin_sampler(space: str) -> IdentitySampler:
-    """The sampler that comes with the package: ``dlib``, or ``appearance-shape`` for the built-in morphable model.
+    """Open a sampler that comes with the package.
+
+    Args:
+        space: ``dlib``, or ``appearance-shape`` for the built-in morphable model.
 
     Raises:
-        WeightsError: there is none for this space.
+        WeightsError: the package has no sampler for this space.
     """
     name = f"lds_{space}.safetensors"
     try:
         tensors, metadata = open_builtin(name)
     except FileNotFoundError:
-        raise WeightsError(f"no identity sampler for {space} comes with the package; {REMEDY}") from None
+        raise WeightsError(f"the package has no identity sampler for {space}; {REMEDY}") from None
     return _build(tensors, metadata, name)
 
 
@@ -236,7 +260,7 @@ def _build(tensors: dict[str, Tensor], metadata: dict[str, Any], name: str) -> I
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{name} is not an identity sampler of format {FORMAT}; {REMEDY}")
     if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
-        raise WeightsError(f"{name} holds values that are not finite; train or fetch it again")
+        raise WeightsError(f"{name} contains values that are not finite; train or download it again")
     try:
         denoiser = Denoiser(**json.loads(metadata["denoiser"]))
         denoiser.load_state_dict(
@@ -246,5 +270,5 @@ def _build(tensors: dict[str, Tensor], metadata: dict[str, Any], name: str) -> I
         return IdentitySampler(denoiser, mean, std, metadata["space"], int(metadata["unit"]))
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{name} was cut off or made by another version ({type(error).__name__}); train or fetch it again"
+            f"{name} is incomplete or of another version ({type(error).__name__}); train or download it again"
         ) from None

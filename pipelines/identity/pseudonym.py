@@ -1,12 +1,12 @@
-"""Pseudonyms: the same person gets the same synthetic identity, in every frame, file and day, under a key that the user
-holds.
+"""Pseudonyms: one person gets the same synthetic identity in every image, under a key that the user holds.
 
-A face is turned into quantized decisions: for each of many secret random directions, on which side it lies. Groups of
-decisions are hashed with the key and a salt of the entry; the ledger keeps these hashes and the number of the synthetic
-identity,
-nothing else. A face is known when enough of an entry's hashes come out again, which counts how near it lies. Without
-the key the
-directions, and so the hashes, are random numbers, and salts make them differ between entries even for one face.
+This is locality-sensitive hashing with a key. An embedding is projected on many secret random directions, and each sign
+is one bit. Groups of bits are hashed with the key and a salt of the ledger entry. The ledger stores these hashes and the
+number of the synthetic identity, and nothing else.
+
+A face belongs to an entry when enough hashes match: the closer two embeddings are, the more hashes match. Without the
+key the directions, and therefore the hashes, are random numbers. The salts make the hashes of two entries differ even
+for the same face.
 """
 
 from __future__ import annotations
@@ -27,18 +27,25 @@ from .identity import Identity
 from .lds import IdentitySampler, builtin_sampler
 
 FORMAT = "faceveil.ledger/2"
-GROUPS, DECISIONS = 1024, 6
-LEAST = 134
-"""Hashes that must agree: what a cosine of .62 around the mean gives; photos of one person reach .82 (280), strangers
-.46 (79)."""
-NEARLY = 0.55
-"""Share of the best entry's agreement from which an older entry is taken for the same person."""
+GROUPS, BITS = 1024, 6
+"""Hashes of an entry, and bits that each hash is computed from."""
+MIN_MATCHES = 134
+"""Matching hashes that identify a person: the number at a cosine of .62 in the standardized space. Photos of one person
+reach .82 (280 hashes), different people .46 (79 hashes)."""
+OLDER_ENTRY_SHARE = 0.55
+"""An older entry is preferred to the best one when it has at least this share of the best one's matching hashes."""
 KEY_BYTES = 32
 
 
 @dataclass(frozen=True)
 class Key:
-    """A secret of 32 bytes. Who holds it can tell whether a face is in a ledger: keep it apart from the ledger."""
+    """A secret of 32 bytes.
+
+    With the key and the ledger one can test whether a face is in the ledger, so store them in different places.
+
+    Raises:
+        InputError: the secret is not 32 bytes long.
+    """
 
     secret: bytes = field(repr=False)
 
@@ -48,25 +55,27 @@ class Key:
 
     @classmethod
     def new(cls) -> Key:
+        """Create a random key."""
         return cls(secrets.token_bytes(KEY_BYTES))
 
     def digest(self, *parts: bytes) -> bytes:
+        """Compute HMAC-SHA256 of the parts, joined by zero bytes."""
         return hmac.new(self.secret, b"\0".join(parts), hashlib.sha256).digest()
 
     def directions(self, dimensions: int) -> np.ndarray:
-        """Secret random directions ``(GROUPS * DECISIONS, D)``."""
+        """Generate the secret random directions ``(GROUPS * BITS, D)``."""
         seed = int.from_bytes(self.digest(b"directions", str(dimensions).encode()), "big")
-        return np.random.default_rng(seed).normal(size=(GROUPS * DECISIONS, dimensions))
+        return np.random.default_rng(seed).normal(size=(GROUPS * BITS, dimensions))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One person of a ledger.
+    """One person in a ledger.
 
     Attributes:
-        salt: random bytes.
-        hashes: ``GROUPS`` keyed hashes of 16 bits, ``(GROUPS,)``.
-        number: of the synthetic identity in the bank.
+        salt: 16 random bytes.
+        hashes: keyed hashes of 16 bits each, ``(GROUPS,)``.
+        number: number of the synthetic identity.
     """
 
     salt: bytes
@@ -75,79 +84,90 @@ class Entry:
 
 
 class Ledger:
-    """Who has which synthetic identity, without saying who.
+    """Assigns synthetic identities to people and stores the assignment as keyed hashes.
 
     Args:
         key: the user's secret.
-        size: how many synthetic identities there are.
-        center, spread: ``(D,)``, mean and standard deviation of the space; decisions are taken around the mean.
-        least: hashes that must come out again for a face to be known.
+        capacity: how many synthetic identities there are.
+        mean: of the embeddings of the space, ``(D,)``.
+        std: standard deviation of the embeddings of the space, ``(D,)``.
+        min_matches: matching hashes that identify a person.
     """
 
-    def __init__(self, key: Key, size: int, center: np.ndarray, spread: np.ndarray, least: int = LEAST) -> None:
-        self.key, self.size, self.least = key, size, least
-        self._center, self._spread = center, spread
-        self._directions = key.directions(len(center))
+    def __init__(
+        self, key: Key, capacity: int, mean: np.ndarray, std: np.ndarray, min_matches: int = MIN_MATCHES
+    ) -> None:
+        self.key, self.capacity, self.min_matches = key, capacity, min_matches
+        self._mean, self._std = mean, std
+        self._directions = key.directions(len(mean))
         self.entries: list[Entry] = []
 
     def number(self, identity: Identity) -> int:
-        """The synthetic identity of a person; a new person gets a free one.
+        """Return the number of a person's synthetic identity; a new person gets a free number and a new entry.
 
         Raises:
-            InputError: no synthetic identity is free any more.
+            InputError: all synthetic identities are assigned.
         """
-        counts = self.agreements(identity)
-        if counts and max(counts) >= self.least:
-            # A bad photo may once have passed for somebody new: the older name stays, unless another entry fits clearly
-            # better.
-            enough = max(self.least, NEARLY * max(counts))
+        counts = self.count_matches(identity)
+        if counts and max(counts) >= self.min_matches:
+            # A bad photo may have created a second entry for one person. The older entry is kept, unless another one
+            # matches clearly better.
+            enough = max(self.min_matches, OLDER_ENTRY_SHARE * max(counts))
             return next(entry.number for entry, count in zip(self.entries, counts, strict=True) if count >= enough)
-        return self._enrol(self._decide(identity.vector))
+        return self._enroll(self._codes(identity.vector))
 
-    def agreements(self, identity: Identity) -> list[int]:
-        """How many hashes of each entry come out again for this face, of ``GROUPS``."""
-        decisions = self._decide(identity.vector)
-        return [int((self._hash(entry.salt, decisions) == entry.hashes).sum()) for entry in self.entries]
+    def count_matches(self, identity: Identity) -> list[int]:
+        """Count for each entry how many of its ``GROUPS`` hashes match this face."""
+        codes = self._codes(identity.vector)
+        return [int((self._hash(entry.salt, codes) == entry.hashes).sum()) for entry in self.entries]
 
-    def _enrol(self, decisions: np.ndarray) -> int:
+    def _enroll(self, codes: np.ndarray) -> int:
         taken = {entry.number for entry in self.entries}
-        free = [n for n in range(self.size) if n not in taken]
+        free = [n for n in range(self.capacity) if n not in taken]
         if not free:
-            raise InputError(f"all {self.size} synthetic identities are taken; use a larger bank")
+            raise InputError(f"all {self.capacity} synthetic identities are taken; use a larger bank")
         salt = secrets.token_bytes(16)
-        # The key, not the face, chooses: two keys give one person unrelated pseudonyms.
+        # The number depends on the key and the salt, not on the face: under two keys one person's pseudonyms are
+        # unrelated.
         number = free[int.from_bytes(self.key.digest(b"number", salt)[:8], "big") % len(free)]
-        self.entries.append(Entry(salt, self._hash(salt, decisions), number))
+        self.entries.append(Entry(salt, self._hash(salt, codes), number))
         return number
 
-    def _decide(self, vector: np.ndarray) -> np.ndarray:
-        """Quantized decisions, a number below 2 ** DECISIONS for each group ``(GROUPS,)``."""
-        if vector.shape != self._center.shape:
-            raise InputError(f"this ledger works on identities of {len(self._center)} numbers, got {len(vector)}")
-        sides = self._directions @ ((vector - self._center) / self._spread) > 0
-        return np.asarray(sides.reshape(GROUPS, DECISIONS) @ (1 << np.arange(DECISIONS)))
+    def _codes(self, vector: np.ndarray) -> np.ndarray:
+        """Compute the sign bits of all projections, packed as one number below 2 ** BITS for each group, ``(GROUPS,)``."""
+        if vector.shape != self._mean.shape:
+            raise InputError(
+                f"this ledger needs identities of {len(self._mean)} dimensions, got {len(vector)}; embed the face with"
+                " the ledger's recognizer"
+            )
+        signs = self._directions @ ((vector - self._mean) / self._std) > 0
+        return np.asarray(signs.reshape(GROUPS, BITS) @ (1 << np.arange(BITS)))
 
-    def _hash(self, salt: bytes, decisions: np.ndarray) -> np.ndarray:
-        """Keyed hashes of decisions: a table of what each could hash to comes out of one call, so that large ledgers
-        stay quick."""
-        stream = hashlib.shake_256(self.key.digest(b"entry", salt)).digest(2 * GROUPS << DECISIONS)
-        return np.frombuffer(stream, "<u2").reshape(GROUPS, -1)[np.arange(GROUPS), decisions]
+    def _hash(self, salt: bytes, codes: np.ndarray) -> np.ndarray:
+        """Compute keyed hashes of codes, ``(GROUPS,)``.
+
+        One SHAKE-256 call generates the hashes of all possible codes, which are then looked up. This keeps large ledgers
+        fast.
+        """
+        stream = hashlib.shake_256(self.key.digest(b"entry", salt)).digest(2 * GROUPS << BITS)
+        return np.frombuffer(stream, "<u2").reshape(GROUPS, -1)[np.arange(GROUPS), codes]
 
     def save(self, path: Path) -> None:
-        """Write the ledger; the key is not in it.
+        """Write the ledger as JSON. The file does not contain the key.
 
         Raises:
             OutputError: the file cannot be written.
         """
         rows = [{"salt": e.salt.hex(), "hashes": e.hashes.tobytes().hex(), "number": e.number} for e in self.entries]
-        check = self.key.digest(b"check", str(self.size).encode()).hex()
-        write_whole(path, json.dumps({"format": FORMAT, "check": check, "size": self.size, "entries": rows}).encode())
+        check = self.key.digest(b"check", str(self.capacity).encode()).hex()
+        document = {"format": FORMAT, "check": check, "size": self.capacity, "entries": rows}
+        write_whole(path, json.dumps(document).encode())
 
     def load(self, path: Path) -> None:
         """Read entries that ``save`` wrote.
 
         Raises:
-            InputError: the file is damaged, of another kind, or belongs to another key or bank.
+            InputError: the file is damaged, of another kind, or belongs to another key or capacity.
         """
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
@@ -161,22 +181,26 @@ class Ledger:
                 f"{path.name} is not a pseudonym ledger ({type(error).__name__}); name another file or start a new one"
             ) from None
         if not hmac.compare_digest(
-            str(document.get("check")), self.key.digest(b"check", str(self.size).encode()).hex()
+            str(document.get("check")), self.key.digest(b"check", str(self.capacity).encode()).hex()
         ):
-            raise InputError(f"{path.name} belongs to another key or bank; use the ones it was made with")
+            raise InputError(
+                f"{path.name} belongs to another key or another number of synthetic identities; use the key and the bank"
+                " that it was made with"
+            )
         if any(len(h) != 2 * GROUPS for _, h, _ in rows):
-            raise InputError(f"{path.name} was cut off; restore a copy")
+            raise InputError(f"{path.name} is incomplete; restore a backup copy")
         self.entries = [Entry(salt, np.frombuffer(hashes, "<u2"), number) for salt, hashes, number in rows]
 
 
 @dataclass
 class Pseudonyms:
-    """Synthetic identities by number, given out under a key that lies in a file beside its ledger.
+    """Assigns synthetic identities to people under a key; key and ledger are files in one folder.
 
     Attributes:
-        path: of the ledger.
-        sampler: of the space in which people are known again; it also draws the synthetic ones.
-        bank: the synthetic people, instead of drawn ones.
+        ledger: assigns a number to each person.
+        path: file of the ledger.
+        sampler: of the space in which people are recognized; it also samples the synthetic identities.
+        bank: supplies the synthetic identities instead of the sampler.
     """
 
     ledger: Ledger
@@ -185,14 +209,18 @@ class Pseudonyms:
     bank: Bank | None = None
 
     @classmethod
-    def open(cls, folder: Path, name: str, people: int = 1000, bank: Bank | None = None) -> Pseudonyms:
-        """Open a key and its ledger, or make them.
+    def open(cls, folder: Path, name: str, capacity: int = 1000, bank: Bank | None = None) -> Pseudonyms:
+        """Open the files ``NAME.key`` and ``NAME.ledger.json``, or create them.
 
         Args:
-            people: how many synthetic ones there are; as many as the bank holds where there is one.
+            folder: of both files.
+            name: of both files.
+            capacity: how many synthetic identities there are; ignored with a bank, whose size is taken.
+            bank: supplies the synthetic identities.
 
         Raises:
-            InputError: the key file is damaged, or the ledger belongs to another key or number of people.
+            InputError: the key file is damaged, or the ledger belongs to another key or capacity.
+            OutputError: the key file cannot be written.
         """
         path = folder / f"{name}.key"
         if path.is_file():
@@ -202,17 +230,23 @@ class Pseudonyms:
             write_whole(path, key.secret)
             path.chmod(0o600)
         sampler = builtin_sampler("dlib")
-        ledger = Ledger(key, people if bank is None else len(bank), sampler.mean, sampler.std)
-        kept = folder / f"{name}.ledger.json"
-        if kept.is_file():
-            ledger.load(kept)
-        return cls(ledger, kept, sampler, bank)
+        ledger = Ledger(key, capacity if bank is None else len(bank), sampler.mean, sampler.std)
+        ledger_path = folder / f"{name}.ledger.json"
+        if ledger_path.is_file():
+            ledger.load(ledger_path)
+        return cls(ledger, ledger_path, sampler, bank)
 
-    def of(self, identity: Identity) -> tuple[int, Identity]:
-        """Number and synthetic identity of a person; a new person is written into the ledger."""
+    def assign(self, identity: Identity) -> tuple[int, Identity]:
+        """Return the number and the synthetic identity of a person; a new person is added to the ledger file.
+
+        Raises:
+            InputError: the identity is of another space, or all synthetic identities are assigned.
+            OutputError: the ledger cannot be written.
+        """
         if identity.space != self.sampler.space:
             raise InputError(
-                f"pseudonyms work in the space of {self.sampler.space}, but this identity is of {identity.space}"
+                f"pseudonyms need identities of {self.sampler.space}, but this one is of {identity.space}; embed the"
+                f" face with {self.sampler.space}"
             )
         known = len(self.ledger.entries)
         number = self.ledger.number(identity)
@@ -220,6 +254,6 @@ class Pseudonyms:
             self.ledger.save(self.path)
         if self.bank is not None:
             return number, self.bank.identities[number]
-        # The key also decides what each number looks like.
+        # The seed depends on the key: under two keys one number stands for different identities.
         seed = int.from_bytes(self.ledger.key.digest(b"person", number.to_bytes(8, "big"))[:6], "big")
         return number, Identity(self.sampler.sample(1, seed).vectors, self.sampler.space)

@@ -1,4 +1,4 @@
-"""Where synthetic identities come from: a bank of them, or a sampler."""
+"""Sources of synthetic identities: a bank or a sampler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def open_source(path: Path) -> IdentitySource:
     """Open a sampler's ``.safetensors`` file, or a bank's folder.
 
     Raises:
-        InputError: the folder holds no bank.
-        WeightsError: the file is no sampler.
+        InputError: the folder contains no bank.
+        WeightsError: the file is not a sampler.
     """
     return load_sampler(path) if path.suffix == ".safetensors" else load_bank(path)

@@ -1,4 +1,4 @@
-"""Many files: names of inputs and outputs, and a loop that goes on past a bad one."""
+"""Process many files: find the inputs, name the outputs, and continue after a file that fails."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .settings import GivenIdentity, Result, Settings
 
 @dataclass(frozen=True)
 class Task:
-    """One picture to read and where its result goes."""
+    """One image file to read and the file to write its result to."""
 
     source: Path
     target: Path
 
 
 @dataclass(frozen=True)
-class Done:
-    """What became of a task: a result's report, or the sentence that says why not."""
+class TaskResult:
+    """The result of a task: a report, or the error that made it fail."""
 
     task: Task
     report: Report | None = None
@@ -37,26 +37,26 @@ class Done:
 
 
 def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
-    """Expand files, folders and globs, and name an output for each.
+    """Expand files, folders and globs, and name an output file for each image.
 
-    A folder's tree is mirrored below ``output``. Without ``output`` results lie beside their input as
-    ``NAME_veiled.EXT``.
+    The subfolders of an input folder are recreated below ``output``. Without ``output`` each result is written next to
+    its input as ``NAME_veiled.EXT``.
 
     Raises:
-        InputError: nothing matches, or several inputs are to go to one file.
-        OutputError: an output would overwrite its own input, or two results the same file.
+        InputError: no image was found, or several inputs have one output file.
+        OutputError: an output would overwrite its own input, or two outputs have the same name.
     """
     found: list[tuple[Path, Path]] = []
     for text in inputs:
         found += _expand(text)
     if not found:
         raise InputError(
-            f"no picture was found in {', '.join(inputs)}; name files that end in {', '.join(sorted(FORMATS))}"
+            f"no image was found in {', '.join(inputs)}; name files that end in {', '.join(sorted(FORMATS))}"
         )
     if output is not None and Path(output).suffix.lower() in FORMATS and not Path(output).is_dir():
         if len(found) > 1:
             raise InputError(
-                f"{len(found)} pictures cannot go to the one file {Path(output).name}; name a folder with -o"
+                f"{len(found)} images cannot be written to the one file {Path(output).name}; name a folder with -o"
             )
         tasks = [Task(found[0][0], Path(output))]
     elif output is not None:
@@ -73,17 +73,17 @@ def run_tasks(
     tasks: Sequence[Task],
     settings: Settings,
     progress: Progress = silent,
-    each: Callable[[Task, Result], None] | None = None,
+    on_result: Callable[[Task, Result], None] | None = None,
     method: AnyMethod | None = None,
     identity: GivenIdentity | None = None,
     faces: Faces | None = None,
     recognizers: Sequence[FaceRecognizer] = (),
-) -> list[Done]:
-    """Anonymize one file after the other; a bad file is noted and the loop goes on.
+) -> list[TaskResult]:
+    """Anonymize files one by one. A file that fails is recorded, and the next one is processed.
 
     Args:
-        each: called with every finished result, after its file is written.
-        method, identity, faces, recognizers: as for ``anonymize_batch``.
+        on_result: called with every result after its file is written.
+        method: as for ``anonymize_batch``, like ``identity``, ``faces`` and ``recognizers``.
     """
     finished = []
     for index, task in enumerate(tasks):
@@ -95,17 +95,17 @@ def run_tasks(
             )
             save_image(image.with_pixels(result.pixels), task.target)
         except FaceVeilError as error:
-            finished.append(Done(task, error=error))
+            finished.append(TaskResult(task, error=error))
             continue
-        if each is not None:
-            each(task, result)
-        finished.append(Done(task, report=result.report))
+        if on_result is not None:
+            on_result(task, result)
+        finished.append(TaskResult(task, report=result.report))
     progress(len(tasks), len(tasks), "done")
     return finished
 
 
 def _expand(text: str) -> list[tuple[Path, Path]]:
-    """Pairs of a file and its path below the named folder."""
+    """List pairs of an input file and its path relative to the named folder."""
     path = Path(text)
     if path.is_dir():
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
@@ -116,6 +116,7 @@ def _expand(text: str) -> list[tuple[Path, Path]]:
 
 
 def _writable(path: Path) -> Path:
+    """Replace a suffix that cannot be written by ``.png``."""
     return path if path.suffix.lower() in FORMATS else path.with_suffix(".png")
 
 
@@ -126,5 +127,7 @@ def _check(tasks: Sequence[Task]) -> None:
         if target == task.source.resolve():
             raise OutputError(f"{task.source.name} would be overwritten by its own result; name another output with -o")
         if target in seen and seen[target] != task.source.resolve():
-            raise OutputError(f"two inputs are called {task.target.name}; anonymize their folders one by one")
+            raise OutputError(
+                f"two inputs would be written to {task.target.name}; anonymize their folders separately"
+            )
         seen[target] = task.source.resolve()

@@ -1,4 +1,4 @@
-"""Choose faces by whose they are: reference photos of people to take or to leave out."""
+"""Embed faces, and select faces by reference photos of people to include or exclude."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ from ..recognition.catalog import open_recognizer
 from ..recognition.dlib_resnet import default_recognizer
 
 
-def person_in(picture: LoadedImage, detector: Detector | None = None) -> np.ndarray:
-    """The default recognizer's embedding of the largest face of a reference photo.
+def embed_reference(photo: LoadedImage, detector: Detector | None = None) -> np.ndarray:
+    """Embed the largest face of a reference photo with the default recognizer, ``(D,)``.
 
     Raises:
-        InputError: no face is found in it.
+        InputError: no face was found.
     """
-    return default_recognizer().embed(picture.pixels, _largest(picture.pixels, detector).points)
+    return default_recognizer().embed(photo.pixels, _largest(photo.pixels, detector).points)
 
 
-def identity_in(pixels: Tensor, faces: Faces | None = None, recognizer: FaceRecognizer | None = None) -> Identity:
-    """Identities of faces of a batch ``(B, 3, H, W)``.
+def embed_identities(pixels: Tensor, faces: Faces | None = None, recognizer: FaceRecognizer | None = None) -> Identity:
+    """Embed faces as identities, one vector for each face.
 
     Args:
-        faces: which; the largest of each picture when omitted.
-        recognizer: dlib's when omitted.
+        pixels: batch of images ``(B, 3, H, W)``, RGB in [0, 1].
+        faces: the faces to embed; the largest face of each image when omitted.
+        recognizer: dlib when omitted.
 
     Raises:
-        InputError: a picture shows no face, or a face has no landmarks.
+        InputError: an image has no face, or a face has no landmarks.
     """
     recognizer = recognizer or open_recognizer()
     if faces is None:
         faces = Faces(replace(_largest(pixels[i : i + 1]), image=i) for i in range(len(pixels)))
     if not faces:
-        raise InputError("there are no faces to embed; connect pictures that show some")
+        raise InputError("there are no faces to embed; use images that show a face")
     return Identity(recognizer.embed_faces(pixels, faces), recognizer.name)
 
 
@@ -54,27 +55,43 @@ def _largest(pixels: Tensor, detector: Detector | None = None) -> Face:
     return found[0]
 
 
-def is_wanted(
+def is_selected(
     recognizer: FaceRecognizer,
     embedding: np.ndarray | None,
     include: Sequence[np.ndarray],
     exclude: Sequence[np.ndarray],
 ) -> bool:
-    """Whether a face is to be worked on; a face that cannot be compared counts as a stranger."""
+    """Decide whether a face is selected.
 
-    def known(people: Sequence[np.ndarray]) -> bool:
-        return embedding is not None and any(recognizer.distance(p, embedding) < recognizer.threshold for p in people)
+    Args:
+        embedding: of the face; None when it could not be embedded, which matches no reference.
+        include: reference embeddings, one of which must match; empty to accept every face.
+        exclude: reference embeddings, none of which may match.
+    """
 
-    return not known(exclude) and (not include or known(include))
+    def matches(references: Sequence[np.ndarray]) -> bool:
+        return embedding is not None and any(
+            recognizer.distance(reference, embedding) < recognizer.threshold for reference in references
+        )
+
+    return not matches(exclude) and (not include or matches(include))
 
 
-def by_person(pixels: Tensor, faces: Faces, only: Tensor | None, without: Tensor | None) -> Faces:
-    """Faces of a batch ``(B, 3, H, W)`` that show the person in ``only`` and not the one in ``without`` (pictures, or
-    none)."""
-    include, exclude = ([] if p is None else [person_in(LoadedImage(p[:1]))] for p in (only, without))
+def filter_by_person(pixels: Tensor, faces: Faces, only: Tensor | None, without: Tensor | None) -> Faces:
+    """Select faces by reference photos.
+
+    Args:
+        pixels: batch of images ``(B, 3, H, W)``, RGB in [0, 1].
+        only: photo ``(1, 3, h, w)`` of the person whose faces are selected; None selects all.
+        without: photo ``(1, 3, h, w)`` of a person whose faces are left out, or None.
+
+    Raises:
+        InputError: no face was found in a reference photo.
+    """
+    include, exclude = ([] if p is None else [embed_reference(LoadedImage(p[:1]))] for p in (only, without))
     recognizer = default_recognizer()
 
     def embedding(face: Face) -> np.ndarray | None:
         return recognizer.embed(pixels[face.image : face.image + 1], face.points) if face.landmarks else None
 
-    return Faces(face for face in faces if is_wanted(recognizer, embedding(face), include, exclude))
+    return Faces(face for face in faces if is_selected(recognizer, embedding(face), include, exclude))

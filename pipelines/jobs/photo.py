@@ -151,7 +151,7 @@ def _wanted(
         identity = _shared(plan, settings, method, canvas)
     if isinstance(identity, Pseudonyms):
         vectors = {i: plan.embeddings[i][0] for i in plan.selected if i in plan.embeddings}
-        return {i: identity.of(Identity(vectors[i], space))[1] if i in vectors else None for i in plan.selected}
+        return {i: identity.assign(Identity(vectors[i], space))[1] if i in vectors else None for i in plan.selected}
     if identity is None or isinstance(identity, MethodIdentity):
         return dict.fromkeys(plan.selected, identity)
     # In the order of the list of faces, as a user counts them.

@@ -13,7 +13,7 @@ from ..faces.detect import Detector, detect_faces
 from ..faces.face import Face, Faces
 from ..faces.select import Selection
 from ..recognition.base import FaceRecognizer
-from .people import is_wanted
+from .people import is_selected
 from .settings import Settings
 
 
@@ -62,7 +62,7 @@ def make_plan(
     if settings.include or settings.exclude:
         first = {i: vectors[0] for i, vectors in embeddings.items()}
         people = settings.include, settings.exclude
-        chosen = {i for i in chosen if is_wanted(recognizers[0], first.get(i), *people)}
+        chosen = {i for i in chosen if is_selected(recognizers[0], first.get(i), *people)}
     # Small faces are behind large ones: each is cut from an image in which those behind it are already changed.
     order = sorted(chosen, key=lambda i: (faces[i].image, faces[i].area, i))
     empty = sorted(set(range(len(pixels))) - {face.image for face in faces})

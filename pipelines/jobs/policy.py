@@ -1,4 +1,4 @@
-"""What happens to a face that cannot be replaced safely."""
+"""The policy: what happens to a face that cannot be replaced safely."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from ..core.errors import InputError
 
 Action = Literal["redact", "stop", "pass"]
 ACTIONS: tuple[str, ...] = get_args(Action)
-"""``redact`` covers it, ``stop`` hands nothing on, ``pass`` lets it through and says so."""
+"""``redact`` removes the face, ``stop`` raises an error and returns no image, ``pass`` keeps the face and reports it."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """One action a situation; the default never lets an identity through silently.
+    """One action for each situation. By default every face that cannot be replaced is redacted.
 
     Attributes:
-        no_face: nobody was found; ``redact`` then covers the whole picture.
-        out_of_range: the face is too small, too turned or has no landmarks.
+        no_face: no face was found in the image; ``redact`` then redacts the whole image.
+        out_of_range: the face is too small, rotated too far, or has no landmarks.
         failed: the method raised an error.
-        still_similar: the recognizer still says "same person" after all tries.
+        still_similar: a recognizer still matches the new face with the original after all tries.
+
+    Raises:
+        InputError: an action is unknown.
     """
 
     no_face: Action = "redact"
@@ -31,9 +34,11 @@ class Policy:
     def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) not in ACTIONS:
-                raise InputError(f"policy {getattr(self, field.name)!r} is not one of {', '.join(ACTIONS)}")
+                raise InputError(
+                    f"the policy {getattr(self, field.name)!r} is not one of {', '.join(ACTIONS)}; choose one of these"
+                )
 
     @classmethod
     def always(cls, action: Action) -> Policy:
-        """The same action everywhere."""
+        """Create a policy with the same action in all situations."""
         return cls(action, action, action, action)

@@ -1,5 +1,4 @@
-"""Turn a folder of portraits into vectors: to train an identity sampler on, to build a bank from, to calibrate a
-recognizer with."""
+"""Jobs on a folder of portraits: train an identity sampler, build a bank, train an ensemble."""
 
 from __future__ import annotations
 
@@ -25,36 +24,39 @@ from ..training.portraits import Portrait, embed_portraits, find_portraits, read
 from ..training.sampler import Recipe, train_sampler
 
 SHAPE, JOINT = "appearance-shape", "joint"
-HELD_OUT = 5
-"""Every fifth picture is left out of the training, to judge the sampler by."""
+HELD_OUT_EVERY = 5
+"""Every fifth image is held out of the training, to evaluate the sampler."""
 
 
 @dataclass(frozen=True)
-class Vectors:
-    """What a sampler learns from.
+class TrainingVectors:
+    """The data that a sampler is trained on.
 
     Attributes:
-        learned, held: ``(N, D)`` and ``(M, D)``, to train on and held out.
-        space: their space's name.
-        unit: how many of the leading numbers are a unit vector.
+        train: vectors to train on, ``(N, D)``.
+        held_out: vectors to evaluate with, ``(M, D)``.
+        space: name of their space.
+        unit: how many leading elements form a unit vector.
     """
 
-    learned: np.ndarray
-    held: np.ndarray
+    train: np.ndarray
+    held_out: np.ndarray
     space: str
     unit: int
 
 
-def folder_vectors(images: Path, space: str, workers: int | None = None, progress: Progress = silent) -> Vectors:
-    """Vectors of a folder of portraits.
+def vectors_from_folder(images: Path, space: str, workers: int | None = None, progress: Progress = silent) -> TrainingVectors:
+    """Compute one vector for each portrait in a folder.
 
     Args:
-        space: ``dlib`` or another recognizer as ``KIND:FILE``; ``appearance-shape`` for coefficients of the built-in 3D
-            shape model; ``joint`` for dlib's vector and these coefficients side by side.
+        images: the folder.
+        space: ``dlib``, or another recognizer as ``KIND:FILE``; ``appearance-shape`` for coefficients of the built-in
+            shape model; ``joint`` for dlib embeddings concatenated with these coefficients.
+        workers: number of processes; the number of CPU cores when omitted.
 
     Raises:
-        InputError: the space is unknown, or the folder holds no faces.
-        WeightsError: the recognizer's file cannot be used.
+        InputError: the space is unknown, or no face was found in the folder.
+        WeightsError: the recognizer's file is missing or damaged.
     """
     recognizer = None if space == SHAPE else recognizer_named("dlib" if space == JOINT else space)
     portraits = find_portraits(images, workers, progress)
@@ -65,11 +67,11 @@ def folder_vectors(images: Path, space: str, workers: int | None = None, progres
     unit = parts[0].shape[1] if parts else 0
     if space in (SHAPE, JOINT):
         shapes = load_model().shapes
-        parts.append(np.stack([shapes.fit(Pose2D.of(p.points).to_frame(p.points)).coefficients for p in portraits]))
+        parts.append(np.stack([shapes.fit(Pose2D.of(p.points).to_canonical(p.points)).coefficients for p in portraits]))
         names.append(SHAPE)
     vectors = np.concatenate(parts, 1)
-    held = np.arange(len(vectors)) % HELD_OUT == 0
-    return Vectors(vectors[~held], vectors[held], "+".join(names), unit)
+    held_out = np.arange(len(vectors)) % HELD_OUT_EVERY == 0
+    return TrainingVectors(vectors[~held_out], vectors[held_out], "+".join(names), unit)
 
 
 def train_on_folder(
@@ -81,33 +83,42 @@ def train_on_folder(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> tuple[IdentitySampler, int]:
-    """Train a sampler and write it; a training that was stopped goes on.
+    """Train an identity sampler on a folder of portraits and write it; an interrupted training is resumed.
+
+    Args:
+        images: the folder.
+        space: as for ``vectors_from_folder``.
+        output: the sampler's file.
+        steps: number of training steps.
 
     Returns:
-        The sampler, and how many faces it learned from.
+        The sampler, and the number of faces that it was trained on.
 
     Raises:
-        InputError: as for ``folder_vectors``, too few faces, or fewer than one step.
+        InputError: as for ``vectors_from_folder``, too few faces, or fewer than one step.
         OutputError: the file cannot be written.
     """
-    vectors = folder_vectors(images, space, workers, progress)
-    # DiffDeID, Eq. 2 for a recognizer's vectors and Eq. 3 for coefficients, of which there are fewer.
+    vectors = vectors_from_folder(images, space, workers, progress)
+    # DiffDeID: Eq. 2 (L2 loss) for embeddings; Eq. 3 (L1 loss) for coefficients, of which there are fewer.
     recipe = Recipe(steps=steps, seed=seed) if vectors.unit else Recipe(steps=steps, seed=seed, norm="l1", width=192)
     sampler = train_sampler(
-        vectors.learned, vectors.space, vectors.unit, recipe, output.with_suffix(".state"), progress=progress
+        vectors.train, vectors.space, vectors.unit, recipe, output.with_suffix(".state"), progress=progress
     )
     save_sampler(output, sampler)
-    return sampler, len(vectors.learned)
+    return sampler, len(vectors.train)
 
 
 def bank_from_folder(
     images: Path, output: Path, recognizer: FaceRecognizer, workers: int | None = None, progress: Progress = silent
 ) -> Bank:
-    """Build a bank from a folder of pictures of synthetic people, one each.
+    """Build a bank from a folder of portraits of synthetic people, one portrait for each person.
+
+    Args:
+        images: the folder of portraits.
+        output: a new or empty folder for the bank.
 
     Raises:
-        InputError: the folder holds no faces, the output is not empty, or no threshold is known for the recognizer's
-        space.
+        InputError: no face was found, the output folder is not empty, or no threshold is known for the recognizer.
         OutputError: a file cannot be written.
     """
     threshold = recognizer.threshold
@@ -123,17 +134,22 @@ def ensemble_from_folder(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> EnsembleMapper:
-    """Train IDDiffuse's E_I on a folder with one sub-folder a person.
+    """Train the ensemble identity E_I of IDDiffuse.
+
+    Args:
+        people: a folder with one subfolder of photos for each person.
+        recognizers: the recognizers to combine.
 
     Raises:
-        InputError: fewer than 12 people with two photos each.
+        InputError: there are fewer than 12 people with two photos each.
     """
     portraits = find_portraits(people, workers, progress)
-    parts = [embed_portraits(portraits, e, progress) for e in recognizers]
-    owners = np.array([p.path.relative_to(people).parts[0] for p in portraits])
-    spaces, sizes = [e.name for e in recognizers], [p.shape[1] for p in parts]
-    return train_ensemble(np.concatenate(parts, 1), owners, spaces, sizes, recipe, progress=progress)
+    parts = [embed_portraits(portraits, r, progress) for r in recognizers]
+    labels = np.array([p.path.relative_to(people).parts[0] for p in portraits])
+    spaces, sizes = [r.name for r in recognizers], [p.shape[1] for p in parts]
+    return train_ensemble(np.concatenate(parts, 1), labels, spaces, sizes, recipe, progress=progress)
 
 
 def _face(portrait: Portrait) -> Tensor:
+    """Crop the face in the FFHQ alignment, ``(1, 3, CROP, CROP)``."""
     return crop(read_pixels(portrait.path), ffhq_transform(portrait.points, CROP), CROP)

@@ -1,5 +1,4 @@
-"""FaceNet: Inception-ResNet v1 (Szegedy et al. 2016; Schroff et al. 2015) in the layout of the public facenet-pytorch
-weights."""
+"""FaceNet: Inception-ResNet v1 (Szegedy et al. 2016; Schroff et al. 2015) with the layer names of facenet-pytorch."""
 
 from __future__ import annotations
 
@@ -16,40 +15,51 @@ from .base import TorchRecognizer
 
 SIDE, DIMENSIONS = 160, 512
 _MARGIN = 0.25
-"""Around the landmarks' box: its detector's boxes reach from the middle of the forehead to the chin."""
+"""Margin around the landmarks' bounding box. FaceNet was trained on boxes from the middle of the forehead to the chin."""
 Size = int | tuple[int, int]
 
 
 class Conv(nn.Module):
     """Convolution without bias, batch normalization, ReLU."""
 
-    def __init__(self, given: int, made: int, size: Size, stride: int = 1, padding: Size = 0) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: Size, stride: int = 1, padding: Size = 0
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(given, made, size, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(made, eps=1e-3)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.bn(self.conv(x)))
 
 
 class Residual(nn.Module):
-    """Branches side by side, mixed by a 1x1 convolution and added to the input with a weight."""
+    """Residual block: parallel branches, concatenated, projected by a 1x1 convolution, scaled and added to the input.
 
-    def __init__(self, channels: int, mixed: int, scale: float, *branches: nn.Module, last: bool = False) -> None:
+    Args:
+        channels: of the input and the output.
+        branch_channels: sum of the branches' output channels.
+        scale: factor of the residual.
+        last: leaves out the final ReLU.
+    """
+
+    def __init__(
+        self, channels: int, branch_channels: int, scale: float, *branches: nn.Module, last: bool = False
+    ) -> None:
         super().__init__()
         self.scale, self.last, self._count = scale, last, len(branches)
         for i, branch in enumerate(branches):
             self.add_module(f"branch{i}", branch)
-        self.conv2d = nn.Conv2d(mixed, channels, 1)
+        self.conv2d = nn.Conv2d(branch_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = torch.cat([self.get_submodule(f"branch{i}")(x) for i in range(self._count)], 1)
-        x = x + self.scale * self.conv2d(seen)
+        features = torch.cat([self.get_submodule(f"branch{i}")(x) for i in range(self._count)], 1)
+        x = x + self.scale * self.conv2d(features)
         return x if self.last else torch.relu(x)
 
 
 class Reduction(nn.Module):
-    """Branches of stride 2 side by side, the last of them a maximum."""
+    """Parallel branches of stride 2, concatenated; the last branch is max pooling."""
 
     def __init__(self, *branches: nn.Module) -> None:
         super().__init__()
@@ -81,7 +91,7 @@ def _block8(scale: float = 0.20, last: bool = False) -> Residual:
 
 
 class InceptionResnetV1(nn.Module):
-    """Faces ``(B, 3, 160, 160)`` in [-1, 1] to unit vectors ``(B, 512)``."""
+    """The network: maps faces ``(B, 3, 160, 160)`` in [-1, 1] to unit vectors ``(B, 512)``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,20 +119,24 @@ class InceptionResnetV1(nn.Module):
         self.last_bn = nn.BatchNorm1d(DIMENSIONS, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The order of definition is the order of the network.
+        # Modules run in the order of their definition.
         for layer in (m for name, m in self.named_children() if not name.startswith("last")):
             x = layer(x)
         return nn.functional.normalize(self.last_bn(self.last_linear(x.flatten(1))))
 
 
 class FaceNet(TorchRecognizer):
-    """FaceNet on upright squares of 160 px.
+    """FaceNet on upright square crops of 160 px.
 
-    Its file is one of facenet-pytorch's (``20180402-114759-vggface2.pt``, ``20180408-102900-casia-webface.pt``) or the
-    same as safetensors.
+    Args:
+        path: a weights file of facenet-pytorch (``20180402-114759-vggface2.pt``,
+            ``20180408-102900-casia-webface.pt``), or the same weights as safetensors.
 
     Attributes:
-        name: ``facenet-vggface2``, ``facenet-casia``, or ``facenet-NAME``.
+        name: ``facenet-vggface2``, ``facenet-casia``, or ``facenet-NAME`` for a file of another name.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another network.
     """
 
     dimension = DIMENSIONS
@@ -135,7 +149,7 @@ class FaceNet(TorchRecognizer):
             self._network.load_state_dict({k: v for k, v in stored.items() if not k.startswith("logits.")})
         except RuntimeError:
             raise WeightsError(
-                f"{path.name} does not hold FaceNet in facenet-pytorch's layout; use 20180402-114759-vggface2.pt"
+                f"{path.name} does not contain FaceNet weights of facenet-pytorch; use 20180402-114759-vggface2.pt"
             ) from None
         known = [n for n in ("vggface2", "casia") if n in path.stem]
         self.name = f"facenet-{known[0] if known else path.stem}"
@@ -145,6 +159,6 @@ class FaceNet(TorchRecognizer):
         return crop(image, box_transform((x0, y0, x1, y1), SIDE, _MARGIN), SIDE)
 
     def embed_crops(self, crops: Tensor) -> Tensor:
-        # Its training scaled bytes v to (v - 127.5) / 128.
+        # FaceNet was trained with 8-bit values v scaled to (v - 127.5) / 128.
         vectors: Tensor = self._network(((crops.clamp(0, 1) * 255 - 127.5) / 128).float())
         return vectors

@@ -1,5 +1,4 @@
-"""FaRL (Zheng et al. 2022): the picture tower of CLIP ViT-B/16, taught on faces, run by transformers from the public
-weights."""
+"""FaRL (Zheng et al. 2022): the image encoder of CLIP ViT-B/16, trained on faces; runs in transformers."""
 
 from __future__ import annotations
 
@@ -27,11 +26,16 @@ _RENAMED = {
 
 
 class FaRL(TorchRecognizer):
-    """FaRL on FFHQ squares at 224 px, from ``FaRL-Base-Patch16-LAIONFace20M-ep64.pth`` (or ep16), which has CLIP's
-    keys.
+    """FaRL on FFHQ-aligned square crops of 224 px.
+
+    Args:
+        path: ``FaRL-Base-Patch16-LAIONFace20M-ep64.pth`` (or ep16), which has the tensor names of CLIP.
 
     Attributes:
-        name: ``farl-ep64``, ``farl-ep16`` or ``farl-NAME``.
+        name: ``farl-ep64``, ``farl-ep16``, or ``farl-NAME`` for a file of another name.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another network, or the transformers package is missing.
     """
 
     dimension = DIMENSIONS
@@ -39,12 +43,12 @@ class FaRL(TorchRecognizer):
 
     def __init__(self, path: Path) -> None:
         state = read_state(path, "recognizer", "get a fresh copy of FaRL-Base-Patch16-LAIONFace20M-ep64.pth")
-        self._network = _tower()
+        self._network = _image_encoder()
         try:
             self._network.load_state_dict(from_clip(state))
         except (KeyError, RuntimeError):
             raise WeightsError(
-                f"{path.name} does not hold FaRL's ViT-B/16; use FaRL-Base-Patch16-LAIONFace20M-ep64.pth"
+                f"{path.name} does not contain FaRL ViT-B/16 weights; use FaRL-Base-Patch16-LAIONFace20M-ep64.pth"
             ) from None
         known = [n for n in ("ep64", "ep16") if n in path.stem]
         self.name = f"farl-{known[0] if known else path.stem}"
@@ -59,30 +63,35 @@ class FaRL(TorchRecognizer):
 
 
 def from_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The first CLIP's keys of the picture tower (``visual.…``) as transformers names them; query, key and value lie in
-    one matrix there."""
-    seen = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
-    made = {
-        "visual_projection.weight": seen["proj"].T.contiguous(),
-        "vision_model.embeddings.class_embedding": seen["class_embedding"],
-        "vision_model.embeddings.position_embedding.weight": seen["positional_embedding"],
-        "vision_model.embeddings.patch_embedding.weight": seen["conv1.weight"],
+    """Convert the image encoder's tensors (``visual.…``) from the names of OpenAI's CLIP to those of transformers.
+
+    CLIP stores the query, key and value projections in one matrix; they are split here.
+
+    Raises:
+        KeyError: a tensor is missing.
+    """
+    visual = {k.removeprefix("visual."): v.float() for k, v in state.items() if k.startswith("visual.")}
+    converted = {
+        "visual_projection.weight": visual["proj"].T.contiguous(),
+        "vision_model.embeddings.class_embedding": visual["class_embedding"],
+        "vision_model.embeddings.position_embedding.weight": visual["positional_embedding"],
+        "vision_model.embeddings.patch_embedding.weight": visual["conv1.weight"],
     }
     for kind in ("weight", "bias"):
-        made[f"vision_model.pre_layrnorm.{kind}"] = seen[f"ln_pre.{kind}"]
-        made[f"vision_model.post_layernorm.{kind}"] = seen[f"ln_post.{kind}"]
+        converted[f"vision_model.pre_layrnorm.{kind}"] = visual[f"ln_pre.{kind}"]
+        converted[f"vision_model.post_layernorm.{kind}"] = visual[f"ln_post.{kind}"]
         for layer in range(LAYERS):
             old, new = f"transformer.resblocks.{layer}", f"vision_model.encoder.layers.{layer}"
-            parts = seen[f"{old}.attn.in_proj_{kind}"].chunk(3)
-            made |= {
+            parts = visual[f"{old}.attn.in_proj_{kind}"].chunk(3)
+            converted |= {
                 f"{new}.self_attn.{name}_proj.{kind}": part.contiguous()
                 for name, part in zip("qkv", parts, strict=True)
             }
-            made |= {f"{new}.{theirs}.{kind}": seen[f"{old}.{ours}.{kind}"] for ours, theirs in _RENAMED.items()}
-    return made
+            converted |= {f"{new}.{theirs}.{kind}": visual[f"{old}.{ours}.{kind}"] for ours, theirs in _RENAMED.items()}
+    return converted
 
 
-def _tower() -> Any:
+def _image_encoder() -> Any:
     try:
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
     except ImportError:

@@ -76,7 +76,9 @@ def train_sampler(
     network = Denoiser(vectors.shape[1], recipe.width, recipe.blocks)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
-    noise: Any = DDPMScheduler(num_train_timesteps=TIMES, beta_start=BETAS[0], beta_end=BETAS[1], beta_schedule="linear")
+    noise: Any = DDPMScheduler(
+        num_train_timesteps=TIMES, beta_start=BETAS[0], beta_end=BETAS[1], beta_schedule="linear"
+    )
 
     def loss(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(recipe.seed * _STEP_SEEDS + step)

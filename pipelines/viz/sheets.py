@@ -1,4 +1,4 @@
-"""A preview sheet: original and result side by side, with what happened to each face."""
+"""Preview images: numbered faces, original and result side by side, and a plot of a distance."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..faces.face import Faces
+from ..imaging.uint8 import to_pillow
 from ..jobs.settings import Result
 
 _COLORS = {"replaced": (60, 180, 90), "redacted": (240, 150, 40), "passed": (220, 50, 50), "kept": (90, 140, 220)}
@@ -17,18 +18,28 @@ _SIDE = 640
 def draw_faces(
     pixels: Tensor,
     faces: Faces,
-    image: int = 0,
+    index: int = 0,
     landmarks: bool = True,
     colors: list[tuple[int, int, int]] | None = None,
 ) -> Any:
-    """Numbered boxes and landmarks on one picture of a batch ``(B, 3, H, W)``, as a Pillow image."""
-    from PIL import Image, ImageDraw
+    """Draw numbered boxes and landmarks on one image of a batch.
 
-    array = (pixels[image].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy()
-    picture = Image.fromarray(array)
-    draw = ImageDraw.Draw(picture)
-    line = max(1, round(max(picture.size) / 400))
-    for number, face in enumerate(faces.of_image(image)):
+    Args:
+        pixels: the batch ``(B, 3, H, W)``, RGB in [0, 1].
+        faces: faces of the batch.
+        index: number of the image in the batch.
+        landmarks: whether landmarks are drawn.
+        colors: one for each face of this image.
+
+    Returns:
+        A Pillow image.
+    """
+    from PIL import ImageDraw
+
+    image = to_pillow(pixels[index])
+    draw = ImageDraw.Draw(image)
+    line = max(1, round(max(image.size) / 400))
+    for number, face in enumerate(faces.of_image(index)):
         color = colors[number] if colors else _COLORS["replaced"]
         draw.rectangle(face.box, outline=color, width=line)
         size = max(11, round(face.size / 7))
@@ -40,22 +51,28 @@ def draw_faces(
             r = max(0.6, face.size / 160)
             for x, y in face.landmarks:
                 draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
-    return picture
+    return image
 
 
 def preview_rows(original: Tensor, result: Result) -> list[Any]:
-    """A Pillow image for each picture of the batch: numbered faces on the left, its result on the right, what happened
-    below."""
+    """Draw one row for each image of a batch: numbered faces on the left, the result on the right, the report below.
+
+    Args:
+        original: the batch before the job, ``(B, 3, H, W)``, RGB in [0, 1].
+
+    Returns:
+        Pillow images.
+    """
     from PIL import Image, ImageDraw
 
     rows = []
-    for image in range(len(original)):
-        reports = [r for r in result.report.faces if r.image == image]
-        left = draw_faces(original, result.faces, image, landmarks=False, colors=[_COLORS[r.outcome] for r in reports])
-        right = Image.fromarray((result.pixels[image].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
+    for index in range(len(original)):
+        reports = [r for r in result.report.faces if r.image == index]
+        left = draw_faces(original, result.faces, index, landmarks=False, colors=[_COLORS[r.outcome] for r in reports])
+        right = to_pillow(result.pixels[index])
         text = "\n".join(_line(r) for r in reports) or "\n".join(result.report.notes)
-        for picture in (left, right):
-            picture.thumbnail((_SIDE, _SIDE))
+        for image in (left, right):
+            image.thumbnail((_SIDE, _SIDE))
         height = max(left.height, right.height)
         font = 14
         caption = (text.count("\n") + 1) * (font + 4) + 10 if text else 0
@@ -69,7 +86,7 @@ def preview_rows(original: Tensor, result: Result) -> list[Any]:
 
 
 def stack_rows(rows: list[Any]) -> bytes:
-    """Pillow images below each other, as PNG."""
+    """Stack Pillow images vertically and encode them as PNG."""
     from PIL import Image
 
     sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), (24, 24, 24))
@@ -92,7 +109,13 @@ def _line(report: Any) -> str:
 
 
 def distance_plot(distance: float, threshold: float, width: int = 512, height: int = 96) -> Any:
-    """A distance on a line from 0 to twice the threshold, as a Pillow image; left of the mark it is the same person."""
+    """Plot a distance on a scale from 0 to twice the threshold.
+
+    The mark in the middle is the threshold. Left of it the two faces show the same person.
+
+    Returns:
+        A Pillow image.
+    """
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", (width, height), "white")

@@ -13,6 +13,7 @@ from faceveil.pipelines.faces.parse import FaceParser
 from faceveil.pipelines.jobs.photo import anonymize_batch
 from faceveil.pipelines.jobs.policy import Policy
 from faceveil.pipelines.jobs.settings import Settings
+from faceveil.pipelines.methods.appearance.method import AppearanceMethod
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -83,7 +84,8 @@ def test_occlusions_stay_unchanged(tmp_path, portrait, portrait_faces) -> None:
     assert occlusion[0, 0, 120, int(x2) - 8] > 0.99
     assert occlusion[0, 0, 120, int(x1) + 8] < 0.01
     # Half a face is probably still recognized. The policy "pass" keeps the pasted pixels, so that they can be tested.
-    result = anonymize_batch(portrait, Settings(trials=1, tries=1, parser=parser, policy=Policy.always("pass")))
+    settings = Settings(tries=1, parser=parser, policy=Policy.always("pass"))
+    result = anonymize_batch(portrait, settings, method=AppearanceMethod(trials=1))
     hidden = (occlusion == 1).expand_as(portrait)
     assert torch.equal(result.pixels[hidden], portrait[hidden])
     assert float((result.pixels != portrait)[..., : int((x1 + x2) / 2)].any(1).float().sum()) > 1000
@@ -94,7 +96,7 @@ def test_damaged_files_are_rejected(tmp_path, content) -> None:
     (tmp_path / "x.onnx").write_bytes(content)
     with pytest.raises(WeightsError, match=r"x\.onnx"):
         FaceParser(tmp_path / "x.onnx")
-    with pytest.raises(WeightsError, match=r"gone\.onnx is not there"):
+    with pytest.raises(WeightsError, match=r"gone\.onnx does not exist"):
         FaceParser(tmp_path / "gone.onnx")
     pytest.importorskip("insightface")
     with pytest.raises(WeightsError, match=r"x\.onnx"):

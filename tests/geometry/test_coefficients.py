@@ -121,8 +121,8 @@ def test_files(tmp_path) -> None:
         ("places", "a valid transform for each face"),
         ("lacking", "lacks 'gaze'"),
         ("foreign", "not a coefficients file of format"),
-        ("pickle", "not a whole safetensors"),
-        ("gone", "is not there"),
+        ("pickle", "not a complete safetensors"),
+        ("gone", "does not exist"),
     ):
         with pytest.raises(InputError, match=message):
             load_coefficients(tmp_path / name)

@@ -193,10 +193,10 @@ def test_models_round_trip_through_safetensors(model, tmp_path) -> None:
         save_morphable(tmp_path / "m.bin", model)
     data = (tmp_path / "m.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(data[:-500])
-    with pytest.raises(WeightsError, match="not a whole safetensors"):
+    with pytest.raises(WeightsError, match="not a complete safetensors"):
         load_stored(tmp_path / "cut.safetensors")
     (tmp_path / "none.safetensors").write_bytes(b"")
-    with pytest.raises(WeightsError, match="not a whole safetensors"):
+    with pytest.raises(WeightsError, match="not a complete safetensors"):
         load_stored(tmp_path / "none.safetensors")
 
 

@@ -12,20 +12,20 @@ from faceveil.pipelines.identity.blend import average, away_from, perturb, slerp
 from faceveil.pipelines.identity.compare import compare_identities
 from faceveil.pipelines.identity.identity import Identity, load_identity, save_identity
 from faceveil.pipelines.imaging.load import load_image
-from faceveil.pipelines.jobs.people import identity_in
+from faceveil.pipelines.jobs.people import embed_identities
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 
-def some(seed: int = 0, count: int = 1, space: str = "dlib") -> Identity:
+def random_identity(seed: int = 0, count: int = 1, space: str = "dlib") -> Identity:
     return Identity(np.random.default_rng(seed).normal(size=(count, 128)), space)
 
 
-def test_a_file_keeps_vectors_space_and_date_and_no_more(tmp_path) -> None:
-    identity = some(count=3)
+def test_a_file_contains_only_vectors_space_recognizer_and_date(tmp_path) -> None:
+    identity = random_identity(count=3)
     save_identity(tmp_path / "anna_smith.safetensors", identity, datetime.date(2026, 1, 2))
-    again = load_identity(tmp_path / "anna_smith.safetensors", "dlib")
-    assert again.space == "dlib" and np.abs(again.vectors - identity.vectors).max() < 1e-6
+    loaded = load_identity(tmp_path / "anna_smith.safetensors", "dlib")
+    assert loaded.space == "dlib" and np.abs(loaded.vectors - identity.vectors).max() < 1e-6
     with safe_open(str(tmp_path / "anna_smith.safetensors"), "pt") as file:
         assert file.metadata() == {
             "format": "faceveil.identity/1",
@@ -37,7 +37,7 @@ def test_a_file_keeps_vectors_space_and_date_and_no_more(tmp_path) -> None:
 
 
 def bad_files(path):
-    save_identity(path / "good", some())
+    save_identity(path / "good", random_identity())
     data = (path / "good").read_bytes()
     (path / "cut").write_bytes(data[:60])
     (path / "empty").write_bytes(b"")
@@ -53,41 +53,41 @@ def bad_files(path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cut", "not a whole safetensors"),
-        ("empty", "not a whole safetensors"),
-        ("pickle", "not a whole safetensors"),
-        ("nan", "no identity"),
-        ("zero", "no identity"),
+        ("cut", "not a complete safetensors"),
+        ("empty", "not a complete safetensors"),
+        ("pickle", "not a complete safetensors"),
+        ("nan", "zero or non-finite"),
+        ("zero", "zero or non-finite"),
         ("flat", r"shape \(4,\)"),
         ("lacking", "not an identity of format"),
         ("foreign", "not an identity of format"),
-        ("gone", "is not there"),
+        ("gone", "does not exist"),
     ],
 )
-def test_bad_files_are_refused_with_one_sentence(tmp_path, name, message) -> None:
+def test_bad_files_raise_a_one_line_error(tmp_path, name, message) -> None:
     bad_files(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
         load_identity(tmp_path / name)
     assert "\n" not in str(caught.value)
 
 
-def test_spaces_do_not_mix(tmp_path) -> None:
-    other = some(1, space="arcface-w600k")
-    for work in (
-        lambda: slerp(some(), other, 0.5),
-        lambda: average([some(), other]),
-        lambda: some().cosine(other),
-        lambda: compare_identities(some(), other),
+def test_identities_of_different_spaces_cannot_be_mixed(tmp_path) -> None:
+    other = random_identity(1, space="arcface-w600k")
+    for operation in (
+        lambda: slerp(random_identity(), other, 0.5),
+        lambda: average([random_identity(), other]),
+        lambda: random_identity().cosine(other),
+        lambda: compare_identities(random_identity(), other),
     ):
         with pytest.raises(InputError, match="cannot be mixed"):
-            work()
+            operation()
     save_identity(tmp_path / "a", other)
     with pytest.raises(InputError, match="belongs to the recognizer arcface-w600k, but dlib is needed"):
         load_identity(tmp_path / "a", "dlib")
 
 
 def test_blending() -> None:
-    a, b = some(0), some(1)
+    a, b = random_identity(0), random_identity(1)
     assert np.allclose(slerp(a, b, 0).vector, a.vector) and np.allclose(slerp(a, b, 1).vector, b.vector)
     half = slerp(a, b, 0.5)
     assert abs(half.cosine(a).item() - half.cosine(b).item()) < 1e-9
@@ -100,8 +100,8 @@ def test_blending() -> None:
         average([a, b], [0, 0])
 
 
-def test_perturbation_grows_with_its_scale_and_repeats() -> None:
-    identity = some()
+def test_perturbation_grows_with_scale_and_is_deterministic() -> None:
+    identity = random_identity()
     cosines = [perturb(identity, scale, 3).cosine(identity).item() for scale in (0.05, 0.15, 0.40)]
     assert cosines[0] > cosines[1] > cosines[2]
     assert np.array_equal(perturb(identity, 0.2, 1).vectors, perturb(identity, 0.2, 1).vectors)
@@ -110,8 +110,8 @@ def test_perturbation_grows_with_its_scale_and_repeats() -> None:
         perturb(identity, 0.9, 0)
 
 
-def test_people_of_the_photos_are_told_apart(photos) -> None:
-    people = {p.stem: identity_in(load_image(p).pixels) for p in photos if p.stem.startswith("person_")}
+def test_photos_of_one_person_match_and_others_do_not(photos) -> None:
+    people = {p.stem: embed_identities(load_image(p).pixels) for p in photos if p.stem.startswith("person_")}
     for a in people:
         for b in people:
             if a < b:

@@ -1,4 +1,4 @@
-"""Pseudonyms: stable, distinct, unlinkable, and a ledger that tells nothing."""
+"""Pseudonyms: stability, distinctness, unlinkability, and what a ledger reveals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import builtin_sampler
 from faceveil.pipelines.identity.pseudonym import Key, Ledger, Pseudonyms
 from faceveil.pipelines.imaging.load import load_image
-from faceveil.pipelines.jobs.people import identity_in
+from faceveil.pipelines.jobs.people import embed_identities
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def sampler():
 
 @pytest.fixture(scope="module")
 def people(sampler) -> np.ndarray:
-    """Thirty who are strangers to each other, in the standardized space."""
+    """Embeddings of 30 people with pairwise cosines below .45 in the standardized space."""
     kept: list[np.ndarray] = []
     for person in sampler.sample(400, 0).vectors:
         if all(sampler.cosine(person, other)[0, 0] < 0.45 for other in kept):
@@ -28,102 +28,101 @@ def people(sampler) -> np.ndarray:
 
 
 def view(sampler, person: np.ndarray, seed: int) -> Identity:
-    """Another photo of a person: as far from the first as two real photos are (cosine about .84)."""
+    """Simulate the embedding of another photo of a person, at the distance of two real photos (cosine about .84)."""
     standard = sampler.standardize(person)
     noise = np.random.default_rng(seed).normal(size=len(standard))
     noise *= 0.65 * np.linalg.norm(standard) / np.linalg.norm(noise)
     return Identity((standard + noise) * sampler.std + sampler.mean, "dlib")
 
 
-def ledger(sampler, key: Key, size: int = 200) -> Ledger:
-    return Ledger(key, size, sampler.mean, sampler.std)
+def new_ledger(sampler, key: Key, capacity: int = 200) -> Ledger:
+    return Ledger(key, capacity, sampler.mean, sampler.std)
 
 
-def test_everybody_keeps_a_number_and_nobody_shares_one(sampler, people, tmp_path) -> None:
+def test_pseudonyms_are_stable_and_distinct(sampler, people, tmp_path) -> None:
     key = Key.new()
-    names = ledger(sampler, key)
-    numbers = [names.number(Identity(p, "dlib")) for p in people]
+    ledger = new_ledger(sampler, key)
+    numbers = [ledger.number(Identity(p, "dlib")) for p in people]
     assert len(set(numbers)) == len(people)
-    assert [names.number(view(sampler, p, i)) for i, p in enumerate(people)] == numbers
-    names.save(tmp_path / "ledger.json")
-    tomorrow = ledger(sampler, key)
-    tomorrow.load(tmp_path / "ledger.json")
-    assert [tomorrow.number(view(sampler, p, 100 + i)) for i, p in enumerate(people)] == numbers
+    assert [ledger.number(view(sampler, p, i)) for i, p in enumerate(people)] == numbers
+    ledger.save(tmp_path / "ledger.json")
+    loaded = new_ledger(sampler, key)
+    loaded.load(tmp_path / "ledger.json")
+    assert [loaded.number(view(sampler, p, 100 + i)) for i, p in enumerate(people)] == numbers
 
 
-def test_a_bad_photo_does_not_take_the_name_away(sampler, people) -> None:
-    """Somebody who was once enrolled twice keeps the older name; somebody else's own entry wins over an older one that
-    fits a little."""
-    names = ledger(sampler, Key.new())
-    first = names.number(Identity(people[0], "dlib"))
+def test_the_older_of_two_entries_of_one_person_is_kept(sampler, people) -> None:
+    """A person with two entries keeps the older number; a clearly better match still wins over an older entry."""
+    ledger = new_ledger(sampler, Key.new())
+    first = ledger.number(Identity(people[0], "dlib"))
     poor = view(sampler, people[0], 5)
-    names._enrol(names._decide(poor.vector))
+    ledger._enroll(ledger._codes(poor.vector))
     between = Identity(people[0] + 1.2 * poor.vector, "dlib")
-    counts = names.agreements(between)
-    assert counts[1] > counts[0] >= names.least and names.number(between) == first
-    other = names.number(Identity(people[1], "dlib"))
-    assert other != first and names.number(Identity(people[1] + 0.05 * people[0], "dlib")) == other
+    counts = ledger.count_matches(between)
+    assert counts[1] > counts[0] >= ledger.min_matches and ledger.number(between) == first
+    other = ledger.number(Identity(people[1], "dlib"))
+    assert other != first and ledger.number(Identity(people[1] + 0.05 * people[0], "dlib")) == other
 
 
 def test_keys_are_unlinkable(sampler, people) -> None:
-    names = [ledger(sampler, Key.new(), 5000) for _ in range(2)]
-    a, b = ([n.number(Identity(p, "dlib")) for p in people] for n in names)
+    ledgers = [new_ledger(sampler, Key.new(), 5000) for _ in range(2)]
+    a, b = ([ledger.number(Identity(p, "dlib")) for p in people] for ledger in ledgers)
     assert abs(np.corrcoef(a, b)[0, 1]) < 0.6
     assert len(set(a) & set(b)) <= 2
 
 
-def test_a_ledger_without_its_key_tells_nothing(sampler, people) -> None:
-    """Hashes of two like faces agree as rarely as those of strangers; a wrong key finds nobody."""
+def test_a_ledger_reveals_nothing_without_its_key(sampler, people) -> None:
+    """Hashes of one person match as rarely as those of different people, and a wrong key finds no entry."""
     key = Key.new()
-    names = ledger(sampler, key)
-    like, strange = [], []
+    ledger = new_ledger(sampler, key)
+    same, different = [], []
     for i, person in enumerate(people):
-        a, b = (names._decide(v) for v in (person, view(sampler, person, i).vector))
-        names._enrol(a)
-        names._enrol(b)
-        first, second = names.entries[-2:]
-        like.append(int((first.hashes == second.hashes).sum()))
+        a, b = (ledger._codes(v) for v in (person, view(sampler, person, i).vector))
+        ledger._enroll(a)
+        ledger._enroll(b)
+        first, second = ledger.entries[-2:]
+        same.append(int((first.hashes == second.hashes).sum()))
         if i:
-            strange.append(int((first.hashes == names.entries[0].hashes).sum()))
-    # 1024 hashes of 16 bits meet by chance once in 64 pairs.
-    assert max(like) <= 1 and max(strange) <= 1
-    thief = ledger(sampler, Key.new())
-    thief.entries = names.entries
-    counts = [max(thief.agreements(Identity(p, "dlib"))) for p in people[:5]]
+            different.append(int((first.hashes == ledger.entries[0].hashes).sum()))
+    # Of 1024 hashes with 16 bits one matches by chance in 64 pairs of entries.
+    assert max(same) <= 1 and max(different) <= 1
+    attacker = new_ledger(sampler, Key.new())
+    attacker.entries = ledger.entries
+    counts = [max(attacker.count_matches(Identity(p, "dlib"))) for p in people[:5]]
     assert max(counts) <= 2
 
 
-def test_a_full_bank_and_bad_files_are_refused(sampler, people, tmp_path) -> None:
+def test_a_full_ledger_and_bad_files_raise(sampler, people, tmp_path) -> None:
     key = Key.new()
-    small = ledger(sampler, key, 2)
+    small = new_ledger(sampler, key, 2)
     for person in people[:2]:
         small.number(Identity(person, "dlib"))
     with pytest.raises(InputError, match="all 2 synthetic identities are taken"):
         small.number(Identity(people[2], "dlib"))
     small.save(tmp_path / "l.json")
-    with pytest.raises(InputError, match="another key or bank"):
-        ledger(sampler, Key.new(), 2).load(tmp_path / "l.json")
+    with pytest.raises(InputError, match="another key or another number"):
+        new_ledger(sampler, Key.new(), 2).load(tmp_path / "l.json")
     (tmp_path / "l.json").write_text("[]")
     with pytest.raises(InputError, match="not a pseudonym ledger"):
-        ledger(sampler, key, 2).load(tmp_path / "l.json")
+        new_ledger(sampler, key, 2).load(tmp_path / "l.json")
     with pytest.raises(InputError, match="32 bytes"):
         Key(b"short")
     assert "secret" not in repr(Key.new())
 
 
 def test_pseudonyms_of_real_people_are_stable_and_distinct(photos, tmp_path) -> None:
-    names = Pseudonyms.open(tmp_path, "mine", 100)
-    found = {p.stem: names.of(identity_in(load_image(p).pixels)) for p in photos if p.stem.startswith("person_")}
-    again = Pseudonyms.open(tmp_path, "mine", 100)
-    numbers = {name: number for name, (number, _) in found.items()}
+    people = {p.stem: embed_identities(load_image(p).pixels) for p in photos if p.stem.startswith("person_")}
+    pseudonyms = Pseudonyms.open(tmp_path, "mine", 100)
+    assigned = {name: pseudonyms.assign(person) for name, person in people.items()}
+    reopened = Pseudonyms.open(tmp_path, "mine", 100)
+    numbers = {name: number for name, (number, _) in assigned.items()}
     assert (
         numbers["person_a_1"] == numbers["person_a_2"]
         and numbers["person_b_1"] == numbers["person_b_2"]
         and numbers["person_c_1"] == numbers["person_c_2"]
     )
     assert len(set(numbers.values())) == 3
-    for p in photos:
-        if p.stem.startswith("person_"):
-            number, shown = again.of(identity_in(load_image(p).pixels))
-            assert number == numbers[p.stem] and np.array_equal(shown.vectors, found[p.stem][1].vectors)
+    for name, person in people.items():
+        number, identity = reopened.assign(person)
+        assert number == numbers[name] and np.array_equal(identity.vectors, assigned[name][1].vectors)
     assert (tmp_path / "mine.key").stat().st_mode & 0o077 == 0

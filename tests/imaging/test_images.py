@@ -1,4 +1,4 @@
-"""Pictures in and out."""
+"""Reading and writing image files."""
 
 from __future__ import annotations
 
@@ -35,68 +35,68 @@ def test_lossy_formats_stay_close(tmp_path, ending) -> None:
 
 @pytest.mark.parametrize("ending", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_sixteen_bits_are_kept(tmp_path, ending, channels) -> None:
+def test_16_bit_images_round_trip(tmp_path, ending, channels) -> None:
     deep = np.random.default_rng(1).integers(0, 65536, (20, 30, channels), dtype=np.uint16)
     path = tmp_path / f"a{ending}"
     save_image(as_image(deep), path)
-    again = load_image(path)
-    assert again.depth == 16
-    assert again.pixels.shape == (1, 3, 20, 30)
+    loaded = load_image(path)
+    assert loaded.depth == 16
+    assert loaded.pixels.shape == (1, 3, 20, 30)
     first = deep[..., 0].astype(np.float64) / 65535
-    assert np.abs(again.pixels[0, 0].numpy() - first).max() < 1e-5
-    assert (again.alpha is not None) == (channels == 4)
+    assert np.abs(loaded.pixels[0, 0].numpy() - first).max() < 1e-5
+    assert (loaded.alpha is not None) == (channels == 4)
 
 
 @pytest.mark.parametrize("ending", [".png", ".tiff"])
-def test_sixteen_bit_numbers_keep_their_profile(tmp_path, ending) -> None:
+def test_16_bit_images_keep_their_color_profile(tmp_path, ending) -> None:
     from PIL import ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     deep = np.random.default_rng(1).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
-    picture = replace(as_image(deep), profile=profile)
-    save_image(picture, tmp_path / f"a{ending}")
-    again = load_image(tmp_path / f"a{ending}")
-    assert again.profile == profile
-    assert (again.pixels - picture.pixels).abs().max() < 1e-5
-    save_image(replace(picture, profile=None), tmp_path / f"b{ending}")
+    image = replace(as_image(deep), profile=profile)
+    save_image(image, tmp_path / f"a{ending}")
+    loaded = load_image(tmp_path / f"a{ending}")
+    assert loaded.profile == profile
+    assert (loaded.pixels - image.pixels).abs().max() < 1e-5
+    save_image(replace(image, profile=None), tmp_path / f"b{ending}")
     assert load_image(tmp_path / f"b{ending}").profile is None
 
 
-def test_alpha_is_kept(tmp_path) -> None:
+def test_alpha_round_trips(tmp_path) -> None:
     rgba = np.random.default_rng(2).integers(0, 256, (10, 12, 4), dtype=np.uint8)
     save_image(as_image(rgba), tmp_path / "a.png")
     assert np.array_equal(np.array(Image.open(tmp_path / "a.png")), rgba)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied_and_all_metadata_dropped(tmp_path, noise, orientation) -> None:
+def test_orientation_is_applied_and_metadata_is_removed(tmp_path, noise, orientation) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010E] = "secret place"
     info = PngImagePlugin.PngInfo()
     info.add_text("workflow", "secret prompt")
     Image.fromarray(noise).save(tmp_path / "in.png", exif=exif, pnginfo=info)
-    picture = load_image(tmp_path / "in.png")
-    assert picture.pixels.shape[-2:] == ((60, 40) if orientation >= 5 else (40, 60))
+    image = load_image(tmp_path / "in.png")
+    assert image.pixels.shape[-2:] == ((60, 40) if orientation >= 5 else (40, 60))
     for ending in (".png", ".jpg", ".webp", ".tiff"):
-        save_image(picture, tmp_path / f"out{ending}")
+        save_image(image, tmp_path / f"out{ending}")
         written = (tmp_path / f"out{ending}").read_bytes()
         assert b"secret" not in written
         assert not dict(Image.open(tmp_path / f"out{ending}").getexif()).get(0x010E)
 
 
-def test_a_profile_is_converted_to_srgb(tmp_path) -> None:
+def test_8_bit_images_are_converted_to_srgb(tmp_path) -> None:
     from PIL import ImageCms
 
-    lab_like = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-    Image.new("RGB", (8, 8), (200, 30, 30)).save(tmp_path / "a.png", icc_profile=lab_like.tobytes())
-    picture = load_image(tmp_path / "a.png")
-    assert (picture.pixels[0, :, 0, 0] * 255).round().tolist() == [200, 30, 30]
-    save_image(picture, tmp_path / "b.png")
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    Image.new("RGB", (8, 8), (200, 30, 30)).save(tmp_path / "a.png", icc_profile=profile.tobytes())
+    image = load_image(tmp_path / "a.png")
+    assert (image.pixels[0, :, 0, 0] * 255).round().tolist() == [200, 30, 30]
+    save_image(image, tmp_path / "b.png")
     assert "icc_profile" not in Image.open(tmp_path / "b.png").info
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, noise, monkeypatch) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path, noise, monkeypatch) -> None:
     import os
 
     target = tmp_path / "a.png"

@@ -17,19 +17,32 @@ from faceveil.pipelines.identity.lds import builtin_sampler
 from faceveil.pipelines.identity.pseudonym import Pseudonyms
 from faceveil.pipelines.imaging.image import LoadedImage
 from faceveil.pipelines.imaging.samples import astronaut
-from faceveil.pipelines.jobs.people import by_person, identity_in, person_in
+from faceveil.pipelines.jobs.people import embed_identities, embed_reference, filter_by_person
 from faceveil.pipelines.jobs.photo import anonymize_batch, search_identity
 from faceveil.pipelines.jobs.policy import Policy
+from faceveil.pipelines.jobs.report import Check
 from faceveil.pipelines.jobs.settings import Settings
-from faceveil.pipelines.methods.base import Change
+from faceveil.pipelines.jobs.verify import Verification, verify
+from faceveil.pipelines.methods.appearance.method import AppearanceMethod
+from faceveil.pipelines.methods.base import Change, View
+from faceveil.pipelines.methods.identities import MethodIdentity
+from faceveil.pipelines.recognition.base import FaceRecognizer
 from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
+from faceveil.pipelines.recognition.thresholds import Threshold
 
-QUICK = {"trials": 2, "tries": 1}
+SEARCH = 2
+"""Renderings of a search: enough for what these tests look at."""
+
+
+def quick(pixels, faces=None, **settings):
+    """A replacement with a short search and one try."""
+    chosen = Settings(**{"tries": 1} | settings)
+    return anonymize_batch(pixels, chosen, faces, method=AppearanceMethod(trials=SEARCH))
 
 
 @pytest.fixture(scope="module")
 def veiled(portrait):
-    return anonymize_batch(portrait, Settings(trials=8))
+    return anonymize_batch(portrait, Settings(), method=AppearanceMethod(trials=8))
 
 
 def test_the_portrait_becomes_somebody_else(portrait, portrait_faces, veiled) -> None:
@@ -63,16 +76,16 @@ def test_the_public_function_takes_arrays_and_pillow_images() -> None:
 
 
 def test_same_seed_same_bytes(portrait) -> None:
-    a, b = (anonymize_batch(portrait, Settings(seed=5, **QUICK)) for _ in range(2))
+    a, b = (quick(portrait, seed=5) for _ in range(2))
     assert torch.equal(a.pixels, b.pixels)
 
 
 def test_removing_a_face_leaves_the_others(trio, trio_faces) -> None:
     assert len(trio_faces) == 3
-    whole = anonymize_batch(trio, Settings(**QUICK), trio_faces)
+    whole = quick(trio, trio_faces)
     for gone in range(3):
         rest = Faces(f for i, f in enumerate(trio_faces) if i != gone)
-        part = anonymize_batch(trio, Settings(**QUICK), rest)
+        part = quick(trio, rest)
         for face in rest:
             x1, y1, x2, y2 = (round(v) for v in face.box)
             assert torch.equal(part.pixels[..., y1:y2, x1:x2], whole.pixels[..., y1:y2, x1:x2])
@@ -80,9 +93,9 @@ def test_removing_a_face_leaves_the_others(trio, trio_faces) -> None:
 
 def test_seeds_follow_the_person_or_the_place() -> None:
     face = Face((10, 10, 50, 50))
-    assert face_seed(1, face) != face_seed(2, face)
+    assert face_seed(1, face.box) != face_seed(2, face.box)
     tracked = [Face((i, 10, 50 + i, 50), track=7) for i in (0, 30)]
-    assert face_seed(1, tracked[0]) == face_seed(1, tracked[1])
+    assert face_seed(1, tracked[0].box, 7) == face_seed(1, tracked[1].box, 7)
 
 
 class _Paint:
@@ -100,10 +113,10 @@ class _Paint:
         return None
 
     def sample_identity(self, prepared, seed):
-        return seed
+        return MethodIdentity(self.name, seed)
 
     def from_identity(self, prepared, identity, seed):
-        return seed
+        return MethodIdentity(self.name, seed, identity)
 
     def render(self, view, identity, strength):
         x1, y1, x2, y2 = (int(v) for v in view.face.box)
@@ -124,7 +137,7 @@ def test_overlapping_faces_never_show_an_original_pixel_again(portrait, portrait
 
 def test_overlapping_real_replacements_change_both(portrait, portrait_faces) -> None:
     face = portrait_faces[0]
-    result = anonymize_batch(portrait, Settings(**QUICK), Faces([face, face.moved(14, 6)]))
+    result = quick(portrait, Faces([face, face.moved(14, 6)]))
     x1, y1, x2, y2 = (round(v) for v in face.box)
     inner = result.pixels[..., y1 + 40 : y2 - 20, x1 + 20 : x2 - 20]
     assert (inner != portrait[..., y1 + 40 : y2 - 20, x1 + 20 : x2 - 20]).any(1).float().mean() > 0.9
@@ -151,7 +164,7 @@ class _Picky(_Paint):
 @pytest.mark.parametrize(
     ("method", "reason", "tries"),
     [
-        (_Lazy, "the recognizer still knows it", 3),
+        (_Lazy, "dlib still matches it", 3),
         (_Broken, "the method failed on it", 0),
         (_Picky, "it is a Tuesday", 0),
     ],
@@ -172,9 +185,9 @@ def test_policy_on_a_face_that_is_not_protected(portrait, portrait_faces, method
 
 def test_policy_when_nobody_is_found() -> None:
     empty = torch.full((1, 3, 96, 96), 0.2)
-    covered = anonymize_batch(empty, Settings())
-    assert torch.all(covered.pixels == 0.5)
-    assert "whole picture was covered" in covered.report.summary()
+    redacted = anonymize_batch(empty, Settings())
+    assert torch.all(redacted.pixels == 0.5)
+    assert "whole image was redacted" in redacted.report.summary()
     assert torch.equal(anonymize_batch(empty, Settings(policy=Policy.always("pass"))).pixels, empty)
     with pytest.raises(PolicyStop, match="no face was found"):
         anonymize_batch(empty, Settings(policy=Policy.always("stop")))
@@ -191,25 +204,41 @@ def test_faces_that_are_not_selected_are_kept(trio, trio_faces) -> None:
 
 
 def test_people_are_chosen_by_reference(trio, trio_faces, portrait) -> None:
-    me = person_in(LoadedImage(portrait))
+    me = embed_reference(LoadedImage(portrait))
     everybody_kept = anonymize_batch(trio, Settings(method="solid", exclude=(me,)))
     assert torch.equal(everybody_kept.pixels, trio)
     stranger = me[::-1].copy()
     assert anonymize_batch(trio, Settings(method="solid", include=(stranger,))).report.count("kept") == 3
-    assert len(by_person(trio, trio_faces, portrait, None)) == 3
-    assert len(by_person(trio, trio_faces, None, portrait)) == 0
+    assert len(filter_by_person(trio, trio_faces, portrait, None)) == 3
+    assert len(filter_by_person(trio, trio_faces, None, portrait)) == 0
 
 
-def test_one_identity_for_several_pictures(portrait) -> None:
-    pictures = [LoadedImage(portrait), LoadedImage(portrait.flip(-1))]
-    settings = Settings(**QUICK)
-    identity = search_identity(pictures, settings)
-    results = [anonymize_batch(p.pixels, settings, identity=identity) for p in pictures]
+def test_one_identity_for_several_images(portrait) -> None:
+    images = [LoadedImage(portrait), LoadedImage(portrait.flip(-1))]
+    method = AppearanceMethod(trials=SEARCH)
+    identity = search_identity(images, Settings(tries=1), method)
+    results = [anonymize_batch(i.pixels, Settings(tries=1), method=method, identity=identity) for i in images]
+    assert all(r.identities == (identity,) for r in results)
     embed = default_recognizer().embed
     shown = [embed(r.pixels, r.faces[0].points) for r in results]
     assert np.linalg.norm(shown[0] - shown[1]) < 0.6
-    with pytest.raises(InputError, match="only covers faces"):
-        search_identity(pictures, Settings(method="solid"))
+
+
+def test_identities_come_back_one_for_each_face(trio, trio_faces) -> None:
+    """And render the same pixels again."""
+    first = quick(trio, trio_faces)
+    assert [i is not None for i in first.identities] == [r.outcome == "replaced" for r in first.report.faces]
+    again = anonymize_batch(trio, Settings(), trio_faces, identity=first.identities)
+    replaced = [f for f, r in zip(trio_faces, first.report.faces, strict=True) if r.outcome == "replaced"]
+    for face in replaced:
+        x1, y1, x2, y2 = (round(v) for v in face.box)
+        assert torch.equal(again.pixels[..., y1:y2, x1:x2], first.pixels[..., y1:y2, x1:x2])
+
+
+def test_a_redacted_face_returns_no_identity(portrait, portrait_faces) -> None:
+    result = anonymize_batch(portrait, Settings(), portrait_faces, method=_Lazy())
+    assert result.report.faces[0].outcome == "redacted"
+    assert result.identities == (None,)
 
 
 def test_an_interruption_goes_through(portrait) -> None:
@@ -243,9 +272,9 @@ def test_a_group_gets_one_identity_each(trio, trio_faces) -> None:
     people = Identity(builtin_sampler("dlib").sample(3, 0).vectors, "dlib")
     settings = Settings(policy=Policy.always("pass"))
     result = anonymize_batch(trio, settings, trio_faces, identity=people)
-    shown = identity_in(result.pixels, trio_faces)
+    shown = embed_identities(result.pixels, trio_faces)
     closeness = shown.cosine(people)
-    own = identity_in(trio, trio_faces).cosine(people)
+    own = embed_identities(trio, trio_faces).cosine(people)
     assert (np.diag(closeness) > np.diag(own)).all()
     with pytest.raises(InputError, match="2 identities were given for 3 faces"):
         anonymize_batch(trio, settings, trio_faces, identity=Identity(people.vectors[:2], "dlib"))
@@ -258,6 +287,95 @@ def test_pseudonyms_know_a_person_again(portrait, tmp_path) -> None:
     first = anonymize_batch(portrait, settings, identity=Pseudonyms.open(tmp_path, "mine"))
     again = anonymize_batch(darker, settings, identity=Pseudonyms.open(tmp_path, "mine"))
     other = anonymize_batch(portrait, settings, identity=Pseudonyms.open(tmp_path, "theirs"))
-    a, b, c = (identity_in(r.pixels) for r in (first, again, other))
+    a, b, c = (embed_identities(r.pixels) for r in (first, again, other))
     assert a.cosine(b).item() > a.cosine(c).item()
     assert first.report.faces[0].outcome == again.report.faces[0].outcome
+
+
+def test_a_strength_below_one_is_verified_and_reported(portrait, portrait_faces) -> None:
+    """A match is not hidden by the setting that asked for it."""
+    result = anonymize_batch(portrait, Settings(strength=0.5), portrait_faces, method=_Lazy())
+    row = result.report.faces[0]
+    assert row.checks[0].same_person
+    assert (row.outcome, row.tries) == ("passed", 1)
+    assert not result.report.safe
+    half = quick(portrait, portrait_faces, strength=0.1)
+    assert half.report.faces[0].outcome == "passed"
+    assert half.report.faces[0].reason == "dlib still matches it at strength 0.1"
+
+
+def test_strength_zero_keeps_the_person_and_says_so(portrait, portrait_faces) -> None:
+    result = quick(portrait, portrait_faces, strength=0.0)
+    row = result.report.faces[0]
+    assert (row.outcome, row.reason) == ("kept", "strength 0 keeps the person")
+    assert torch.equal(result.pixels, portrait)
+    assert not result.report.safe and row.checks[0].same_person
+
+
+class _Recognizer(FaceRecognizer):
+    """Sees the same face everywhere, or fails."""
+
+    name, dimension, alignment = "test", 2, "none"
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
+
+    def embed_many(self, images, landmarks):
+        if self.broken and images[0].shape[-1] < 500:
+            raise RuntimeError("out of memory")
+        return np.tile([1.0, 0.0], (len(images), 1))
+
+    def threshold_at(self, false_match_rate=None):
+        return Threshold(0.5, None, "this test")
+
+
+def test_the_worst_recognizer_decides(portrait, portrait_faces) -> None:
+    result = anonymize_batch(
+        portrait,
+        Settings(tries=1),
+        portrait_faces,
+        method=AppearanceMethod(trials=SEARCH),
+        recognizers=[_Recognizer()],
+    )
+    row = result.report.faces[0]
+    assert [c.same_person for c in row.checks] == [False, True]
+    assert (row.outcome, row.reason) == ("redacted", "test still matches it")
+
+
+def test_a_recognizer_that_fails_does_not_stop_the_job(portrait, portrait_faces) -> None:
+    change = AppearanceMethod(trials=1)
+    view = View(portrait, portrait_faces[0], default_recognizer().embed(portrait, portrait_faces[0].points))
+    prepared = change.prepare(view)
+    rendered = change.render(prepared, change.sample_identity([prepared], 0), 1.0)
+    found = verify(rendered, [np.array([1.0, 0.0])], [_Recognizer(broken=True)])
+    assert found.checks == () and found.margin == 0
+
+
+def test_a_change_that_changes_nothing_is_a_failure(portrait, portrait_faces, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "faceveil.pipelines.jobs.replace.verify",
+        lambda change, originals, recognizers: Verification((Check("test", 0.5, 1.0, False),), change.points),
+    )
+    result = anonymize_batch(portrait, Settings(), portrait_faces, method=_Lazy())
+    row = result.report.faces[0]
+    assert (row.outcome, row.reason) == ("redacted", "the method changed none of its pixels")
+
+
+@pytest.mark.parametrize(
+    ("face", "sentence"),
+    [
+        (Face((10, 10, 50, 50), image=5), "a face in image 5, but the batch has 1"),
+        (Face((900, 10, 950, 50)), "outside its image of 512 x 512 pixels"),
+    ],
+)
+def test_a_plan_of_other_images_is_refused(portrait, face, sentence) -> None:
+    with pytest.raises(InputError, match=sentence):
+        anonymize_batch(portrait, Settings(method="solid"), Faces([face]))
+
+
+def test_the_report_names_what_really_ran(portrait, portrait_faces) -> None:
+    painted = anonymize_batch(portrait, Settings(policy=Policy.always("pass")), portrait_faces, method=_Paint())
+    assert painted.report.faces[0].method == "paint"
+    redacted = anonymize_batch(portrait, Settings(), portrait_faces, method=_Broken())
+    assert redacted.report.faces[0].method == "solid"
+    assert redacted.report.faces[0].seed == face_seed(0, portrait_faces[0].box)

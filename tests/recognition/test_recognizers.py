@@ -1,4 +1,4 @@
-"""Embedders: published layouts, made-up weights, files of the true signature, and reference numbers."""
+"""Recognizers: tensor names, reference outputs, weights files, thresholds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError, WeightsError
 from faceveil.pipelines.identity.compare import recognizer_named
-from faceveil.pipelines.jobs.people import identity_in
+from faceveil.pipelines.jobs.people import embed_identities
 from faceveil.pipelines.recognition.catalog import open_recognizer
 from faceveil.pipelines.recognition.facenet import InceptionResnetV1
 from faceveil.pipelines.recognition.farl import HEADS, LAYERS, SIDE, WIDTH, FaRL, from_clip
@@ -25,11 +25,11 @@ from torch.nn import functional
 
 
 def formula_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Values that follow from a tensor's place and kind, so that another implementation can be given the same ones."""
-    made = {}
+    """Compute weights from a formula of tensor index and shape, so that another implementation can use the same ones."""
+    weights = {}
     for i, (key, value) in enumerate(sorted(state.items())):
         if not value.dtype.is_floating_point:
-            made[key] = value
+            weights[key] = value
             continue
         count = value.numel()
         noise = torch.frac(torch.sin(torch.arange(count, dtype=torch.float64) * 12.9898 + i) * 43758.5453).abs()
@@ -39,8 +39,8 @@ def formula_weights(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             noise = (noise - 0.5) * 2 * math.sqrt(3 / (count / value.shape[0]))
         else:
             noise = (noise - 0.5) * 0.2
-        made[key] = noise.reshape(value.shape).float()
-    return made
+        weights[key] = noise.reshape(value.shape).float()
+    return weights
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def facenet() -> InceptionResnetV1:
     return net
 
 
-def test_facenet_has_the_published_keys(facenet) -> None:
-    """Fingerprint of all names and shapes of facenet-pytorch's InceptionResnetV1 without its classifier."""
+def test_facenet_has_the_published_tensor_names(facenet) -> None:
+    """Compare a hash of all names and shapes of facenet-pytorch's InceptionResnetV1 without its classifier."""
     listing = "\n".join(f"{k} {tuple(v.shape)}" for k, v in sorted(facenet.state_dict().items()))
     assert (
         hashlib.sha256(listing.encode()).hexdigest()
@@ -60,13 +60,13 @@ def test_facenet_has_the_published_keys(facenet) -> None:
 
 
 def test_facenet_equals_the_reference(facenet) -> None:
-    """What facenet-pytorch 2.5 computes with the same weights and input."""
-    picture = (
+    """Compare with the output of facenet-pytorch 2.5 for the same weights and input."""
+    image = (
         torch.frac(torch.sin(torch.arange(3 * 160 * 160, dtype=torch.float64) * 78.233) * 43758.5453)
         .reshape(1, 3, 160, 160)
         .float()
     )
-    vector = facenet(picture)[0]
+    vector = facenet(image)[0]
     assert (vector[:5] - torch.tensor([-0.0175, -0.0323, 0.0054, -0.1066, -0.0450])).abs().max() < 6e-5
     assert abs(float(vector.abs().sum()) - 16.7003) < 1e-3
 
@@ -81,15 +81,15 @@ def test_facenet_opens_its_files(facenet, tmp_path, portrait, portrait_faces) ->
         open_recognizer("facenet", tmp_path / "20180402-114759-vggface2.pt"),
         recognizer_named(f"facenet:{tmp_path / '20180408-102900-casia-webface.safetensors'}"),
     )
-    assert (a.space, b.space, a.threshold) == ("facenet-vggface2", "facenet-casia", 1.1)
-    seen = [e.embed(portrait, portrait_faces[0].points) for e in (a, b)]
-    assert np.allclose(*seen) and abs(np.linalg.norm(seen[0]) - 1) < 1e-9
+    assert (a.name, b.name, a.threshold) == ("facenet-vggface2", "facenet-casia", 1.1)
+    vectors = [r.embed(portrait, portrait_faces[0].points) for r in (a, b)]
+    assert np.allclose(*vectors) and abs(np.linalg.norm(vectors[0]) - 1) < 1e-9
     with pytest.raises(InputError, match="cannot be mixed"):
-        identity_in(portrait, portrait_faces, a).cosine(identity_in(portrait, portrait_faces, b))
+        embed_identities(portrait, portrait_faces, a).cosine(embed_identities(portrait, portrait_faces, b))
 
 
 def clip_state() -> dict[str, torch.Tensor]:
-    """Made-up weights under the first CLIP's names."""
+    """Random weights with the tensor names of OpenAI's CLIP."""
     shapes = {
         "class_embedding": (WIDTH,),
         "positional_embedding": (197, WIDTH),
@@ -123,44 +123,44 @@ def clip_state() -> dict[str, torch.Tensor]:
     return state | {"logit_scale": torch.tensor(1.0), "token_embedding.weight": torch.zeros(4, 4)}
 
 
-def clip_forward(state: dict[str, torch.Tensor], seen: torch.Tensor) -> torch.Tensor:
-    """The first CLIP's picture tower, written out."""
+def clip_forward(state: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+    """Run the image encoder of OpenAI's CLIP, written with plain torch functions."""
     v = {k.removeprefix("visual."): t for k, t in state.items()}
 
     def norm(x, name):
         return functional.layer_norm(x, (WIDTH,), v[f"{name}.weight"], v[f"{name}.bias"])
 
-    x = functional.conv2d(seen, v["conv1.weight"], stride=16).flatten(2).transpose(1, 2)
+    x = functional.conv2d(image, v["conv1.weight"], stride=16).flatten(2).transpose(1, 2)
     x = norm(torch.cat([v["class_embedding"].expand(1, 1, -1), x], 1) + v["positional_embedding"], "ln_pre")
     for i in range(LAYERS):
-        at = f"transformer.resblocks.{i}"
+        block = f"transformer.resblocks.{i}"
         q, k, val = functional.linear(
-            norm(x, f"{at}.ln_1"), v[f"{at}.attn.in_proj_weight"], v[f"{at}.attn.in_proj_bias"]
+            norm(x, f"{block}.ln_1"), v[f"{block}.attn.in_proj_weight"], v[f"{block}.attn.in_proj_bias"]
         ).chunk(3, -1)
         heads = [t.reshape(1, -1, HEADS, WIDTH // HEADS).transpose(1, 2) for t in (q, k, val)]
         x = x + functional.linear(
             functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2),
-            v[f"{at}.attn.out_proj.weight"],
-            v[f"{at}.attn.out_proj.bias"],
+            v[f"{block}.attn.out_proj.weight"],
+            v[f"{block}.attn.out_proj.bias"],
         )
-        hidden = functional.linear(norm(x, f"{at}.ln_2"), v[f"{at}.mlp.c_fc.weight"], v[f"{at}.mlp.c_fc.bias"])
+        hidden = functional.linear(norm(x, f"{block}.ln_2"), v[f"{block}.mlp.c_fc.weight"], v[f"{block}.mlp.c_fc.bias"])
         hidden = hidden * torch.sigmoid(1.702 * hidden)
-        x = x + functional.linear(hidden, v[f"{at}.mlp.c_proj.weight"], v[f"{at}.mlp.c_proj.bias"])
+        x = x + functional.linear(hidden, v[f"{block}.mlp.c_proj.weight"], v[f"{block}.mlp.c_proj.bias"])
     return norm(x[:, 0], "ln_post") @ v["proj"]
 
 
-def test_farl_equals_the_first_clip(tmp_path, portrait, portrait_faces) -> None:
+def test_farl_equals_openai_clip(tmp_path, portrait, portrait_faces) -> None:
     pytest.importorskip("transformers")
     state = clip_state()
     torch.save({"state_dict": state}, tmp_path / "FaRL-Base-Patch16-LAIONFace20M-ep64.pth")
     farl = open_recognizer("farl", tmp_path / "FaRL-Base-Patch16-LAIONFace20M-ep64.pth")
-    assert isinstance(farl, FaRL) and farl.space == "farl-ep64"
-    seen = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    assert isinstance(farl, FaRL) and farl.name == "farl-ep64"
+    image = torch.randn(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        ours, theirs = farl._net(pixel_values=seen).image_embeds, clip_forward(state, seen)
-    assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
+        output, reference = farl._network(pixel_values=image).image_embeds, clip_forward(state, image)
+    assert (output - reference).abs().max() < 1e-4 * reference.abs().max()
     assert farl.embed(portrait, portrait_faces[0].points).shape == (512,)
-    with pytest.raises(InputError, match="no threshold is known for the space farl-ep64"):
+    with pytest.raises(InputError, match="no threshold is known for farl-ep64"):
         _ = farl.threshold
     with pytest.raises(KeyError):
         from_clip({"visual.proj": torch.zeros(2, 2)})
@@ -169,10 +169,10 @@ def test_farl_equals_the_first_clip(tmp_path, portrait, portrait_faces) -> None:
 @pytest.mark.parametrize(
     ("kind", "name"), [("adaface", "adaface_ir_18"), ("sphereface", "sphere20"), ("mobileface", "mobilenetv2")]
 )
-def test_recognizers_of_uniface_are_fetched_checked_and_run(
+def test_uniface_recognizers_are_downloaded_checked_and_run(
     tmp_path, w600k, portrait, portrait_faces, monkeypatch, kind, name
 ) -> None:
-    """A random network of the true shapes, downloaded from a local server as a user's file would be."""
+    """Download a random network of the right input and output shapes from a local server, as a user would."""
     constants = pytest.importorskip("uniface.constants")
     served = tmp_path / "served"
     served.mkdir()
@@ -210,17 +210,17 @@ def test_recognizers_of_uniface_are_fetched_checked_and_run(
         type(constants.MODEL_REGISTRY[weights])(url=f"https://example.org/{name}.onnx", sha256=sha),
     )
     recognizer = open_recognizer(kind, path)
-    seen = recognizer.embed(portrait, portrait_faces[0].points)
+    vector = recognizer.embed(portrait, portrait_faces[0].points)
     arcface = open_recognizer("arcface", w600k).embed(portrait, portrait_faces[0].points)
     assert recognizer.name == (
         name if kind == "adaface" else f"{kind}-{name}"
     ) and recognizer.threshold == pytest.approx(1.2)
     # AdaFace takes BGR, the others RGB as ArcFace does.
-    assert (seen @ arcface > 0.9999) == (kind != "adaface")
+    assert (vector @ arcface > 0.9999) == (kind != "adaface")
 
 
 @pytest.mark.parametrize("kind", ["adaface", "arcface", "facenet", "farl"])
-def test_bad_files_are_refused_with_one_sentence(tmp_path, kind) -> None:
+def test_bad_files_raise_a_one_line_error(tmp_path, kind) -> None:
     for name, data in (("cut.pt", b"1234"), ("cut.onnx", b"1234"), ("cut.safetensors", b"1234")):
         (tmp_path / name).write_bytes(data)
     torch.save({"net": torch.nn.Linear(2, 2)}, tmp_path / "code.pt")
@@ -234,17 +234,17 @@ def test_bad_files_are_refused_with_one_sentence(tmp_path, kind) -> None:
         open_recognizer(kind)
 
 
-def test_unknown_kinds_and_spaces() -> None:
+def test_unknown_recognizers_raise() -> None:
     with pytest.raises(InputError, match="'eigenfaces' is not one of dlib, arcface"):
         recognizer_named("eigenfaces")
     with pytest.raises(InputError, match="no threshold is known"):
         threshold_of("eigenfaces")
 
 
-def test_a_threshold_is_measured_on_strangers() -> None:
+def test_measured_thresholds_have_the_requested_false_match_rate() -> None:
     vectors = np.random.default_rng(0).normal(size=(300, 64))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    apart = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)[np.triu_indices(300, 1)]
-    assert np.mean(apart < measure_threshold(vectors, 0.01)) == pytest.approx(0.01, abs=1e-4)
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=2)[np.triu_indices(300, 1)]
+    assert np.mean(distances < measure_threshold(vectors, 0.01)) == pytest.approx(0.01, abs=1e-4)
     with pytest.raises(InputError, match=r"too few for a false-match rate of 0\.0001"):
         measure_threshold(vectors, 1e-4)

@@ -1,7 +1,7 @@
-"""The frame in which the appearance model lives: a mean face, 256 px wide, shared by all faces.
+"""Canonical face space: the 2D coordinate system of the built-in model, a 256 px image of the mean face.
 
-Coordinates are in inter-ocular distances (IOD) from the middle between the eyes, x to the right, y down; the frame
-shows x in +-1.55 and y in -1.08 ... 2.02.
+Coordinates are in inter-ocular distances (IOD). The origin is the midpoint between the eyes; x points right, y down.
+The image spans x from -1.55 to 1.55 and y from -1.08 to 2.02.
 """
 
 from __future__ import annotations
@@ -21,20 +21,25 @@ from ...imaging.warp import thin_plate
 SIZE = 256
 X0, Y0, SPAN = -1.55, -1.08, 3.10
 PX = SIZE / SPAN
-"""Pixels of the frame per inter-ocular distance."""
+"""Canonical pixels per inter-ocular distance."""
 REGIONS = ("eyes", "nose", "mouth", "base")
 
 _GRID = 65
 _FOREHEAD_X = np.linspace(-0.92, 0.92, 7)
 FOREHEAD = np.stack([_FOREHEAD_X, -0.42 - 0.50 * np.sqrt(np.clip(1 - (_FOREHEAD_X / 1.12) ** 2, 0, 1))], 1)
-"""Hairline of the mean face; no landmarks lie there, so each face's is carried over from its upper half."""
+"""Hairline of the mean face in IOD. It has no landmarks: an affine fit to the upper face places it on each face."""
 _UPPER = np.r_[0:4, 13:30, 36:48]
 
 
 @dataclass(frozen=True)
 class Pose2D:
-    """Where a face lies in its picture: center between the eyes (2,), rotation (2, 2), inter-ocular distance in
-    pixels."""
+    """2D pose of a face in its image.
+
+    Attributes:
+        center: midpoint between the eyes in pixels, ``(2,)``.
+        rotation: ``(2, 2)``.
+        iod: inter-ocular distance in pixels.
+    """
 
     center: np.ndarray
     rotation: np.ndarray
@@ -42,33 +47,34 @@ class Pose2D:
 
     @classmethod
     def of(cls, points: np.ndarray) -> Pose2D:
+        """Compute the pose from 68 landmarks ``(68, 2)`` in pixels."""
         left, right = eye_centers(points)
         across = right - left
         iod = float(np.linalg.norm(across))
         c, s = across / iod
         return cls((left + right) / 2, np.array([[c, s], [-s, c]]), iod)
 
-    def to_frame(self, points: np.ndarray) -> np.ndarray:
-        """Pixels to IOD units."""
+    def to_canonical(self, points: np.ndarray) -> np.ndarray:
+        """Convert image pixels to IOD units."""
         return (points - self.center) @ self.rotation.T / self.iod
 
-    def to_picture(self, shape: np.ndarray) -> np.ndarray:
-        """IOD units to pixels."""
+    def to_image(self, shape: np.ndarray) -> np.ndarray:
+        """Convert IOD units to image pixels."""
         return (shape * self.iod) @ self.rotation + self.center
 
 
 def mirrored(shape: np.ndarray) -> np.ndarray:
-    """Left-right mirror image of a shape ``(..., 68, 2)`` in IOD units."""
+    """Mirror a shape ``(..., 68, 2)`` in IOD units left to right."""
     return shape[..., MIRROR, :] * np.array([-1.0, 1.0])
 
 
 def to_pixels(shape: np.ndarray) -> np.ndarray:
-    """IOD units to pixels of the frame."""
+    """Convert IOD units to canonical pixels."""
     return (np.asarray(shape) - [X0, Y0]) * PX
 
 
 class CanonicalSpace:
-    """Maps and masks that depend only on the mean shape ``(68, 2)``."""
+    """Coordinate maps and masks of the canonical face space. They depend only on the mean shape ``(68, 2)``."""
 
     def __init__(self, mean: np.ndarray) -> None:
         self.mean = np.asarray(mean, dtype=np.float64)
@@ -78,37 +84,37 @@ class CanonicalSpace:
         self._to_face = thin_plate(torch.from_numpy(self.anchors), grid, 2e-3)
 
     def extend(self, points: np.ndarray) -> np.ndarray:
-        """Add seven hairline points to 68 landmarks, ``(75, 2)``, by an affine fit to the upper face."""
+        """Append seven hairline points to 68 landmarks by an affine fit to the upper face; returns ``(75, 2)``."""
         upper = np.concatenate([self.mean[_UPPER], np.ones((len(_UPPER), 1))], 1)
         affine = np.linalg.lstsq(upper, points[_UPPER], rcond=None)[0]
         return np.concatenate([points, np.concatenate([FOREHEAD, np.ones((7, 1))], 1) @ affine])
 
     def unwrap(self, image: Tensor, points: np.ndarray) -> Tensor:
-        """Carry a face into the frame.
+        """Warp a face from its image to the canonical face space.
 
         Args:
             image: ``(1, C, H, W)``.
-            points: 68 landmarks in its pixels.
+            points: 68 landmarks in image pixels.
 
         Returns:
             ``(1, C, 256, 256)``.
         """
         where = (self._to_face @ torch.from_numpy(self.extend(points))).view(1, _GRID, _GRID, 2).movedim(-1, 1).float()
-        return sample(image, grow(where, SIZE)[0].movedim(0, -1))
+        return sample(image, upsample(where, SIZE)[0].movedim(0, -1))
 
-    def lift(self, anchors: np.ndarray) -> np.ndarray:
-        """Values ``(75, k)`` at the anchors, spread over a regular grid of the frame: ``(65, 65, k)``."""
+    def to_grid(self, anchors: np.ndarray) -> np.ndarray:
+        """Interpolate values ``(75, k)`` at the anchors to a regular canonical grid ``(65, 65, k)``."""
         return (self._to_face.numpy() @ anchors).reshape(_GRID, _GRID, -1)
 
     def locate(self, points: np.ndarray, origin: tuple[int, int], height: int, width: int) -> Tensor:
-        """For each pixel of a window of the picture, where it lies in the frame.
+        """Compute the canonical position of each pixel of an image patch.
 
         Args:
-            points: 68 landmarks in pixels of the picture.
-            origin: ``(x, y)`` of the window's corner.
+            points: 68 landmarks in image pixels.
+            origin: ``(x, y)`` of the patch's top left corner.
 
         Returns:
-            ``(height, width, 2)`` in pixels of the frame.
+            ``(height, width, 2)`` in canonical pixels.
         """
         pose = Pose2D.of(points)
         nodes = lattice(height, width, max(pose.iod / 10, 6.0))
@@ -116,16 +122,17 @@ class CanonicalSpace:
         source = torch.from_numpy((self.extend(points) - pose.center) / pose.iod)
         operator = thin_plate(source, torch.from_numpy(queries), 2e-3)
         where = (operator @ torch.from_numpy(to_pixels(self.anchors))).view(*nodes.shape).float()
-        return fill(where, height, width)
+        return interpolate_lattice(where, height, width)
 
     @cached_property
     def xy(self) -> tuple[Tensor, Tensor]:
-        """CanonicalSpace coordinates of each pixel in IOD, two tensors ``(256, 256)``."""
+        """Coordinates of each canonical pixel in IOD: two tensors ``(256, 256)``, x and y."""
         grid = pixel_grid(SIZE, SIZE) / PX
         return grid[..., 0] + X0, grid[..., 1] + Y0
 
     @cached_property
     def face(self) -> Tensor:
+        """Mask of the face from the jaw to the hairline, ``(1, 1, 256, 256)``, as all masks here."""
         ring = np.concatenate([self.mean[0:17], FOREHEAD[::-1]])
         return self._polygon(ring)
 
@@ -151,7 +158,7 @@ class CanonicalSpace:
 
     @cached_property
     def skin(self) -> Tensor:
-        """Plain skin: the face without eyes, brows, lips and nostrils."""
+        """Mask of bare skin: the face without eyes, brows, lips and nostrils."""
         holes = torch.stack(
             [
                 dilate(self.eyes, 0.10),
@@ -164,7 +171,7 @@ class CanonicalSpace:
 
     @cached_property
     def fade(self) -> Tensor:
-        """How much of each pixel may change: 1 inside, 0 at the outline and at the hairline."""
+        """Blending weight of a change: 1 inside the face, 0 at the outline and at the hairline."""
         from scipy.ndimage import distance_transform_edt
 
         distance = torch.from_numpy(distance_transform_edt(self.face[0, 0].numpy() > 0.5) / PX).float()
@@ -173,15 +180,15 @@ class CanonicalSpace:
 
     @cached_property
     def core(self) -> Tensor:
-        """1 where a pixel surely belongs to the face, 0 near its outline, where landmarks often miss it."""
+        """Inner part of the face: 1 inside, 0 near the outline, where landmarks are unreliable."""
         return smooth_step(self.fade, 0.0, 0.5)
 
     @cached_property
     def regions(self) -> dict[str, Tensor]:
-        """Soft masks that sum to one, each ``(1, 1, 256, 256)``."""
+        """Soft masks of ``REGIONS`` that sum to one, each ``(1, 1, 256, 256)``."""
         x, y = self.xy
         eyes = smooth_step(-y, -0.30, -0.16) * smooth_step(y, -0.62, -0.48) * smooth_step(1.05 - x.abs(), 0, 0.20)
-        # The bridge of the nose belongs to the nose.
+        # The bridge of the nose is part of the region "nose".
         eyes = eyes * (1 - 0.999 * torch.exp(-((x / 0.11) ** 2)) * smooth_step(y, -0.05, 0.10))
         wings = 0.36 - x.abs() + 0.18 * (y - 0.55).clamp(-1, 0.3)
         nose = smooth_step(wings, 0, 0.16) * smooth_step(y, 0.02, 0.25) * smooth_step(0.80 - y, 0, 0.08) * (1 - eyes)
@@ -195,58 +202,58 @@ class CanonicalSpace:
         return polygon_mask(to_pixels(ring), SIZE, SIZE)
 
 
-class Guides:
-    """Masks that rendering needs again and again, each ``(1, 1, 256, 256)``."""
+class RenderMasks:
+    """Precomputed canonical masks for rendering, each ``(1, 1, 256, 256)``."""
 
-    def __init__(self, frame: CanonicalSpace) -> None:
-        _, y = frame.xy
-        inner = dilate(frame.inner_mouth, 0.012)
-        self.lips = erode(frame.lips, 0.012) * (1 - inner)
-        self.around_lips = blur(frame.lips, 2.5) * (1 - blur(inner, 1.2))
-        self.brow_core = frame.brows * erode(frame.brows, 0.025)
-        self.around_brows = blur(frame.brows, 3.0)
-        # Lids and lashes stay with the eye: gaze and opening are read from them.
-        self.outside_eyes = 1 - blur(dilate(frame.eyes, 0.035), 1.8)
-        self.outside_mouth = 1 - blur(frame.inner_mouth, 1.2)
-        self.outside_lips = 1 - blur(dilate(frame.inner_mouth, 0.06), 2.0)
-        lips = blur(dilate(frame.lips, 0.02), 1.5)
+    def __init__(self, canonical: CanonicalSpace) -> None:
+        _, y = canonical.xy
+        inner = dilate(canonical.inner_mouth, 0.012)
+        self.lips = erode(canonical.lips, 0.012) * (1 - inner)
+        self.around_lips = blur(canonical.lips, 2.5) * (1 - blur(inner, 1.2))
+        self.brow_core = canonical.brows * erode(canonical.brows, 0.025)
+        self.around_brows = blur(canonical.brows, 3.0)
+        # Eyelids and lashes are kept with the eye, because they convey gaze and eye opening.
+        self.outside_eyes = 1 - blur(dilate(canonical.eyes, 0.035), 1.8)
+        self.outside_mouth = 1 - blur(canonical.inner_mouth, 1.2)
+        self.outside_lips = 1 - blur(dilate(canonical.inner_mouth, 0.06), 2.0)
+        lips = blur(dilate(canonical.lips, 0.02), 1.5)
         self.lower_face = smooth_step(y, 0.42, 0.55)[None, None] * (1 - lips)
         self.beard_zone = (smooth_step(y, 0.68, 0.76)[None, None] * (1 - lips)).clamp(0, 1)
 
 
 def smooth_step(value: Tensor, low: float, high: float) -> Tensor:
-    """Hermite step: 0 below ``low``, 1 above ``high``."""
+    """Compute a Hermite step: 0 below ``low``, 1 above ``high``."""
     t = ((value - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
 def dilate(mask: Tensor, radius: float) -> Tensor:
-    """Grow a mask of the frame by ``radius`` IOD."""
+    """Dilate a canonical mask by ``radius`` IOD."""
     r = max(1, round(radius * PX))
     return torch.nn.functional.max_pool2d(mask, 2 * r + 1, 1, r)
 
 
 def erode(mask: Tensor, radius: float) -> Tensor:
-    """Shrink a mask of the frame by ``radius`` IOD."""
+    """Erode a canonical mask by ``radius`` IOD."""
     return 1 - dilate(1 - mask, radius)
 
 
 def lattice(height: int, width: int, spacing: float) -> Tensor:
-    """A coarse grid of pixel positions ``(rows, columns, 2)`` that spans a window, at most ``spacing`` pixels apart."""
+    """Make a coarse grid of pixel positions ``(rows, columns, 2)`` over a patch, at most ``spacing`` pixels apart."""
     rows, columns = (max(2, int(np.ceil((n - 1) / max(spacing, 1.0))) + 1) for n in (height, width))
     y = torch.linspace(0.5, height - 0.5, rows, dtype=torch.float64)
     x = torch.linspace(0.5, width - 0.5, columns, dtype=torch.float64)
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
 
-def fill(nodes: Tensor, height: int, width: int) -> Tensor:
-    """Values ``(rows, columns, k)`` at lattice nodes, interpolated to every pixel ``(height, width, k)``."""
+def interpolate_lattice(nodes: Tensor, height: int, width: int) -> Tensor:
+    """Interpolate values ``(rows, columns, k)`` at lattice nodes to all pixels ``(height, width, k)``."""
     dense = torch.nn.functional.interpolate(
         nodes.movedim(-1, 0)[None], size=(height, width), mode="bicubic", align_corners=True
     )
     return dense[0].movedim(0, -1)
 
 
-def grow(grid: Tensor, size: int) -> Tensor:
-    """Values ``(1, k, R, C)`` of a grid whose corners are the frame's, at every pixel ``(1, k, size, size)``."""
+def upsample(grid: Tensor, size: int) -> Tensor:
+    """Interpolate values ``(1, k, R, C)`` of a grid with aligned corners to all pixels ``(1, k, size, size)``."""
     return torch.nn.functional.interpolate(grid, size=(size, size), mode="bilinear", align_corners=True)

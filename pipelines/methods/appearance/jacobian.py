@@ -1,5 +1,4 @@
-"""How a recognizer answers to a change of a face: a linear forecast, learned from renderings, that guides the
-search."""
+"""Embedding Jacobian: a linear forecast of how a recognizer's embedding changes with the face. It guides the search."""
 
 from __future__ import annotations
 
@@ -14,42 +13,44 @@ from .canonical import REGIONS
 
 @dataclass(frozen=True)
 class EmbeddingJacobian:
-    """Forecast of the shift of an embedding: ``sum_r texture_r A_r + moves B + embedding C + c``.
+    """Linear forecast of the change of an embedding: ``sum_r texture_r A_r + moves B + embedding C + c``.
+
+    It is trained on renderings.
 
     Attributes:
-        textures: A, region name to ``(K, D)``, on the difference between new and own texture code.
-        moves: B, ``(136, D)``, on the landmarks' moves in IOD.
-        own: C, ``(D, D)``, on the embedding of the untouched face.
+        textures: A, region name to ``(K, D)``; multiplies the new texture code minus the original one.
+        moves: B, ``(136, D)``; multiplies the landmark displacements in IOD.
+        original: C, ``(D, D)``; multiplies the embedding of the original face.
         offset: c, ``(D,)``.
     """
 
     textures: dict[str, np.ndarray]
     moves: np.ndarray
-    own: np.ndarray
+    original: np.ndarray
     offset: np.ndarray
 
     def base(self, embedding: np.ndarray) -> np.ndarray:
-        """The part that no choice changes, ``(D,)``."""
-        return embedding @ self.own + self.offset
+        """Compute the part that depends only on the original face, ``(D,)``."""
+        return embedding @ self.original + self.offset
 
     def region(self, name: str, texture: np.ndarray, moves: np.ndarray) -> np.ndarray:
-        """The part of one region, ``(N, D)``, for texture differences ``(N, K)`` and moves ``(N, 68, 2)``."""
+        """Compute one region's part ``(N, D)`` from texture differences ``(N, K)`` and displacements ``(N, 68, 2)``."""
         return texture @ self.textures[name] + moves.reshape(len(moves), -1) @ self.moves
 
     @classmethod
-    def silent(cls, components: dict[str, int], size: int) -> EmbeddingJacobian:
-        """A forecast of nothing, for a model whose response is still to be learned."""
+    def zeros(cls, components: dict[str, int], size: int) -> EmbeddingJacobian:
+        """Make a Jacobian of zeros, as a placeholder until it is trained."""
         zero = np.zeros
         return cls(
             {n: zero((k, size)) for n, k in components.items()}, zero((136, size)), zero((size, size)), zero(size)
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a file: int8 rows with a scale each."""
+        """Convert to tensors for a file: int8 matrices with one scale per row."""
         matrices = {
             **{f"{n}.response": m for n, m in self.textures.items()},
             "response.moves": self.moves,
-            "response.own": self.own,
+            "response.own": self.original,
         }
         packed = {"response.offset": torch.from_numpy(self.offset).float()}
         for name, matrix in matrices.items():
@@ -60,7 +61,11 @@ class EmbeddingJacobian:
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> EmbeddingJacobian:
-        """The inverse of ``tensors``; KeyError where one is missing."""
+        """Invert ``tensors``.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
 
         def matrix(name: str) -> np.ndarray:
             return (tensors[name].float() * tensors[f"{name}_scale"][:, None]).numpy()

@@ -1,4 +1,4 @@
-"""The appearance latent: the residual codes of one person, and the appearance they give in a photo."""
+"""Appearance latent: the residual codes of one person, and the texture and shape codes they give in a photo."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from .network import TRAITS, AppearanceModel
 from .render import Appearance, Subject
 
 NAME = "appearance"
-"""Of the method."""
+"""Name of the method."""
 MAX_CODE = 1.7
-"""Bound of each number of ``z``: beyond 2 faces fall apart."""
+"""Limit of the absolute value of each element of ``z``. Beyond 2 the faces show artifacts."""
 _TRAITS = "traits"
 
 
 @dataclass(frozen=True)
 class AppearanceLatent:
-    """One person of this model.
+    """Latent codes of one person.
 
     Attributes:
         codes: region name to residual code ``z`` ``(Z,)``.
-        traits: attributes of the person rather than of the photo, ``(11,)``, the same in all of the person's photos.
-        seed: of the random stream that the codes were sampled from.
+        traits: the attributes that belong to the person, not to the photo, ``(11,)``; the same in all photos of the
+            person.
+        seed: of the random generator that the codes were sampled from.
     """
 
     codes: dict[str, np.ndarray]
@@ -35,36 +36,36 @@ class AppearanceLatent:
     seed: int
 
     def method_identity(self) -> MethodIdentity:
-        """The same, to be kept and rendered again."""
+        """Convert to a method identity, which can be saved."""
         return MethodIdentity(NAME, self.seed, codes={**self.codes, _TRAITS: self.traits})
 
 
 def latent_of(model: AppearanceModel, identity: MethodIdentity) -> AppearanceLatent:
-    """The latent of a kept identity.
+    """Convert a method identity back to a latent.
 
     Raises:
-        InputError: it belongs to another method, or to a model of other sizes.
+        InputError: the identity belongs to another method, or to a model with other code sizes.
     """
     codes = dict(identity.of(NAME).codes)
     expected = {n: (r.residual.shape[1],) for n, r in model.regions.items()} | {_TRAITS: TRAITS.shape}
     if {name: code.shape for name, code in codes.items()} != expected:
-        raise InputError("this identity was made with another appearance model; make it again with this one")
+        raise InputError("this identity was made with another appearance model; create a new one with this model")
     return AppearanceLatent({n: codes[n] for n in REGIONS}, codes[_TRAITS], identity.seed)
 
 
 def attributes_of(subject: Subject, traits: np.ndarray) -> np.ndarray:
-    """A photo's attributes ``(A + 1,)`` with the traits ``(11,)`` of a person."""
+    """Replace the traits ``(11,)`` in a photo's attributes; returns ``(A + 1,)``."""
     attributes = subject.attributes.copy()
     attributes[TRAITS] = traits
     return attributes
 
 
 def appearance_of(model: AppearanceModel, latent: AppearanceLatent, subject: Subject) -> Appearance:
-    """What a latent looks like with this photo's light, head turn and mouth: ``v = W a + E z``."""
+    """Compute the codes of a latent for the light, yaw and mouth of this photo: ``v = W a + E z``."""
     textures, shapes = {}, {}
     attributes = attributes_of(subject, latent.traits)
     for name in REGIONS:
-        joint = model.expected(name, attributes) + model.person(name, latent.codes[name])
+        joint = model.expected(name, attributes) + model.deviation(name, latent.codes[name])
         k = model.regions[name].components
         textures[name], shapes[name] = joint[:k], joint[k:].astype(np.float64)
     return Appearance(textures, shapes)
@@ -73,6 +74,6 @@ def appearance_of(model: AppearanceModel, latent: AppearanceLatent, subject: Sub
 def random_codes(
     model: AppearanceModel, name: str, count: int, spread: float, generator: torch.Generator
 ) -> np.ndarray:
-    """Random residual codes of one region, ``(count, Z)``, normal with a standard deviation of ``spread``."""
+    """Sample residual codes ``(count, Z)`` of one region from N(0, ``spread``^2), clamped to +-``MAX_CODE``."""
     size = model.regions[name].residual.shape[1]
     return (torch.randn(count, size, generator=generator) * spread).clamp(-MAX_CODE, MAX_CODE).numpy()

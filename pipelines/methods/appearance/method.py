@@ -1,7 +1,7 @@
-"""The embedded default as a method: no download, CPU.
+"""The method ``appearance``: the built-in model. It needs no download and runs on the CPU.
 
-``strength`` scales texture change and landmark moves alike: 0 is the photo, 1 the searched identity, 1.5 half as far
-again.
+``strength`` scales the texture change and the landmark displacements: 0 is the photo, 1 the searched identity, and 1.5
+extrapolates by half.
 """
 
 from __future__ import annotations
@@ -25,33 +25,34 @@ from .latent import NAME, appearance_of, latent_of
 from .network import AppearanceModel, load_model
 from .occlusion import is_child, is_occluded
 from .render import REACH, Subject, prepare, render
-from .search import TRIALS, aim, search
+from .search import TRIALS, search, search_target
 from .shape import NO_CORRECTION, Correction
 
 MAX_YAW = 45.0
-"""Beyond this many degrees of head turn the far half of the face is not seen well enough."""
+"""Maximum yaw in degrees. Beyond it, too little of the far half of the face is visible."""
 MAX_PITCH = 35.0
-CLOSED = 0.02
-"""Lip gap of a closed mouth, in inter-ocular distances."""
-JUDGED_IOD = 160.0
-"""Inter-ocular distance in pixels at which expression is judged."""
-CORRECTIONS, SEEN = 1, 0.015
-"""Rounds of bringing eyelids and lips back to the original's opening, and the error that is left alone."""
+"""Maximum pitch in degrees."""
+CLOSED_LIP_GAP = 0.02
+"""Maximum lip gap of a closed mouth, in inter-ocular distances."""
+EXPRESSION_IOD = 160.0
+"""Inter-ocular distance in pixels at which the expression is measured."""
+CORRECTIONS, TOLERANCE = 1, 0.015
+"""Rounds that correct eyelid opening and lip gap, and the error that needs no correction."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An analyzed face and where its window lies in the picture."""
+    """An analyzed face, and the ``(x, y)`` of its patch's top left corner in the image."""
 
     subject: Subject
     origin: tuple[int, int]
 
 
 class AppearanceMethod:
-    """See ``Method``.
+    """Implements ``Method`` with the built-in model.
 
     Args:
-        trials: renderings that the search may spend on one face; 1 is a single shot.
+        trials: maximum renderings of one search; 1 uses the linear forecast without any rendering.
         model: a trained model; the built-in one when omitted.
     """
 
@@ -60,7 +61,7 @@ class AppearanceMethod:
     def __init__(self, trials: int = TRIALS, model: AppearanceModel | None = None) -> None:
         self.trials = trials
         self.model = model or _builtin_model()
-        # The model's response was learned from this one.
+        # The model's embedding Jacobian was trained with this recognizer.
         self.recognizer = default_recognizer()
 
     def unsupported_reason(self, face: Face) -> str | None:
@@ -68,14 +69,14 @@ class AppearanceMethod:
         if reason is not None:
             return reason
         points = face.points
-        shape = Pose2D.of(points).to_frame(points)
+        shape = Pose2D.of(points).to_canonical(points)
         if is_child(shape):
-            return "it has a small child's proportions, and the model was taught by adults"
+            return "it has a small child's proportions, and the model was trained on adults"
         fit = self.model.shapes.fit(shape)
         if abs(fit.yaw) > MAX_YAW:
-            return f"it is turned too far ({abs(fit.yaw):.0f} degrees, at most {MAX_YAW:.0f} are handled)"
+            return f"its yaw is too large ({abs(fit.yaw):.0f} degrees, the limit is {MAX_YAW:.0f})"
         if abs(fit.pitch) > MAX_PITCH:
-            return f"it is tilted too far ({abs(fit.pitch):.0f} degrees, at most {MAX_PITCH:.0f} are handled)"
+            return f"its pitch is too large ({abs(fit.pitch):.0f} degrees, the limit is {MAX_PITCH:.0f})"
         return None
 
     def prepare(self, view: View) -> Prepared:
@@ -85,49 +86,52 @@ class AppearanceMethod:
         height, width = view.image.shape[-2:]
         x0, y0 = (int(np.clip(v, 0, n - 1)) for v, n in zip(center - reach, (width, height), strict=True))
         x1, y1 = (int(np.clip(np.ceil(v), 1, n)) for v, n in zip(center + reach, (width, height), strict=True))
-        window = view.image[..., y0:y1, x0:x1]
-        return Prepared(prepare(self.model, window, points - [x0, y0], view.embedding), (x0, y0))
+        patch = view.image[..., y0:y1, x0:x1]
+        return Prepared(prepare(self.model, patch, points - [x0, y0], view.embedding), (x0, y0))
 
     def occlusion_reason(self, prepared: Prepared) -> str | None:
-        return "something covers a part of it" if is_occluded(self.model, prepared.subject) else None
+        return "something is in front of it" if is_occluded(self.model, prepared.subject) else None
 
     def sample_identity(self, prepared: Sequence[Prepared], seed: int) -> MethodIdentity:
-        # Searched at full strength, so that the strength does not change which person it is.
-        found = search(self.model, [p.subject for p in prepared], seed, self.recognizer, trials=self.trials)
-        return found.latent.method_identity()
+        # The search uses strength 1, so that the strength does not change the identity.
+        result = search(self.model, [p.subject for p in prepared], seed, self.recognizer, trials=self.trials)
+        return result.latent.method_identity()
 
     def from_identity(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> MethodIdentity:
-        found = aim(self.model, [p.subject for p in prepared], identity, self.recognizer, seed)
-        return found.latent.method_identity()
+        result = search_target(self.model, [p.subject for p in prepared], identity, self.recognizer, seed)
+        return result.latent.method_identity()
 
     def render(self, prepared: Prepared, identity: MethodIdentity, strength: float) -> Change:
         subject = prepared.subject
         appearance = appearance_of(self.model, latent_of(self.model, identity), subject)
-        # Expression is judged on a small picture; a large face is shown in full only once.
-        small = subject.scaled(JUDGED_IOD)
+        # Correct the expression on a small image, and render a large face at full size only once.
+        small = subject.scaled(EXPRESSION_IOD)
         correction = NO_CORRECTION
-        window, mask, points = render(self.model, small, appearance, strength)
+        patch, mask, points = render(self.model, small, appearance, strength)
         for _ in range(CORRECTIONS):
-            error = _expression_error(small, window, points)
-            if strength == 0 or error is None or max(abs(error.eyes), abs(error.lips)) < SEEN:
+            error = _expression_error(small, patch, points)
+            if strength == 0 or error is None or max(abs(error.eyes), abs(error.lips)) < TOLERANCE:
                 break
             correction = correction.plus(error)
-            window, mask, points = render(self.model, small, appearance, strength, correction)
+            patch, mask, points = render(self.model, small, appearance, strength, correction)
         if small is not subject:
-            window, mask, points = render(self.model, subject, appearance, strength, correction)
-        return Change(window, prepared.origin, mask, points + np.asarray(prepared.origin))
+            patch, mask, points = render(self.model, subject, appearance, strength, correction)
+        return Change(patch, prepared.origin, mask, points + np.asarray(prepared.origin))
 
 
-def _expression_error(subject: Subject, window: Tensor, points: np.ndarray) -> Correction | None:
-    """How much wider or narrower than the original a landmark model sees eyes and lips in ``window``, to be taken
-    back."""
+def _expression_error(subject: Subject, patch: Tensor, points: np.ndarray) -> Correction | None:
+    """Compare eye opening and lip gap of the original with those that a landmark model detects in ``patch``.
+
+    Returns:
+        The original's values minus the detected ones; None where no landmarks are found.
+    """
     box = np.concatenate([points.min(0), points.max(0)])
-    seen = fit_landmarks(window, box, five_points(points))
-    if seen is None:
+    detected = fit_landmarks(patch, box, five_points(points))
+    if detected is None:
         return None
-    # Closed lips have no gap to correct: pulling at them would open the mouth.
-    lips = mouth_gap(subject.points) - mouth_gap(seen) if mouth_gap(subject.points) > CLOSED else 0.0
-    return Correction(eye_opening(subject.points) - eye_opening(seen), lips)
+    # Do not correct closed lips: a correction would open the mouth.
+    lips = mouth_gap(subject.points) - mouth_gap(detected) if mouth_gap(subject.points) > CLOSED_LIP_GAP else 0.0
+    return Correction(eye_opening(subject.points) - eye_opening(detected), lips)
 
 
 @lru_cache(maxsize=1)

@@ -1,10 +1,8 @@
-"""Lift the canonical face space into 3D: the built-in morphable model is made from the embedded default.
+"""Lift the canonical face space to 3D: make the built-in morphable model from the built-in appearance model.
 
-Landmarks give the depth, a thin-plate spline fills in between, and texture codes give the albedo. What an expression
-does
-to the landmarks is projected out of the identity modes: the coefficients of two shapes that differ by an expression
-    alone
-have the same identity.
+The shape model's landmarks give the depth, a thin-plate spline interpolates between them, and texture codes give the
+albedo. The expression directions are projected out of the identity modes, so two shapes that differ only by an
+expression have the same identity coefficients.
 """
 
 from __future__ import annotations
@@ -27,34 +25,34 @@ from .network import AppearanceModel
 from .surface import RIM, grid_triangles, with_hairline
 
 ALBEDO_MODES = 12
-"""Modes of the albedo from each region."""
+"""Albedo modes per region."""
 TONE = (0.80, 0.62, 0.53)
-"""Albedo of the mean skin, RGB; the light does the rest."""
+"""Mean skin albedo, RGB."""
 _SLIVER = 0.05
-"""Triangles of the grid below this share of the median area are dropped."""
+"""Grid triangles smaller than this share of the median area are removed."""
 
 
 def morphable_model_of(appearance: AppearanceModel) -> MorphableModel:
-    """Lift an appearance model's frame into space."""
-    frame, shapes = appearance.frame, appearance.shapes
-    rows = len(frame.lift(np.zeros((75, 1))))
-    triangles = grid_triangles(frame, rows)
+    """Make a 3D morphable model from an appearance model."""
+    canonical, shapes = appearance.canonical, appearance.shapes
+    rows = len(canonical.to_grid(np.zeros((75, 1))))
+    triangles = grid_triangles(canonical, rows)
     axis = np.linspace(0.5, SIZE - 0.5, rows)
     nodes = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2) / PX + [X0, Y0]
-    nodes = _smooth_rim(frame, nodes, triangles)
+    nodes = _smooth_rim(canonical, nodes, triangles)
     u, v = (nodes[triangles[:, i]] - nodes[triangles[:, 0]] for i in (1, 2))
     area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    # At the rim some triangles have collapsed or turned over.
+    # Some triangles at the rim are degenerate or inverted.
     triangles = triangles[area / np.median(area) > _SLIVER]
-    landmarks, weights = _on_grid(frame.mean, nodes, rows)
+    landmarks, weights = _on_grid(canonical.mean, nodes, rows)
     used = np.unique(triangles)
     renumber = np.full(len(nodes), -1)
     renumber[used] = np.arange(len(used))
-    plates = thin_plate(torch.from_numpy(frame.anchors), torch.from_numpy(nodes[used]), 2e-3).numpy()
+    spline = thin_plate(torch.from_numpy(canonical.anchors), torch.from_numpy(nodes[used]), 2e-3).numpy()
     align = _alignment(five_points(shapes.mean))
 
     def dense(points: np.ndarray) -> np.ndarray:
-        return align.turn(plates @ with_hairline(appearance, points, False))
+        return align.rotate(spline @ with_hairline(appearance, points, False))
 
     expressions = _expressions(appearance)
     moves = np.stack(list(expressions.values()))
@@ -62,10 +60,12 @@ def morphable_model_of(appearance: AppearanceModel) -> MorphableModel:
     basis, _ = np.linalg.qr(codes.T)
     identity = np.tensordot(np.eye(len(basis)) - basis @ basis.T, shapes.modes, 1)
     pixels = to_pixels(nodes[used])
-    albedo, albedo_modes = _albedo(appearance, torch.from_numpy(to_pixels(_drawn_in(frame, nodes[used]))).float())
+    albedo, albedo_modes = _albedo(
+        appearance, torch.from_numpy(to_pixels(_move_inward(canonical, nodes[used]))).float()
+    )
     return MorphableModel(
         name=NAME,
-        mean=_tensor(align(plates @ with_hairline(appearance, shapes.mean))),
+        mean=_tensor(align(spline @ with_hairline(appearance, shapes.mean))),
         identity=_tensor(np.stack([dense(m) for m in identity])),
         expression=_tensor(np.stack([dense(m) for m in moves])),
         texture_mean=_tensor(albedo + np.log(TONE)),
@@ -79,32 +79,32 @@ def morphable_model_of(appearance: AppearanceModel) -> MorphableModel:
     )
 
 
-def _smooth_rim(frame: CanonicalSpace, nodes: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """The grid's nodes ``(R * R, 2)`` with those at the mesh's border moved onto the face's outline: cells alone make a
-    staircase."""
+def _smooth_rim(canonical: CanonicalSpace, nodes: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Move the grid nodes ``(R * R, 2)`` at the mesh border onto the face outline, which removes the staircase of grid
+    cells."""
     edges = np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), 1)
     pairs, count = np.unique(edges, axis=0, return_counts=True)
     border = np.unique(pairs[count == 1])
     moved = nodes.copy()
-    moved[border] = _nearest(_outline(frame, RIM), nodes[border])
+    moved[border] = _nearest(_outline(canonical, RIM), nodes[border])
     return moved
 
 
-def _drawn_in(frame: CanonicalSpace, points: np.ndarray) -> np.ndarray:
-    """Points with those at the rim drawn inwards: out there no training face had skin, and the texture says nothing."""
+def _move_inward(canonical: CanonicalSpace, points: np.ndarray) -> np.ndarray:
+    """Move points at the rim inward, because the training faces have no skin texture outside the outline."""
     pixel = to_pixels(points).astype(int).clip(0, SIZE - 1)
-    outside = erode(frame.face, RIM)[0, 0].numpy()[pixel[:, 1], pixel[:, 0]] < 0.5
-    drawn = points.copy()
-    drawn[outside] = _nearest(_outline(frame, -RIM), points[outside])
-    return drawn
+    outside = erode(canonical.face, RIM)[0, 0].numpy()[pixel[:, 1], pixel[:, 0]] < 0.5
+    moved = points.copy()
+    moved[outside] = _nearest(_outline(canonical, -RIM), points[outside])
+    return moved
 
 
-def _outline(frame: CanonicalSpace, grown: float) -> np.ndarray:
-    """Jaw and hairline of the mean face as a closed line of points, moved outwards by ``grown`` IOD."""
-    ring = np.concatenate([frame.mean[0:17], FOREHEAD[::-1], frame.mean[:1]])
+def _outline(canonical: CanonicalSpace, offset: float) -> np.ndarray:
+    """Compute the jaw and hairline of the mean face as a closed polyline, moved outward by ``offset`` IOD."""
+    ring = np.concatenate([canonical.mean[0:17], FOREHEAD[::-1], canonical.mean[:1]])
     ring = np.concatenate([np.linspace(p, q, 20, endpoint=False) for p, q in pairwise(ring)])
     outward = ring - ring.mean(0)
-    return np.asarray(ring + grown * outward / np.linalg.norm(outward, axis=1, keepdims=True))
+    return np.asarray(ring + offset * outward / np.linalg.norm(outward, axis=1, keepdims=True))
 
 
 def _nearest(line: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ def _nearest(line: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Alignment:
-    """From inter-ocular distances to the common frame of morphable models."""
+    """Similarity transform from IOD units to the standard coordinates of morphable models."""
 
     matrix: np.ndarray
     shift: np.ndarray
@@ -121,18 +121,19 @@ class _Alignment:
     def __call__(self, points: np.ndarray) -> np.ndarray:
         return points @ self.matrix.T + self.shift
 
-    def turn(self, moves: np.ndarray) -> np.ndarray:
+    def rotate(self, moves: np.ndarray) -> np.ndarray:
+        """Rotate and scale displacements, without the shift."""
         return moves @ self.matrix.T
 
 
 def _alignment(five: np.ndarray) -> _Alignment:
-    """Rotation, scale and shift that take the mean face's five points ``(5, 3)`` to the standard face's (Umeyama
+    """Fit rotation, scale and shift from the mean face's five points ``(5, 3)`` to those of the standard face (Umeyama
     1991)."""
-    center, aim = five.mean(0), STANDARD.mean(0)
-    u, d, vt = np.linalg.svd((STANDARD - aim).T @ (five - center))
+    center, target = five.mean(0), STANDARD.mean(0)
+    u, d, vt = np.linalg.svd((STANDARD - target).T @ (five - center))
     sign = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
     matrix = (d * np.diag(sign)).sum() / ((five - center) ** 2).sum() * (u @ sign @ vt)
-    return _Alignment(matrix, aim - matrix @ center)
+    return _Alignment(matrix, target - matrix @ center)
 
 
 def _tensor(values: np.ndarray) -> Tensor:
@@ -140,10 +141,10 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 
 def _on_grid(points: np.ndarray, nodes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Three nodes of the grid ``(R * R, 2)`` around each point ``(68, 2)``, and their shares."""
+    """Find the grid triangle around each point ``(68, 2)``: three of the nodes ``(R * R, 2)`` and their weights."""
     cell = np.clip(np.floor((to_pixels(points) - 0.5) / (SIZE - 1) * (rows - 1)).astype(int), 0, rows - 2)
     first = cell[:, 1] * rows + cell[:, 0]
-    # Each cell is cut from its upper right to its lower left corner.
+    # Each cell is split along the diagonal from its upper right to its lower left corner.
     halves = np.stack([first[:, None] + [0, 1, rows], first[:, None] + [rows + 1, rows, 1]])
     shares = np.stack([_barycentric(points, nodes[corners]) for corners in halves])
     better = shares.min(2).argmax(0)
@@ -152,7 +153,7 @@ def _on_grid(points: np.ndarray, nodes: np.ndarray, rows: int) -> tuple[np.ndarr
 
 
 def _barycentric(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Shares ``(N, 3)`` of the corners ``(N, 3, 2)`` of a triangle in points ``(N, 2)``."""
+    """Compute barycentric coordinates ``(N, 3)`` of points ``(N, 2)`` in triangles ``(N, 3, 2)``."""
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     u, v, w = b - a, c - a, points - a
     area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
@@ -161,7 +162,7 @@ def _barycentric(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
 
 
 def _expressions(appearance: AppearanceModel) -> dict[str, np.ndarray]:
-    """How landmarks ``(68, 3)`` move with one standard deviation of each expression, in inter-ocular distances."""
+    """Define landmark displacements ``(68, 3)`` in IOD for one standard deviation of each expression."""
     mean = appearance.shapes.mean
     moves = {
         name: np.zeros((68, 3))
@@ -172,7 +173,7 @@ def _expressions(appearance: AppearanceModel) -> dict[str, np.ndarray]:
     jaw[[55, 56, 57, 58, 59, 65, 66, 67], 1] = -0.09
     jaw[[48, 54, 60, 64], 1], jaw[[48, 60], 0], jaw[[54, 64], 0] = -0.03, 0.012, -0.012
     for name, out, up, back in (("mouth wide", 0.06, 0.0, -0.03), ("smile", 0.035, 0.07, -0.03)):
-        # Lips follow their corners by how far out they lie.
+        # A lip point moves in proportion to its distance from the midline.
         across = (mean[48:68, 0] - mean[51, 0]) / (mean[54, 0] - mean[51, 0])
         moves[name][48:68] = np.stack([out * across, up * np.abs(across) ** 2, back * np.abs(across)], 1)
     moves["brows up"][17:27, 1] = 0.07
@@ -188,6 +189,8 @@ def _expressions(appearance: AppearanceModel) -> dict[str, np.ndarray]:
 
 
 def _albedo(appearance: AppearanceModel, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Sample the mean log albedo ``(V, 3)`` and its modes ``(M, V, 3)`` at canonical pixels ``(V, 2)``."""
+
     def at_vertices(codes: dict[str, np.ndarray]) -> np.ndarray:
         return sample(appearance.decode(codes), pixels[None])[0, :, 0].T.double().numpy()
 

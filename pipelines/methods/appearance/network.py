@@ -1,9 +1,9 @@
-"""The appearance model: region-wise Gaussian PCA of log-detail, with a 3D shape code, conditioned on lean attributes.
+"""The appearance model: Gaussian PCA of log reflectance detail per face region, with a 3D shape code and attributes.
 
-Per region one joint vector ``v = [texture code, shape code] = W a + E z``: ``a`` are attributes that the new face must
-share with the photo (sex look, group, light, beard, roughness, head turn, mouth), ``z`` is what makes a person. Bases
-hold
-the mirror-symmetric and the antisymmetric half of a face, so that mirroring is a change of signs.
+Each region has one joint vector ``v = [texture code, shape code] = W a + E z``. The attributes ``a`` are what the new
+face shares with the photo (apparent sex, group, light, beard, roughness, yaw, mouth). The residual code ``z`` is the
+identity. The PCA bases describe the mirror-symmetric and the antisymmetric half of a face separately, so mirroring a
+face only changes the signs of codes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ...core.errors import WeightsError
 from ...core.stored import read_safetensors
 from ...geometry.shape_model import ShapeModel
 from ...imaging.resample import resize
-from .canonical import REGIONS, SIZE, CanonicalSpace, Guides
+from .canonical import REGIONS, SIZE, CanonicalSpace, RenderMasks
 from .jacobian import EmbeddingJacobian
-from .shading import MEASURES, Measures, Splitter
+from .shading import MEASURES, Decomposer, Measures
 
 FORMAT = "faceveil.appearance/2"
 FILE = "appearance.safetensors"
@@ -31,16 +31,18 @@ REMEDY = "train one with: faceveil train appearance --images DIR"
 LUMA_SIZE = {"eyes": 256, "nose": 256, "mouth": 256, "base": 192}
 CHROMA_SIZE = 64
 LABELS = ("male", "white", "black", "asian", "latino")
-CLIP = 1.8
-"""Photos are harsher than the training faces: attributes are cut here, in standard deviations."""
-STRETCH = {"eyes": 3.4, "nose": 3.7, "mouth": 3.1, "base": 3.2}
-"""Draws of a regularized model lie nearer to the mean than people do: their shapes are stretched by this much."""
-PATTERN = 4
-"""Components of the light pattern that condition the model."""
+MAX_ATTRIBUTE = 1.8
+"""Limit of attributes in standard deviations, because photos vary more than the training faces."""
+SHAPE_STRETCH = {"eyes": 3.4, "nose": 3.7, "mouth": 3.1, "base": 3.2}
+"""Scale factors of sampled shape codes. Samples of the regularized model are closer to the mean than real faces are."""
+PATTERN_COMPONENTS = 4
+"""Principal components of the light pattern among the attributes."""
 
-_OF_A_PERSON = ("beard on chin", "moustache", "beard on jaw", "roughness", "forehead creases", "eye creases")
-TRAITS = np.array([*range(len(LABELS)), *(len(LABELS) + PATTERN + MEASURES.index(name) for name in _OF_A_PERSON)])
-"""Attributes that belong to a person: sex look, groups, beard, skin. Light, head turn and mouth belong to the photo."""
+_PERSON_MEASURES = ("beard on chin", "mustache", "beard on jaw", "roughness", "forehead creases", "eye creases")
+TRAITS = np.array(
+    [*range(len(LABELS)), *(len(LABELS) + PATTERN_COMPONENTS + MEASURES.index(name) for name in _PERSON_MEASURES)]
+)
+"""Indices of the attributes of a person: apparent sex, group, beard, skin. Light, yaw and mouth belong to the photo."""
 
 Codes = dict[str, np.ndarray]
 """Region name to texture code ``(K,)``."""
@@ -51,9 +53,10 @@ class RegionBasis:
     """PCA of one region.
 
     Attributes:
-        mean: symmetric half, ``(P,)``: luma pixels under the mask, then chroma.
-        even, odd: bases of the symmetric ``(P, Ke)`` and of the antisymmetric half ``(P, Ko)``.
-        sign: ``(K,)``, +1 where a code belongs to ``even``, -1 where to ``odd``.
+        mean: of the symmetric half, ``(P,)``: luma pixels in the mask, then chroma pixels.
+        even: basis of the symmetric half, ``(P, Ke)``.
+        odd: basis of the antisymmetric half, ``(P, Ko)``.
+        sign: ``(K,)``, +1 for codes of ``even``, -1 for codes of ``odd``.
         regress: W, ``(A + 1, K + S)``.
         residual: E, ``(K + S, Z)``.
     """
@@ -67,17 +70,20 @@ class RegionBasis:
 
     @property
     def components(self) -> int:
+        """Number of texture codes K."""
         return len(self.sign)
 
 
 @dataclass(frozen=True)
 class AttributeSpace:
-    """How attributes are formed and standardized.
+    """Computes and standardizes attributes.
 
     Attributes:
-        labels: ridge from a dlib embedding with a trailing 1 to the labels, ``(129, 5)``.
-        pattern_mean, pattern_basis: PCA of the light pattern, ``(768,)`` and ``(768, 4)``.
-        mean, std: of each attribute.
+        labels: ridge regression from a dlib embedding with a trailing 1 to the labels, ``(129, 5)``.
+        pattern_mean: mean of the light pattern, ``(768,)``.
+        pattern_basis: PCA basis of the light pattern, ``(768, 4)``.
+        mean: of each attribute.
+        std: standard deviation of each attribute.
     """
 
     labels: np.ndarray
@@ -87,23 +93,26 @@ class AttributeSpace:
     std: np.ndarray
 
     def raw(self, labels: np.ndarray, measures: Measures) -> np.ndarray:
+        """Concatenate labels ``(5,)``, light pattern and measures to attributes ``(A,)`` that are not standardized."""
         pattern = (measures.pattern - self.pattern_mean) @ self.pattern_basis
         return np.concatenate([labels, pattern, measures.values])
 
     def vector(self, embedding: np.ndarray, measures: Measures) -> np.ndarray:
-        """Standardized attributes of a photo with a trailing 1, ``(A + 1,)``; labels are made definite, values
-        clipped."""
-        guess = np.append(embedding, 1.0) @ self.labels
+        """Compute the standardized attributes of a photo with a trailing 1, ``(A + 1,)``.
+
+        The predicted labels are sharpened, and the values are clipped to +-``MAX_ATTRIBUTE``.
+        """
+        predicted = np.append(embedding, 1.0) @ self.labels
         definite = np.full(len(LABELS), -0.95)
-        definite[1 + int(np.argmax(guess[1:]))] = 0.9
-        labels = 0.5 * definite + 0.5 * np.clip(guess, -1, 1)
-        labels[0] = np.clip(2.5 * guess[0], -1.1, 1.1)
+        definite[1 + int(np.argmax(predicted[1:]))] = 0.9
+        labels = 0.5 * definite + 0.5 * np.clip(predicted, -1, 1)
+        labels[0] = np.clip(2.5 * predicted[0], -1.1, 1.1)
         standard = (self.raw(labels, measures) - self.mean) / self.std
-        return np.append(np.clip(standard, -CLIP, CLIP), 1.0)
+        return np.append(np.clip(standard, -MAX_ATTRIBUTE, MAX_ATTRIBUTE), 1.0)
 
 
 class AppearanceModel:
-    """Everything the method needs, read-only after loading."""
+    """The trained model. It is read-only after loading."""
 
     def __init__(
         self,
@@ -114,18 +123,18 @@ class AppearanceModel:
         jacobian: EmbeddingJacobian,
         limits: Tensor,
     ) -> None:
-        self.frame = CanonicalSpace(mean_shape)
-        self.splitter = Splitter(self.frame)
+        self.canonical = CanonicalSpace(mean_shape)
+        self.decomposer = Decomposer(self.canonical)
         self.shapes = shapes
         self.regions = regions
         self.attributes = attributes
         self.jacobian = jacobian
         self.limits = resize(limits, SIZE, SIZE)
-        self.packer = Packer(self.frame)
-        self.guides = Guides(self.frame)
+        self.packer = Packer(self.canonical)
+        self.masks = RenderMasks(self.canonical)
 
     def encode(self, detail: Tensor) -> Codes:
-        """Texture codes of a detail layer ``(1, 3, 256, 256)``."""
+        """Compute the texture codes of reflectance detail ``(1, 3, 256, 256)``."""
         codes = {}
         for name, (symmetric, antisymmetric) in self.packer.pack(detail).items():
             region = self.regions[name]
@@ -135,10 +144,18 @@ class AppearanceModel:
             codes[name] = code
         return codes
 
-    def explain(self, detail: Tensor, visible: Tensor, start: Codes, rounds: int = 4) -> tuple[Codes, Tensor]:
-        """Texture codes of a partly covered detail layer, and what they decode to.
+    def encode_visible(self, detail: Tensor, visible: Tensor, start: Codes, rounds: int = 4) -> tuple[Codes, Tensor]:
+        """Compute the texture codes of partly occluded detail by expectation-maximization.
 
-        What is hidden is filled with the current explanation and the whole encoded again (expectation-maximisation).
+        Each round fills the occluded pixels with the decoded current codes and re-encodes the result.
+
+        Args:
+            detail: ``(1, 3, 256, 256)``.
+            visible: ``(1, 1, 256, 256)``, 1 where the detail is visible.
+            start: initial codes.
+
+        Returns:
+            The codes, and the detail that they decode to.
         """
         fitted = self.decode(start)
         codes = start
@@ -148,7 +165,7 @@ class AppearanceModel:
         return codes, fitted
 
     def decode(self, codes: Codes) -> Tensor:
-        """Detail layer ``(1, 3, 256, 256)`` of texture codes."""
+        """Compute the reflectance detail ``(1, 3, 256, 256)`` of texture codes."""
         halves = {}
         for name, code in codes.items():
             region, value = self.regions[name], np.asarray(code, dtype=np.float32)
@@ -157,43 +174,43 @@ class AppearanceModel:
         return self.packer.unpack(halves)
 
     def clamp(self, detail: Tensor) -> Tensor:
-        """Limit the luma of a detail layer to what training faces showed at each pixel: no glowing lids."""
+        """Clamp the luma of reflectance detail to its range in the training faces at each pixel."""
         luma = detail.mean(1, keepdim=True)
         return detail + (torch.minimum(torch.maximum(luma, self.limits[:, :1]), self.limits[:, 1:]) - luma)
 
     def expected(self, name: str, attributes: np.ndarray) -> np.ndarray:
-        """``W a`` of a region, ``(K + S,)``."""
+        """Compute ``W a`` of a region, ``(K + S,)``: the mean codes for these attributes."""
         return attributes @ self.regions[name].regress
 
-    def person(self, name: str, z: np.ndarray) -> np.ndarray:
-        """``E z`` of a region: ``(..., Z)`` to ``(..., K + S)``, its shape stretched."""
+    def deviation(self, name: str, z: np.ndarray) -> np.ndarray:
+        """Compute ``E z`` of a region from ``(..., Z)`` to ``(..., K + S)``, with scaled shape codes."""
         joint = z @ self.regions[name].residual.T
-        joint[..., self.regions[name].components :] *= STRETCH[name]
+        joint[..., self.regions[name].components :] *= SHAPE_STRETCH[name]
         return joint
 
 
 class Packer:
-    """Lays a detail layer out as one vector a region and half."""
+    """Converts reflectance detail to one vector per region and symmetry half, and back."""
 
-    def __init__(self, frame: CanonicalSpace) -> None:
-        grown = torch.nn.functional.max_pool2d((frame.face > 0.5).float(), 7, 1, 3)
-        self.weights = frame.regions
+    def __init__(self, canonical: CanonicalSpace) -> None:
+        dilated = torch.nn.functional.max_pool2d((canonical.face > 0.5).float(), 7, 1, 3)
+        self.weights = canonical.regions
         self._luma = {
-            n: _half(resize(self.weights[n] * grown, LUMA_SIZE[n], LUMA_SIZE[n]))[0, 0] > 0.03 for n in REGIONS
+            n: _half(resize(self.weights[n] * dilated, LUMA_SIZE[n], LUMA_SIZE[n]))[0, 0] > 0.03 for n in REGIONS
         }
         self._chroma = {
-            n: _half(resize(self.weights[n] * grown, CHROMA_SIZE, CHROMA_SIZE))[0, 0] > 0.03 for n in REGIONS
+            n: _half(resize(self.weights[n] * dilated, CHROMA_SIZE, CHROMA_SIZE))[0, 0] > 0.03 for n in REGIONS
         }
 
     def chroma_weight(self, name: str) -> float:
-        """A chroma pixel stands for as much area as its luma pixels."""
+        """Compute the factor of chroma values. Its square is the number of luma pixels per chroma pixel."""
         return LUMA_SIZE[name] / CHROMA_SIZE
 
     def pack(self, detail: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Symmetric and antisymmetric half ``(P,)`` of each region of ``(1, 3, 256, 256)``."""
+        """Compute the symmetric and antisymmetric half ``(P,)`` of each region of detail ``(1, 3, 256, 256)``."""
         luma = detail.mean(1, keepdim=True)
         chroma = detail[:, [0, 2]] - luma
-        # Bright pixels say what color skin has; dark lashes would bleed into the lids.
+        # Weight bright pixels more, so that dark lashes do not change the color of the eyelids.
         trust = torch.exp(2.5 * luma.clamp(-1.5, 0.6))
         trust_small = resize(trust, CHROMA_SIZE, CHROMA_SIZE)
         packed = {}
@@ -210,7 +227,7 @@ class Packer:
         return packed  # type: ignore[return-value]
 
     def unpack(self, halves: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
-        """The inverse of ``pack``: ``(1, 3, 256, 256)``."""
+        """Invert ``pack``; returns ``(1, 3, 256, 256)``."""
         luma, chroma = torch.zeros(1, 1, SIZE, SIZE), torch.zeros(1, 2, CHROMA_SIZE, CHROMA_SIZE)
         for name, (symmetric, antisymmetric) in halves.items():
             count = int(self._luma[name].sum())
@@ -218,12 +235,13 @@ class Packer:
             luma = luma + (resize_up(y, SIZE) if y.shape[-1] != SIZE else y)
             s, a = (_scatter_pairs(half[count:], self._chroma[name]) for half in (symmetric, antisymmetric))
             chroma = chroma + _whole(s, a) / self.chroma_weight(name)
-        wide = torch.nn.functional.interpolate(chroma, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
-        red, blue = luma + wide[:, :1], luma + wide[:, 1:]
+        full_size = torch.nn.functional.interpolate(chroma, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+        red, blue = luma + full_size[:, :1], luma + full_size[:, 1:]
         return torch.cat([red, 3 * luma - red - blue, blue], 1)
 
 
 def resize_up(image: Tensor, size: int) -> Tensor:
+    """Enlarge a square image by bicubic interpolation."""
     return torch.nn.functional.interpolate(image, size=(size, size), mode="bicubic", align_corners=False)
 
 
@@ -252,10 +270,10 @@ def _whole(symmetric: Tensor, antisymmetric: Tensor) -> Tensor:
 
 
 def load_model(path: Path | None = None) -> AppearanceModel:
-    """Open a trained model, or the built-in one.
+    """Load a trained model, or the built-in one when ``path`` is omitted.
 
     Raises:
-        WeightsError: the file is missing, damaged or of another kind.
+        WeightsError: the file is missing, damaged or not an appearance model.
     """
     tensors, metadata = open_builtin(FILE) if path is None else read_safetensors(path, "appearance model", REMEDY)
     if metadata.get("format") != FORMAT:
@@ -265,13 +283,15 @@ def load_model(path: Path | None = None) -> AppearanceModel:
     try:
         return model_of(tensors, metadata)
     except KeyError as error:
-        raise WeightsError(
-            f"{path or FILE} lacks {error}; it was cut off or made by another version: train or fetch it again"
-        ) from None
+        raise WeightsError(f"{path or FILE} lacks the tensor {error}; train or download the model again") from None
 
 
 def model_of(tensors: dict[str, Tensor], metadata: dict[str, str]) -> AppearanceModel:
-    """A model from the contents of its file; KeyError where a part is missing."""
+    """Build a model from the tensors and metadata of its file.
+
+    Raises:
+        KeyError: a tensor or a metadata entry is missing.
+    """
 
     def get(key: str) -> np.ndarray:
         return tensors[key].float().numpy()

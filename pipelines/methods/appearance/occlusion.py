@@ -1,5 +1,4 @@
-"""Tell when something lies over a face that the model cannot know: hands, microphones, masks, or a body too young for
-it."""
+"""Detect faces that the built-in model cannot replace: occluded faces and faces of small children."""
 
 from __future__ import annotations
 
@@ -11,44 +10,45 @@ from .network import AppearanceModel
 from .render import Subject
 
 CHILD_CHIN = 1.55
-"""Eye line to chin in inter-ocular distances: adults 1.64 and more (first percentile), toddlers about 1.4."""
-_COARSE = 3.0
-_STRANGE_LUMA, _STRANGE_CHROMA = 0.35, 0.18
-"""Unexplained detail, coarser than _COARSE pixels of the frame, that skin does not show."""
-_MAX_LUMA, _MAX_CHROMA = 0.0125, 0.022
-"""Shares of the face: twenty bare portraits reach .007 and .012, a microphone before the mouth .010 to .030 and .032 to
-.074."""
+"""Minimum distance from eye line to chin in IOD. Adults: 1.64 at the first percentile. Toddlers: about 1.4."""
+_BLUR_SIGMA = 3.0
+"""Blur of the residual in canonical pixels."""
+_RESIDUAL_LUMA, _RESIDUAL_CHROMA = 0.35, 0.18
+"""Blurred residuals above these limits do not occur on bare skin."""
+_MAX_LUMA_SHARE, _MAX_CHROMA_SHARE = 0.0125, 0.022
+"""Maximum shares of the face above the limits of luma and chroma. Measured on 20 unoccluded portraits: up to 0.007 and
+0.012. With a microphone in front of the mouth: 0.010 to 0.030 and 0.032 to 0.074."""
 _MAX_TINT = 0.22
-"""Difference in log(red / blue) between cheeks and chin: bare portraits stay below .10, a surgical mask shows .30 and
-more."""
+"""Maximum difference in log(red / blue) between chin and cheeks. Measured: below 0.10 on unoccluded portraits, at least
+0.30 with a surgical mask."""
 
 
 def is_child(points: np.ndarray) -> bool:
-    """Whether landmarks in IOD units ``(68, 2)`` have a small child's proportions; adults taught the model."""
+    """Check whether landmarks ``(68, 2)`` in IOD have a small child's proportions; the training faces are adults."""
     return float(points[8, 1]) < CHILD_CHIN
 
 
 def is_occluded(model: AppearanceModel, subject: Subject) -> bool:
-    """Whether something other than hair and glasses lies over the face."""
-    seen = model.frame.core * subject.facing_viewer
-    share = seen * model.guides.outside_eyes * model.guides.outside_lips
-    total = share.sum().clamp(min=1.0)
-    rest = blur(subject.layers.detail - subject.fitted, _COARSE)
-    luma = rest.mean(1, keepdim=True)
-    chroma = (rest - luma).abs().amax(1, keepdim=True)
-    visible = share * subject.layers.visible
-    strange = [
+    """Check whether something other than hair and glasses is in front of the face."""
+    in_view = model.canonical.core * subject.facing_viewer
+    region = in_view * model.masks.outside_eyes * model.masks.outside_lips
+    total = region.sum().clamp(min=1.0)
+    residual = blur(subject.decomposition.detail - subject.fitted, _BLUR_SIGMA)
+    luma = residual.mean(1, keepdim=True)
+    chroma = (residual - luma).abs().amax(1, keepdim=True)
+    visible = region * subject.decomposition.visible
+    shares = [
         float(((value > limit) * visible).sum() / total)
-        for value, limit in ((luma.abs(), _STRANGE_LUMA), (chroma, _STRANGE_CHROMA))
+        for value, limit in ((luma.abs(), _RESIDUAL_LUMA), (chroma, _RESIDUAL_CHROMA))
     ]
-    return strange[0] > _MAX_LUMA or strange[1] > _MAX_CHROMA or abs(_tint(model, subject)) > _MAX_TINT
+    return shares[0] > _MAX_LUMA_SHARE or shares[1] > _MAX_CHROMA_SHARE or abs(_tint(model, subject)) > _MAX_TINT
 
 
 def _tint(model: AppearanceModel, subject: Subject) -> float:
-    """How much redder the light on the chin is than on the cheeks."""
-    x, y = model.frame.xy
-    warmth = subject.layers.light[:, :1] - subject.layers.light[:, 2:]
-    core = model.frame.core * subject.facing_viewer
+    """Compute log(red / blue) of the shading on the chin minus that on the cheeks."""
+    x, y = model.canonical.xy
+    warmth = subject.decomposition.shading[:, :1] - subject.decomposition.shading[:, 2:]
+    core = model.canonical.core * subject.facing_viewer
 
     def mean(low: float, high: float) -> torch.Tensor:
         zone = core * ((y > low) & (y < high) & (x.abs() < 0.7))

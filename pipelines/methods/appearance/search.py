@@ -1,13 +1,10 @@
-"""Find residual codes that a recognizer sees where they are wanted: at a given identity, or far from the original.
+"""Search latent codes whose rendering has a target embedding: a given identity, or one far from the original.
 
-The response model makes the recognizer's answer linear in the codes, so the nearest codes that reach a target follow
-from one ridge regression; what a rendering shows instead of the forecast is added to the target of the next round. A
-new person starts
-from a random stranger, whose texture and shape lie far from the original whatever a recognizer makes of them, and is
-then sought in
-the direction
-of people whom the identity sampler draws, beyond them, and without what a recognizer tells of sex and group: those
-    stay.
+The embedding Jacobian makes the embedding linear in the codes, so one ridge regression gives the codes closest to the
+start that reach a target. Each round renders these codes and adds the remaining error to the target of the next round.
+A new identity starts from random codes whose texture and shape differ strongly from the original, independent of any
+recognizer. Its target direction points from the original to an embedding that the identity sampler generates, without
+the components that predict sex and group, so these stay.
 """
 
 from __future__ import annotations
@@ -29,97 +26,101 @@ from .network import LABELS, TRAITS, AppearanceModel
 from .render import Subject, render
 from .shape import region_moves
 
-STRANGERS, DRAWN = 3, 12
-"""Directions that are tried, and people drawn to choose them from."""
-DRAWS, SPREAD = 48, 0.9
-"""Random codes of a region of which those farthest from the original are taken, and their standard deviation."""
+DIRECTIONS, SAMPLED_IDENTITIES = 3, 12
+"""Number of target directions, and of the sampled identities that they are selected from."""
+START_SAMPLES, SPREAD = 48, 0.9
+"""Number of random codes per region, of which the farthest from the original is selected, and their deviation."""
 TRIALS = 15
-REACH = 1.3
-"""How far from the original a new face is sought, in the recognizer's distance; about two thirds of it are reached."""
-GIVEN_RIDGE, FAR_RIDGE = 2e-4, 5e-4
-"""Cost of a code's square against a squared distance of embeddings, for a given identity and for a far one."""
+"""Default number of renderings per photo."""
+TARGET_DISTANCE = 1.3
+"""Distance from the original to the target in embedding space. Renderings reach about two thirds of it."""
+TARGET_RIDGE, SEARCH_RIDGE = 2e-4, 5e-4
+"""Ridge weights of squared codes relative to squared embedding distances: for a given identity, and for a new one."""
 TRIAL_IOD = 44.0
-"""Inter-ocular distance of trial renderings: what a recognizer's 150 px chip shows."""
-ONENESS = 0.5
-"""How much the distance between the new faces of one person counts against their distance from the originals."""
-
-
-CATCH_UP = 0.7
-"""Share of what a rendering missed that is added to the next target."""
+"""Inter-ocular distance of trial renderings in pixels, as in the recognizer's aligned 150 px input."""
+CONSISTENCY_WEIGHT = 0.5
+"""Weight of the mean distance between the new faces of one person, which is subtracted from the score."""
+FEEDBACK = 0.7
+"""Share of the error of a rendering that is added to the next target."""
 ROUNDS = 5
+"""Renderings of the search for a given identity."""
 _STEP = 0.5
+"""Step of the finite differences in ``z``."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A latent, and what the recognizer makes of it.
+class SearchResult:
+    """A latent and its evaluation by the recognizer.
 
     Attributes:
-        missed: distance to the target in each photo, on trial renderings; empty where nothing was rendered.
-        worth: far from the original in the worst photo, and one person in all of them.
+        latent: the codes.
+        target_distances: embedding distance of the trial rendering of each photo to the target; empty without
+            rendering.
+        score: smallest distance to an original, minus ``CONSISTENCY_WEIGHT`` times the mean distance between photos.
     """
 
     latent: AppearanceLatent
-    missed: tuple[float, ...] = ()
-    worth: float = 0.0
+    target_distances: tuple[float, ...] = ()
+    score: float = 0.0
 
 
 def search(
     model: AppearanceModel, subjects: list[Subject], seed: int, recognizer: FaceRecognizer, trials: int = TRIALS
-) -> Found:
-    """Find a new latent for one person seen in one or more photos.
+) -> SearchResult:
+    """Search a new identity for one person in one or more photos.
 
     Args:
-        subjects: photos of the same person.
-        seed: fixes the latent; the same photos and seed repeat it.
-        trials: renderings of each photo; 1 takes the forecast and renders nothing.
+        subjects: faces of the same person.
+        seed: the same photos and seed give the same latent.
+        trials: renderings per photo; 1 uses the linear forecast without rendering.
     """
-    solver = _Solver(model, subjects, recognizer, seed, FAR_RIDGE)
-    here = np.mean([s.embedding for s in subjects], axis=0)
-    directions = _strangers(model, here, seed)
+    solver = _Solver(model, subjects, recognizer, seed, SEARCH_RIDGE)
+    embedding = np.mean([s.embedding for s in subjects], axis=0)
+    directions = _search_directions(model, embedding, seed)
     generator = torch.Generator().manual_seed(seed)
-    count = min(STRANGERS, trials)
-    starts = [solver.stranger(generator) for _ in range(count)]
+    count = min(DIRECTIONS, trials)
+    starts = [solver.random_start(generator) for _ in range(count)]
     if trials == 1:
-        return Found(solver.latent(here + REACH * directions[0], starts[0]))
+        return SearchResult(solver.latent(embedding + TARGET_DISTANCE * directions[0], starts[0]))
     found = [
-        solver.approach(here + REACH * d, max(1, trials // count), z) for d, z in zip(directions, starts, strict=False)
+        solver.refine(embedding + TARGET_DISTANCE * d, max(1, trials // count), z)
+        for d, z in zip(directions, starts, strict=False)
     ]
-    return max((f for tried in found for f in tried), key=lambda f: f.worth)
+    return max((f for results in found for f in results), key=lambda f: f.score)
 
 
-def aim(
-    model: AppearanceModel, subjects: list[Subject], wanted: Identity, recognizer: FaceRecognizer, seed: int = 0
-) -> Found:
-    """A latent for one person seen in one or more photos that looks like ``wanted`` to the recognizer.
+def search_target(
+    model: AppearanceModel, subjects: list[Subject], identity: Identity, recognizer: FaceRecognizer, seed: int = 0
+) -> SearchResult:
+    """Search a latent for one person in one or more photos whose embedding is close to ``identity``.
 
     Raises:
-        InputError: the identity belongs to another recognizer's space.
+        InputError: the identity belongs to the space of another recognizer.
     """
-    if wanted.space != recognizer.name:
+    if identity.space != recognizer.name:
         raise InputError(
-            f"the appearance method shows identities of {recognizer.name}, but this one is of {wanted.space}; embed it"
-            f" with {recognizer.name}"
+            f"the appearance method needs an identity of the space {recognizer.name}, but this one is of"
+            f" {identity.space}; embed the face with {recognizer.name}"
         )
-    solver = _Solver(model, subjects, recognizer, seed, GIVEN_RIDGE)
-    tried = solver.approach(wanted.vector * DLIB_MEAN_LENGTH, ROUNDS, np.zeros(solver.size))
-    return min(tried, key=lambda f: max(f.missed))
+    solver = _Solver(model, subjects, recognizer, seed, TARGET_RIDGE)
+    results = solver.refine(identity.vector * DLIB_MEAN_LENGTH, ROUNDS, np.zeros(solver.size))
+    return min(results, key=lambda f: max(f.target_distances))
 
 
-def _strangers(model: AppearanceModel, here: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Unit directions ``(D,)`` from an embedding towards drawn people who are least alike, without sex look and
-    group."""
-    people = builtin_sampler("dlib").sample(DRAWN, seed).vectors * DLIB_MEAN_LENGTH
-    # What the labels are read from: moving across it leaves them as they are.
-    across, _ = np.linalg.qr(model.attributes.labels[: len(here), : len(LABELS)])
-    ways = people - here
-    ways = ways - ways @ across @ across.T
-    lengths = np.linalg.norm(ways, axis=1)
-    return [ways[i] / lengths[i] for i in np.argsort(-lengths)[:STRANGERS]]
+def _search_directions(model: AppearanceModel, embedding: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Compute unit directions ``(D,)`` from an embedding to the farthest sampled identities, without the components of
+    apparent sex and group."""
+    samples = builtin_sampler("dlib").sample(SAMPLED_IDENTITIES, seed).vectors * DLIB_MEAN_LENGTH
+    # The labels are linear in this subspace; directions orthogonal to it do not change them.
+    label_basis, _ = np.linalg.qr(model.attributes.labels[: len(embedding), : len(LABELS)])
+    directions = samples - embedding
+    directions = directions - directions @ label_basis @ label_basis.T
+    lengths = np.linalg.norm(directions, axis=1)
+    return [directions[i] / lengths[i] for i in np.argsort(-lengths)[:DIRECTIONS]]
 
 
 class _Solver:
-    """Codes for targets, for one person in one or more photos."""
+    """Solves for the codes of target embeddings, for one person in one or more photos."""
 
     def __init__(
         self, model: AppearanceModel, subjects: list[Subject], recognizer: FaceRecognizer, seed: int, ridge: float
@@ -137,69 +138,77 @@ class _Solver:
             self._jacobian.T @ self._jacobian + ridge * len(subjects) * np.eye(self._jacobian.shape[1])
         )
         self._small = [subject.scaled(TRIAL_IOD) for subject in subjects]
-        self._places = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
+        self._boundaries = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
 
     @property
     def size(self) -> int:
-        """Codes of all regions together."""
+        """Number of codes of all regions."""
         return self._jacobian.shape[1]
 
-    def stranger(self, generator: torch.Generator) -> np.ndarray:
-        """Random codes ``(Z,)`` whose texture and shape lie far from the original in all photos."""
+    def random_start(self, generator: torch.Generator) -> np.ndarray:
+        """Sample codes ``(Z,)`` whose texture and shape are far from the original in all photos."""
         chosen = []
         for name in REGIONS:
-            k, z = self._model.regions[name].components, random_codes(self._model, name, DRAWS, SPREAD, generator)
-            far = np.zeros(DRAWS)
+            k, z = (
+                self._model.regions[name].components,
+                random_codes(self._model, name, START_SAMPLES, SPREAD, generator),
+            )
+            distances = np.zeros(START_SAMPLES)
             for subject in self._subjects:
-                joint = self._model.expected(name, attributes_of(subject, self._traits)) + self._model.person(name, z)
+                joint = self._model.expected(name, attributes_of(subject, self._traits)) + self._model.deviation(
+                    name, z
+                )
                 for part in (joint[:, :k] - subject.codes[name], joint[:, k:] - subject.fit.coefficients):
                     length = np.linalg.norm(part, axis=1)
-                    far += length / (length.std() + 1e-9)
-            chosen.append(z[int(far.argmax())])
+                    distances += length / (length.std() + 1e-9)
+            chosen.append(z[int(distances.argmax())])
         return np.concatenate(chosen)
 
     def latent(self, targets: np.ndarray, start: np.ndarray) -> AppearanceLatent:
-        """The codes nearest to ``start`` whose forecast comes near ``targets``, ``(D,)`` or ``(photos, D)``."""
+        """Solve for codes close to ``start`` whose forecast is close to ``targets``, ``(D,)`` or ``(photos, D)``."""
         from scipy.linalg import cho_solve
 
         rest = (targets - self._starts).reshape(-1) - self._jacobian @ start
         z = np.clip(start + cho_solve(self._factor, self._jacobian.T @ rest), -MAX_CODE, MAX_CODE).astype(np.float32)
-        return AppearanceLatent(dict(zip(REGIONS, np.split(z, self._places), strict=True)), self._traits, self._seed)
+        return AppearanceLatent(
+            dict(zip(REGIONS, np.split(z, self._boundaries), strict=True)), self._traits, self._seed
+        )
 
-    def approach(self, target: np.ndarray, rounds: int, start: np.ndarray) -> list[Found]:
-        """Render, see what was missed, and aim beyond."""
+    def refine(self, target: np.ndarray, rounds: int, start: np.ndarray) -> list[SearchResult]:
+        """Alternate between solving and rendering, and add the error of each rendering to the targets."""
         targets = np.stack([target] * len(self._small))
         found = []
         for _ in range(rounds):
             latent = self.latent(targets, start)
-            shown = np.stack([self._show(latent, subject) for subject in self._small])
-            targets = targets + CATCH_UP * (target - shown)
-            found.append(self._judge(latent, shown, target))
+            embeddings = np.stack([self._render_and_embed(latent, subject) for subject in self._small])
+            targets = targets + FEEDBACK * (target - embeddings)
+            found.append(self._score(latent, embeddings, target))
         return found
 
-    def _show(self, latent: AppearanceLatent, subject: Subject) -> np.ndarray:
-        window, _, points = render(self._model, subject, appearance_of(self._model, latent, subject), 1.0)
-        return self._recognizer.embed(window, points)
+    def _render_and_embed(self, latent: AppearanceLatent, subject: Subject) -> np.ndarray:
+        patch, _, points = render(self._model, subject, appearance_of(self._model, latent, subject), 1.0)
+        return self._recognizer.embed(patch, points)
 
-    def _judge(self, latent: AppearanceLatent, shown: np.ndarray, target: np.ndarray) -> Found:
+    def _score(self, latent: AppearanceLatent, embeddings: np.ndarray, target: np.ndarray) -> SearchResult:
         distance = self._recognizer.distance
-        own = [distance(s, o) for s, o in zip(shown, self._originals, strict=True)]
-        apart = [distance(a, b) for a, b in combinations(shown, 2)]
-        worth = min(own) - ONENESS * (float(np.mean(apart)) if apart else 0.0)
-        return Found(latent, tuple(distance(s, target) for s in shown), worth)
+        to_originals = [distance(s, o) for s, o in zip(embeddings, self._originals, strict=True)]
+        between = [distance(a, b) for a, b in combinations(embeddings, 2)]
+        score = min(to_originals) - CONSISTENCY_WEIGHT * (float(np.mean(between)) if between else 0.0)
+        return SearchResult(latent, tuple(distance(s, target) for s in embeddings), score)
 
 
 def _linearize(model: AppearanceModel, subject: Subject, traits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Embedding as ``jacobian z + start``, ``(D, Z)`` and ``(D,)``, for the codes of all regions in a row."""
+    """Compute the linear forecast ``jacobian z + start``: ``(D, Z)`` and ``(D,)``, for the concatenated codes of all
+    regions."""
     attributes = attributes_of(subject, traits)
     start = subject.embedding + model.jacobian.base(subject.embedding)
     columns = []
     for name in REGIONS:
         k, size = model.regions[name].components, model.regions[name].residual.shape[1]
-        steps = model.person(name, np.concatenate([np.zeros((1, size)), _STEP * np.eye(size)]))
+        steps = model.deviation(name, np.concatenate([np.zeros((1, size)), _STEP * np.eye(size)]))
         joint = model.expected(name, attributes) + steps
         moves = region_moves(model.shapes, subject.fit, subject.shape, name, joint[:, k:])
-        answers = model.jacobian.region(name, joint[:, :k] - subject.codes[name], moves)
-        start = start + answers[0]
-        columns.append((answers[1:] - answers[0]).T / _STEP)
+        shifts = model.jacobian.region(name, joint[:, :k] - subject.codes[name], moves)
+        start = start + shifts[0]
+        columns.append((shifts[1:] - shifts[0]).T / _STEP)
     return np.concatenate(columns, 1), start

@@ -1,4 +1,4 @@
-"""New landmarks: another person's proportions with this photo's pose and expression."""
+"""Compute new landmarks with the proportions of a target shape and the pose and expression of the photo."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ...geometry.shape_model import ShapeFit, ShapeModel
 
 _EYELIDS = slice(36, 48)
 PARTS = {"base": (JAW,), "eyes": (BROWS, _EYELIDS), "nose": (NOSE,), "mouth": (MOUTH,)}
-"""Which landmarks a region's shape code moves."""
+"""Landmarks that the shape code of each region moves."""
 _REACH = ((JAW, 0.20), (BROWS, 0.11), (_EYELIDS, 0.055), (NOSE, 0.14), (MOUTH, 0.14))
-"""Largest move of a part's points in inter-ocular distances: about the 90th percentile between two people; beyond lies
-caricature."""
-MOST_EYES, MOST_LIPS = 0.06, 0.06
-"""Limits of a correction of eyelid opening (ratio) and lip gap (IOD)."""
+"""Maximum displacement of each part's landmarks in IOD: about the 90th percentile of the distance between two people.
+Larger displacements look like caricatures."""
+MAX_EYES, MAX_LIPS = 0.06, 0.06
+"""Maximum absolute corrections of eyelid opening (ratio) and lip gap (IOD)."""
 _ALIGN = 0.4
-"""Share of the overall affine change that is taken out, so that the head keeps its size and lean."""
+"""Share of the global affine change that is removed, so that the head keeps its size and roll."""
 _TILT, _RISE = (-0.03, 0.03), (-0.05, 0.07)
-"""Limits of a brow's change in slope and height: beyond, it reads as a frown, worry or surprise."""
+"""Limits of a brow's change in slope and height. Larger changes look like a frown, worry or surprise."""
 _CURVE = (-0.015, 0.010)
-"""Limits of the lips' change in curvature: beyond, it reads as another mood."""
+"""Limits of the lips' change in curvature. Larger changes look like another expression."""
 _EYES = (np.arange(36, 42), np.arange(42, 48))
 _UPPER_LIP, _UPPER_SHARE = np.r_[61:64, 49:54], np.array([1, 1, 1, 0.5, 1, 1, 1, 0.5])
 _LOWER_LIP, _LOWER_SHARE = np.r_[65:68, 55:60], np.array([1, 1, 1, 0.5, 1, 1, 1, 0.5])
@@ -30,16 +30,20 @@ _LOWER_LIP, _LOWER_SHARE = np.r_[65:68, 55:60], np.array([1, 1, 1, 0.5, 1, 1, 1,
 
 @dataclass(frozen=True)
 class Correction:
-    """What to add to eyelid opening (ratio) and lip gap (IOD), because a landmark model sees the new face a little
-    differently."""
+    """Amounts to add to eyelid opening and lip gap, from the difference between detected and requested landmarks.
+
+    Attributes:
+        eyes: eyelid opening as a ratio.
+        lips: lip gap in IOD.
+    """
 
     eyes: float = 0.0
     lips: float = 0.0
 
     def plus(self, error: Correction) -> Correction:
-        """Add what is still wrong, within limits that keep eyelids and lips natural."""
+        """Add the remaining error, clipped to +-``MAX_EYES`` and +-``MAX_LIPS``."""
         eyes, lips = np.clip(
-            [self.eyes + error.eyes, self.lips + error.lips], [-MOST_EYES, -MOST_LIPS], [MOST_EYES, MOST_LIPS]
+            [self.eyes + error.eyes, self.lips + error.lips], [-MAX_EYES, -MAX_LIPS], [MAX_EYES, MAX_LIPS]
         )
         return Correction(float(eyes), float(lips))
 
@@ -55,13 +59,14 @@ def new_shape(
     strength: float,
     correction: Correction = NO_CORRECTION,
 ) -> np.ndarray:
-    """Landmarks of the new face.
+    """Compute the landmarks of the new face.
 
     Args:
-        fit: camera and coefficients of the photo's face.
+        fit: camera and coefficients of the face in the photo.
         shape: its landmarks ``(68, 2)`` in IOD units, y down.
         targets: region name to shape code ``(S,)``.
-        strength: 0 leaves the landmarks, 1 goes to the target.
+        strength: 0 keeps the landmarks, 1 moves them to the target.
+        correction: of eyelid opening and lip gap.
 
     Returns:
         ``(68, 2)`` in IOD units.
@@ -74,14 +79,14 @@ def new_shape(
 
 
 def region_moves(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, name: str, codes: np.ndarray) -> np.ndarray:
-    """Moves of one region's landmarks for shape codes ``(N, S)`` at strength 1, ``(N, 68, 2)``; zero for all other
-    landmarks."""
-    move = _in_picture(shapes, fit, shape, codes)
+    """Compute the landmark displacements ``(N, 68, 2)`` of one region for shape codes ``(N, S)`` at strength 1; other
+    landmarks get zero."""
+    move = _project_change(shapes, fit, shape, codes)
     if name == "eyes":
         for brow in (slice(17, 22), slice(22, 27)):
-            move[:, brow] = _calm_brow(shape[brow], move[:, brow])
+            move[:, brow] = _limit_brow(shape[brow], move[:, brow])
     elif name == "mouth":
-        move[:, MOUTH] = _same_smile(shape[MOUTH], move[:, MOUTH])
+        move[:, MOUTH] = _keep_smile(shape[MOUTH], move[:, MOUTH])
     result = np.zeros_like(move)
     for part, reach in _REACH:
         if part in PARTS[name]:
@@ -90,19 +95,19 @@ def region_moves(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, name: str
     return result
 
 
-def _in_picture(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Moves of the 68 points in the picture when the face in space takes other shapes under the same camera, ``(N, 68,
-    2)``."""
+def _project_change(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Project the 3D change from the fitted shape to shape codes ``(N, S)`` with the same camera: displacements ``(N,
+    68, 2)``."""
     change = np.tensordot(codes - fit.coefficients, shapes.modes, 1)
-    # What is not mirror-symmetric is mostly a head turn that the fit mistook for shape.
+    # Symmetrize: the asymmetric part is mostly head rotation that the fit attributed to shape.
     change = (change + change[:, MIRROR] * np.array([-1.0, 1.0, 1.0])) / 2
     move = (change @ fit.camera.T) * np.array([1.0, -1.0])
     design = np.concatenate([shape, np.ones((68, 1))], 1)
     return move - _ALIGN * (design @ (np.linalg.pinv(design) @ move))
 
 
-def _calm_brow(brow: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """Limit tilt and height of a brow's moves ``(N, 5, 2)``."""
+def _limit_brow(brow: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """Limit the changes of slope and height in a brow's displacements ``(N, 5, 2)``."""
     move = move.copy()
     x = brow[:, 0] - brow[:, 0].mean()
     slope = (move[..., 1] @ x) / (x @ x)
@@ -112,8 +117,8 @@ def _calm_brow(brow: np.ndarray, move: np.ndarray) -> np.ndarray:
     return move
 
 
-def _same_smile(mouth: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """Moves ``(N, 20, 2)`` to another mouth with the same smile: place and lip shape change, width by 8 % at most."""
+def _keep_smile(mouth: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """Limit mouth displacements ``(N, 20, 2)`` to keep the smile. Position and lip shape change; width by up to 8 %."""
     center, shift = mouth.mean(0), move.mean(1, keepdims=True)
     target = mouth + move
     stretch = np.ptp(target[..., 0], axis=1)[:, None] / max(float(np.ptp(mouth[:, 0])), 1e-6)
@@ -131,9 +136,9 @@ def _same_smile(mouth: np.ndarray, move: np.ndarray) -> np.ndarray:
 
 def _keep_eye_opening(shape: np.ndarray, result: np.ndarray, add: float) -> None:
     for eye in _EYES:
-        wanted, got = _opening(shape[eye]) + add * 2, _opening(result[eye])
+        target, current = _opening(shape[eye]) + add * 2, _opening(result[eye])
         middle = result[eye, 1].mean()
-        result[eye, 1] = middle + (result[eye, 1] - middle) * np.clip(wanted / max(got, 0.02), 0.25, 1.7)
+        result[eye, 1] = middle + (result[eye, 1] - middle) * np.clip(target / max(current, 0.02), 0.25, 1.7)
 
 
 def _opening(eye: np.ndarray) -> float:

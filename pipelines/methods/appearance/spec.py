@@ -1,4 +1,4 @@
-"""The embedded default, announced to the registry."""
+"""Registry entry of the method ``appearance``: the built-in model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .method import AppearanceMethod
 
 SEARCH = 15
+"""Default number of renderings."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class AppearanceOptions:
 
     search: int = option(
         SEARCH,
-        "Renderings that the search for one new identity may use, a tenth of a second each; 1 searches nothing: faster,"
-        " less private.",
+        "Maximum renderings of the search for one new identity, a tenth of a second each; 1 skips the search, which is"
+        " faster but less private.",
         minimum=1,
         maximum=64,
     )
@@ -39,7 +40,7 @@ class TrainAppearance:
 
     images: Path = option(None, "Folder of portraits, one person each.")
     output: Path = option(Path("appearance.safetensors"), "File to write.")
-    workers: int | None = option(None, "Processes; all cores when omitted.", minimum=1)
+    workers: int | None = option(None, "Number of processes; all cores when omitted.", minimum=1)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -85,16 +86,19 @@ def _train_morphable(options: TrainMorphable, progress: Progress) -> str:
 
 SPEC = MethodSpec(
     name="appearance",
-    title="Embedded default",
-    summary="A new face by moving and multiplying the photo's own pixels: no download, no GPU.",
+    title="Built-in model",
+    summary="Makes a new face by warping and multiplying the photo's own pixels. No download, no GPU.",
     options=AppearanceOptions,
     open=_open,
     check=_check,
     identity_space="dlib",
     trainers=(
-        TrainerSpec("appearance", "the embedded default, from a folder of portraits", TrainAppearance, _train),
+        TrainerSpec("appearance", "the built-in appearance model, from a folder of portraits", TrainAppearance, _train),
         TrainerSpec(
-            "morphable", "the built-in 3D morphable model, from the embedded default", TrainMorphable, _train_morphable
+            "morphable",
+            "the built-in 3D morphable model, from the built-in appearance model",
+            TrainMorphable,
+            _train_morphable,
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""The canonical face space as a surface in 3D: what a rotated head shows of it."""
+"""The canonical face space as a surface in 3D, to determine what is visible on a rotated head."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from .network import AppearanceModel
 from .rotated import RotatedFace
 
 RIM = 0.06
-"""How far the surface goes beyond the jaw's landmarks, in inter-ocular distances."""
+"""Margin of the surface beyond the jaw landmarks, in inter-ocular distances."""
 _HAIRLINE_DEPTH = (-0.42, -0.16, 0.00, 0.05, 0.00, -0.16, -0.42)
+"""Depth of the seven hairline points in IOD."""
 
 
 def facing(appearance: AppearanceModel, fit: ShapeFit) -> Tensor:
-    """How squarely each pixel of the frame faces the viewer of ``fit``: cosine in [-1, 1], ``(1, 1, 256, 256)``."""
-    points = appearance.frame.lift(
+    """Compute the cosine between surface normal and viewing direction at canonical pixels, ``(1, 1, 256, 256)``."""
+    points = appearance.canonical.to_grid(
         with_hairline(appearance, appearance.shapes.shape(fit.coefficients)) @ fit.rotation.T
     )
     normal = np.cross(np.gradient(points, axis=0), np.gradient(points, axis=1))
@@ -28,28 +29,32 @@ def facing(appearance: AppearanceModel, fit: ShapeFit) -> Tensor:
 
 
 def rotated_face(appearance: AppearanceModel, fit: ShapeFit, shape: np.ndarray) -> RotatedFace:
-    """The frame's surface on a face with landmarks ``shape`` ``(68, 2)`` in IOD units."""
+    """Make the canonical surface of a face with landmarks ``shape`` ``(68, 2)`` in IOD units."""
     anchors = with_hairline(appearance, appearance.shapes.shape(fit.coefficients))
     return RotatedFace(
-        appearance.frame, anchors, fit, shape, grid_triangles(appearance.frame, len(appearance.frame.lift(anchors)))
+        appearance.canonical,
+        anchors,
+        fit,
+        shape,
+        grid_triangles(appearance.canonical, len(appearance.canonical.to_grid(anchors))),
     )
 
 
-def grid_triangles(frame: CanonicalSpace, rows: int) -> np.ndarray:
-    """Triangles ``(F, 3)`` over the nodes of the frame's grid that lie on the face, counter-clockwise from outside."""
-    place = np.linspace(0.5, SIZE - 0.5, rows).astype(int)
-    inside = dilate(frame.face, RIM)[0, 0].numpy()[place][:, place] > 0.5
+def grid_triangles(canonical: CanonicalSpace, rows: int) -> np.ndarray:
+    """Triangulate the canonical grid nodes on the face: ``(F, 3)``, counter-clockwise from outside."""
+    nodes = np.linspace(0.5, SIZE - 0.5, rows).astype(int)
+    inside = dilate(canonical.face, RIM)[0, 0].numpy()[nodes][:, nodes] > 0.5
     columns = rows
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
     whole = inside[:-1, :-1] & inside[:-1, 1:] & inside[1:, :-1] & inside[1:, 1:]
-    # Rows run downwards, so this order is counter-clockwise seen from the front.
+    # Rows run downward, so this order is counter-clockwise from the front.
     return np.concatenate([np.stack([a, c, b], -1)[whole], np.stack([b, c, d], -1)[whole]])
 
 
 def with_hairline(appearance: AppearanceModel, points: np.ndarray, depth: bool = True) -> np.ndarray:
-    """Add the seven hairline points to 68 points in space, ``(75, 3)``, y up."""
+    """Append seven hairline points to points ``(68, 3)``, y up: ``(75, 3)``. Their z is 0 without ``depth``."""
     flat = points[:, :2] * [1, -1]
-    carried = appearance.frame.extend(flat)[68:] * [1, -1]
+    carried = appearance.canonical.extend(flat)[68:] * [1, -1]
     forehead = np.concatenate([carried, np.array(_HAIRLINE_DEPTH)[:, None] * float(depth)], 1)
     return np.concatenate([points, forehead])

@@ -1,8 +1,8 @@
 """Train the appearance model from a folder of portraits: ``faceveil train appearance --images DIR``.
 
-Steps: landmarks and embeddings; a 3D shape model of the landmarks; the detail layer of each face in the frame; balanced
-PCA a region; regression on attributes; the recognizer's response to random people, which guides the search. No picture
-is kept.
+Steps: detect landmarks and compute embeddings; fit a 3D shape model to the landmarks; compute the reflectance detail of
+each face in canonical face space; compute a balanced PCA per region; fit the regression on attributes; fit the
+embedding Jacobian, which guides the search, to renderings of random identities. The model stores no image.
 """
 
 from __future__ import annotations
@@ -30,29 +30,36 @@ from ...training.parallel import parallel
 from ...training.portraits import Portrait, read_pixels, read_portrait
 from .canonical import REGIONS, CanonicalSpace, Pose2D, mirrored
 from .jacobian import EmbeddingJacobian
-from .jacobian_training import Answers, ask, learn_jacobian
-from .network import FORMAT, LABELS, PATTERN, AttributeSpace, Packer, model_of
-from .shading import Measures, Splitter, measure
+from .jacobian_training import JacobianSamples, learn_jacobian, render_samples
+from .network import FORMAT, LABELS, PATTERN_COMPONENTS, AttributeSpace, Packer, model_of
+from .shading import Decomposer, Measures, measure
 
 log = logging.getLogger(__name__)
 
 COMPONENTS = {"eyes": 280, "nose": 160, "mouth": 280, "base": 214}
 SHAPE_COMPONENTS = 40
 RESIDUALS = 80
-GLASSES_LIMIT, FRINGE_LIMIT = 21.0, 0.25
+GLASSES_LIMIT, BANGS_LIMIT = 21.0, 0.25
+"""Faces with larger measures have glasses or bangs and are left out."""
 BALANCE = 0.7
-"""Weight of a face = (size of its group) ** -BALANCE: 0 follows the data, 1 counts all groups alike."""
+"""Weight of a face = (size of its group) ** -BALANCE. 0 weights all faces equally, 1 weights all groups equally."""
 MIN_FACES = 400
-ASKED, PIECES = 440, 16
-"""Faces on which random people are shown to learn the recognizer's response, and the parts they are worked on in."""
+"""Minimum number of images, and of faces without glasses and bangs."""
+JACOBIAN_FACES, JACOBIAN_JOBS = 440, 16
+"""Number of faces with renderings for the embedding Jacobian, and number of parallel jobs."""
 MAX_MODE = 1.0
-"""No mode of a face moves a landmark by as much as the distance between the eyes: beyond, the estimate has run away."""
+"""Maximum landmark displacement of a shape mode in IOD. A larger one means that the estimate diverged."""
 _NAME = re.compile(r"_(male|female)_(white|black|asian|latino)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """All faces, packed: ``halves[region]`` is ``(N, 2, P)`` float16."""
+class PackedFaces:
+    """Packed detail and measures of all faces.
+
+    Attributes:
+        halves: region name to symmetric and antisymmetric half, ``(N, 2, P)``, float16.
+        measures: of each face.
+    """
 
     halves: dict[str, np.ndarray]
     measures: list[Measures]
@@ -62,29 +69,32 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
     """Train and write a model.
 
     Args:
-        images: folder of portraits, one person each; names with ``_male_asian`` and the like balance the groups.
+        images: folder of portraits, one person each. File names with ``_male_asian`` etc. label the groups that are
+            balanced.
         output: safetensors file to write.
-        workers: processes; the number of cores when omitted.
+        workers: number of processes; the number of cores when omitted.
 
     Returns:
-        What the card records: counts, explained variances, sizes.
+        Statistics for the model card: counts and explained variances.
 
     Raises:
-        InputError: fewer than 400 usable faces.
+        InputError: there are fewer than 400 usable faces, or too few different faces and head poses.
     """
     paths = find_images(images)
     if len(paths) < MIN_FACES:
         raise InputError(
-            f"{images} holds {len(paths)} pictures; an appearance model needs at least {MIN_FACES} different faces"
+            f"{images} contains {len(paths)} images; an appearance model needs at least {MIN_FACES} different faces"
         )
     workers = workers or os.cpu_count() or 1
     found = parallel(read_portrait, [(p,) for p in paths], workers, progress, "finding faces")
     portraits = [p for p in found if p is not None]
     tensors, metadata, facts = learn(portraits, workers, progress)
-    chosen = _some(portraits, ASKED)
-    jobs = [(tensors, metadata, chosen[i::PIECES], i) for i in range(min(PIECES, len(chosen)))]
-    answers = Answers.joined(list(parallel(_ask, jobs, workers, progress, "asking the recognizer")))
-    tensors |= learn_jacobian(answers).tensors()
+    chosen = _sample_portraits(portraits, JACOBIAN_FACES)
+    jobs = [(tensors, metadata, chosen[i::JACOBIAN_JOBS], i) for i in range(min(JACOBIAN_JOBS, len(chosen)))]
+    samples = JacobianSamples.joined(
+        list(parallel(_render_samples, jobs, workers, progress, "fitting the embedding Jacobian"))
+    )
+    tensors |= learn_jacobian(samples).tensors()
     write_whole(output, save({k: v.contiguous() for k, v in tensors.items()}, metadata))
     return {"pictures": len(paths), **facts}
 
@@ -92,37 +102,45 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
 def learn(
     portraits: list[Portrait], workers: int, progress: Progress = silent
 ) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
-    """Tensors, metadata and facts of a model of ``portraits``."""
-    shapes_2d = np.stack([Pose2D.of(p.points).to_frame(p.points) for p in portraits])
+    """Fit all parts of the model except the embedding Jacobian, which stays zero.
+
+    Returns:
+        Tensors, metadata and statistics.
+
+    Raises:
+        InputError: there are too few usable faces, or too few different faces and head poses.
+    """
+    shapes_2d = np.stack([Pose2D.of(p.points).to_canonical(p.points) for p in portraits])
     labels = np.stack([_labels(p.path) for p in portraits])
     weights = _balance(labels)
     both = np.concatenate([shapes_2d, mirrored(shapes_2d)])
     mean = np.average(both, axis=0, weights=np.tile(weights, 2))
-    frame = CanonicalSpace((mean + mirrored(mean)) / 2)
+    canonical = CanonicalSpace((mean + mirrored(mean)) / 2)
     progress(0, 1, "learning the 3D shape model")
     shapes, shape_codes = learn_shape_model(both, np.tile(weights, 2), SHAPE_COMPONENTS)
     if not np.abs(shapes.modes).max() < MAX_MODE:
         raise InputError(
-            "the portraits show too few different faces and head turns to learn a shape in space from; add more"
+            "the portraits show too few different faces and head poses to learn a 3D shape model; add more portraits"
         )
-    jobs = [(frame.mean, portraits[i::workers]) for i in range(workers)]
-    sheet = _merge(
-        list(parallel(_features, jobs, workers, progress, "separating light and detail")), len(portraits), workers
+    jobs = [(canonical.mean, portraits[i::workers]) for i in range(workers)]
+    packed = _merge(
+        list(parallel(_features, jobs, workers, progress, "separating shading and detail")), len(portraits), workers
     )
-    keep = np.flatnonzero([m.glasses < GLASSES_LIMIT and m.fringe < FRINGE_LIMIT for m in sheet.measures])
+    keep = np.flatnonzero([m.glasses < GLASSES_LIMIT and m.bangs < BANGS_LIMIT for m in packed.measures])
     if len(keep) < MIN_FACES:
         raise InputError(
-            f"only {len(keep)} of {len(portraits)} faces are bare; an appearance model needs at least {MIN_FACES}"
+            f"only {len(keep)} of {len(portraits)} faces have no glasses and no bangs; an appearance model needs"
+            f" at least {MIN_FACES}"
         )
     learner = _Learner(
-        frame,
+        canonical,
         shapes,
         shape_codes[np.concatenate([keep, keep + len(portraits)])],
         labels[keep],
         weights[keep],
         np.stack([portraits[i].embedding for i in keep]),
-        [sheet.measures[i] for i in keep],
-        {n: v[keep] for n, v in sheet.halves.items()},
+        [packed.measures[i] for i in keep],
+        {n: v[keep] for n, v in packed.halves.items()},
     )
     tensors, facts = learner.learn(progress)
     return (
@@ -132,32 +150,34 @@ def learn(
     )
 
 
-def _features(mean: np.ndarray, portraits: Sequence[Portrait]) -> Sheet:
-    frame = CanonicalSpace(mean)
-    splitter, packer = Splitter(frame), Packer(frame)
+def _features(mean: np.ndarray, portraits: Sequence[Portrait]) -> PackedFaces:
+    canonical = CanonicalSpace(mean)
+    decomposer, packer = Decomposer(canonical), Packer(canonical)
     halves: dict[str, list[np.ndarray]] = {n: [] for n in REGIONS}
     measures = []
     for portrait in portraits:
-        texture = frame.unwrap(read_pixels(portrait.path), portrait.points)
-        layers = splitter.split(texture)
-        measures.append(measure(splitter, texture, layers, Pose2D.of(portrait.points).to_frame(portrait.points)))
-        for name, pair in packer.pack(layers.detail * layers.visible).items():
+        texture = canonical.unwrap(read_pixels(portrait.path), portrait.points)
+        decomposition = decomposer.decompose(texture)
+        measures.append(
+            measure(decomposer, texture, decomposition, Pose2D.of(portrait.points).to_canonical(portrait.points))
+        )
+        for name, pair in packer.pack(decomposition.detail * decomposition.visible).items():
             halves[name].append(torch.stack(pair).half().numpy())
-    return Sheet({n: np.stack(v) for n, v in halves.items()}, measures)
+    return PackedFaces({n: np.stack(v) for n, v in halves.items()}, measures)
 
 
-def _merge(parts: list[Sheet], count: int, workers: int) -> Sheet:
-    """Undo the interleaving of ``portraits[i::workers]``."""
+def _merge(parts: list[PackedFaces], count: int, workers: int) -> PackedFaces:
+    """Concatenate the parts and restore the order before the split ``portraits[i::workers]``."""
     order = np.argsort(np.concatenate([np.arange(count)[i::workers] for i in range(workers)]))
     measures = [m for part in parts for m in part.measures]
-    return Sheet(
+    return PackedFaces(
         {n: np.concatenate([p.halves[n] for p in parts])[order] for n in REGIONS}, [measures[i] for i in order]
     )
 
 
 @dataclass
 class _Learner:
-    frame: CanonicalSpace
+    canonical: CanonicalSpace
     shapes: ShapeModel
     shape_codes: np.ndarray
     labels: np.ndarray
@@ -170,13 +190,13 @@ class _Learner:
         attributes = self._attribute_space()
         design = self._design(attributes)
         tensors: dict[str, Tensor] = {
-            "frame.mean": torch.from_numpy(self.frame.mean),
+            "frame.mean": torch.from_numpy(self.canonical.mean),
             "shape.mean": torch.from_numpy(self.shapes.mean),
             "shape.modes": torch.from_numpy(self.shapes.modes).half(),
             **{f"attributes.{k}": torch.from_numpy(v).float() for k, v in vars(attributes).items()},
         }
         facts: dict[str, Any] = {"explained": {}, "regressed": {}}
-        codes, low_high, packer = {}, [], Packer(self.frame)
+        codes, low_high, packer = {}, [], Packer(self.canonical)
         for step, name in enumerate(REGIONS):
             progress(step, len(REGIONS), f"learning the {name}")
             half = torch.from_numpy(self.halves.pop(name)).float()
@@ -191,9 +211,7 @@ class _Learner:
             part, share = _condition(both[name], self.shape_codes, design, weights)
             tensors |= {f"{name}.{k}": v for k, v in part.items()}
             facts["regressed"][name] = round(share, 4)
-        tensors |= EmbeddingJacobian.silent(
-            {n: c.shape[1] for n, c in both.items()}, self.embeddings.shape[1]
-        ).tensors()
+        tensors |= EmbeddingJacobian.zeros({n: c.shape[1] for n, c in both.items()}, self.embeddings.shape[1]).tensors()
         tensors["limits"] = _combine_ranges(low_high)
         return tensors, facts
 
@@ -206,10 +224,10 @@ class _Learner:
         pattern = np.concatenate([pattern, pattern.reshape(n, 3, 16, 16)[..., ::-1].reshape(n, -1)])
         mean = pattern.mean(0)
         _, _, vt = np.linalg.svd(pattern[::3] - mean, full_matrices=False)
-        size = len(LABELS) + PATTERN + len(self.measures[0].values)
-        rough = AttributeSpace(labels, mean, vt[:PATTERN].T, np.zeros(size), np.ones(size))
+        size = len(LABELS) + PATTERN_COMPONENTS + len(self.measures[0].values)
+        rough = AttributeSpace(labels, mean, vt[:PATTERN_COMPONENTS].T, np.zeros(size), np.ones(size))
         raw = self._raw(rough)
-        return AttributeSpace(labels, mean, vt[:PATTERN].T, raw.mean(0), raw.std(0) + 1e-6)
+        return AttributeSpace(labels, mean, vt[:PATTERN_COMPONENTS].T, raw.mean(0), raw.std(0) + 1e-6)
 
     def _raw(self, space: AttributeSpace) -> np.ndarray:
         rows = [space.raw(label, m) for label, m in zip(self.labels, self.measures, strict=True)]
@@ -222,8 +240,11 @@ class _Learner:
 
 
 def _region_pca(half: Tensor, weights: Tensor, components: int) -> tuple[dict[str, Tensor], np.ndarray, float]:
-    """Weighted PCA of both halves ``(N, 2, P)``; returns int8 bases, codes ``(N, K)`` and the share of variance
-    explained."""
+    """Compute a weighted PCA of both halves ``(N, 2, P)``.
+
+    Returns:
+        Tensors with int8 bases, codes ``(N, K)``, and the share of explained variance.
+    """
     torch.manual_seed(0)
     share = (weights / weights.sum())[:, None]
     mean = (half[:, 0] * share).sum(0)
@@ -253,13 +274,13 @@ def _region_pca(half: Tensor, weights: Tensor, components: int) -> tuple[dict[st
 def _condition(
     codes: np.ndarray, shape_codes: np.ndarray, design: np.ndarray, weights: np.ndarray
 ) -> tuple[dict[str, Tensor], float]:
-    """Regression of ``[texture, shape]`` on attributes, and the principal directions of what it leaves."""
+    """Regress ``[texture, shape]`` on attributes and compute the principal directions of the residuals."""
     joint = np.concatenate([codes, shape_codes], 1)
     weighted = design * weights[:, None]
     regress = np.linalg.solve(weighted.T @ design + 20 * np.eye(design.shape[1]), weighted.T @ joint)
     rest = joint - design @ regress
     k = codes.shape[1]
-    # Texture and shape count alike, whatever their units.
+    # Give texture and shape equal weight, independent of their units.
     units = np.concatenate(
         [
             np.full(k, np.sqrt((codes**2).sum(1).mean())),
@@ -281,8 +302,11 @@ def _condition(
 
 
 def _luma_range(half: Tensor, name: str, packer: Packer) -> Tensor:
-    """1 and 98.5 percentile of the region's luma over faces and their mirror images, ``(1, 2, 64, 64)``, times its
-    mask."""
+    """Compute the 1st and 98.5th percentile of a region's masked luma over faces and mirrored faces.
+
+    Returns:
+        ``(1, 2, 64, 64)``.
+    """
     whole = []
     for row in half[:: max(1, len(half) // 400)]:
         image = packer.unpack({name: (row[0], row[1])}).mean(1, keepdim=True)
@@ -300,7 +324,7 @@ def _combine_ranges(ranges: list[Tensor]) -> Tensor:
 def _mirror(m: Measures) -> Measures:
     values = m.values.copy()
     values[7] *= -1
-    return Measures(values, m.pattern.reshape(3, 16, 16)[..., ::-1].ravel(), m.glasses, m.fringe)
+    return Measures(values, m.pattern.reshape(3, 16, 16)[..., ::-1].ravel(), m.glasses, m.bangs)
 
 
 def _labels(path: Path) -> np.ndarray:
@@ -317,8 +341,8 @@ def _balance(labels: np.ndarray) -> np.ndarray:
     return weights / weights.mean()
 
 
-def _some(portraits: list[Portrait], count: int) -> list[Portrait]:
-    """Up to ``count`` portraits, drawn so that groups are balanced."""
+def _sample_portraits(portraits: list[Portrait], count: int) -> list[Portrait]:
+    """Sample up to ``count`` portraits with balanced groups."""
     weights = _balance(np.stack([_labels(p.path) for p in portraits]))
     size = min(count, len(portraits))
     return [
@@ -327,5 +351,9 @@ def _some(portraits: list[Portrait], count: int) -> list[Portrait]:
     ]
 
 
-def _ask(tensors: dict[str, Tensor], metadata: dict[str, str], portraits: Sequence[Portrait], seed: int) -> Answers:
-    return ask(model_of(tensors, metadata), [(read_pixels(p.path), p.points, p.embedding) for p in portraits], seed)
+def _render_samples(
+    tensors: dict[str, Tensor], metadata: dict[str, str], portraits: Sequence[Portrait], seed: int
+) -> JacobianSamples:
+    return render_samples(
+        model_of(tensors, metadata), [(read_pixels(p.path), p.points, p.embedding) for p in portraits], seed
+    )

@@ -1,7 +1,7 @@
-"""The method ``inswapper``: a drawn or mapped identity, shown by the swapper that the user has.
+"""The method ``inswapper``: renders a sampled or given identity with the user's copy of inswapper_128.
 
-Strength is the share of the way on the great circle from the person's own ArcFace vector to the new one; above 1 it
-goes on past it. The swapper works at 128 px: faces that are larger in the picture come out softer than they were.
+``strength`` is the position on the great circle from the person's own ArcFace embedding (0) to the new identity (1);
+values above 1 extrapolate. The swapper works at 128 px, so larger faces become less sharp.
 """
 
 from __future__ import annotations
@@ -26,13 +26,18 @@ from .network import SIDE, InSwapper, swapper_transform
 
 NAME = "inswapper"
 GROW, FEATHER = 0.25, 0.12
-"""Of the mask, in distances between the eyes: the forehead belongs to it, the border of the swapper's square does
-not."""
+"""Growth and feather of the mask in IOD. The mask includes the forehead, but not the border of the aligned square."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A face, where the swapper's square lies on it, and whose it is."""
+    """An analyzed face.
+
+    Attributes:
+        view: the face in its image.
+        transform: from the image to the swapper's aligned square, ``(2, 3)``.
+        own: ArcFace embedding of the original face.
+    """
 
     view: View
     transform: np.ndarray
@@ -40,12 +45,12 @@ class Prepared:
 
 
 class InSwapperMethod:
-    """Swaps synthetic identities in.
+    """Implements ``Method`` with inswapper_128.
 
     Args:
-        swapper: the user's inswapper_128.
-        recognizer: the one whose embeddings the swapper takes.
-        source: of new identities, in the recognizer's space; None where all identities are given.
+        swapper: the network.
+        recognizer: the ArcFace network whose embeddings the swapper takes.
+        source: bank or sampler of new identities in the recognizer's space; None if all identities are given.
 
     Raises:
         InputError: the recognizer or the source belongs to another space.
@@ -57,7 +62,7 @@ class InSwapperMethod:
         for what, space in (("recognizer", recognizer.name), *([] if source is None else [("source", source.space)])):
             if space != SPACE:
                 raise InputError(
-                    f"inswapper takes identities of {SPACE}, but the {what} given is of {space}; use w600k_r50.onnx"
+                    f"inswapper needs identities of the space {SPACE}, but the {what} is of {space}; use w600k_r50.onnx"
                 )
         self.swapper, self.recognizer, self.source = swapper, recognizer, source
 
@@ -77,28 +82,30 @@ class InSwapperMethod:
         return MethodIdentity(NAME, seed, self._sampled(own, seed))
 
     def _sampled(self, own: Identity, seed: int) -> Identity:
+        """Sample an identity that differs from ``own``."""
         if self.source is None:
-            raise InputError("inswapper needs an identity to show; give one, or a bank or sampler as its source")
+            raise InputError("inswapper has no source of new identities; give it an identity, a bank or a sampler")
         if not isinstance(self.source, Bank):
             return Identity(self.source.away_from(own.vector, seed).vectors, SPACE)
-        different = self.source.strangers(own)
+        different = self.source.different_from(own)
         if not len(different):
-            raise InputError("every person in the bank resembles this one; build a larger bank")
+            raise InputError("all identities in the bank are too similar to this person; use a larger bank")
         return self.source.identities[int(np.random.default_rng(seed).choice(different))]
 
     def from_identity(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> MethodIdentity:
         if identity.space != SPACE:
             raise InputError(
-                f"inswapper shows identities of {SPACE}, but this one is of {identity.space}; embed with w600k_r50.onnx"
+                f"inswapper needs an identity of the space {SPACE}, but this one is of {identity.space}; embed the face"
+                " with w600k_r50.onnx"
             )
         return MethodIdentity(NAME, seed, identity)
 
     def render(self, prepared: Prepared, identity: MethodIdentity, strength: float) -> Change:
-        shown = identity.of(NAME).identity
-        if shown is None:
-            raise InputError("this identity of inswapper holds no vector; save it again")
+        target = identity.of(NAME).identity
+        if target is None:
+            raise InputError("this inswapper identity contains no embedding; save it again")
         points, image, transform = prepared.view.face.points, prepared.view.image, prepared.transform
         inside = apply(transform, points)
         mask = hull_mask(inside, SIDE, SIDE, grow=GROW, feather=FEATHER * inter_ocular(inside)) * float(strength > 0)
-        square = self.swapper.show(image, transform, slerp(prepared.own, shown, strength).vector)
+        square = self.swapper.swap_aligned(image, transform, slerp(prepared.own, target, strength).vector)
         return pasted(image, transform, square, mask, points)

@@ -1,4 +1,4 @@
-"""The swapper that the user has, announced to the registry."""
+"""Registry entry of the method ``inswapper``: the user's copy of the face swapper."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class InSwapperOptions:
     )
     source: Path | None = option(
         None,
-        "Where new identities come from: a bank folder, or a sampler of faceveil train lds, in the recognizer's space.",
+        "Source of new identities: a bank folder, or a sampler of faceveil train lds, in the recognizer's space.",
         model_file=ModelFile(
             ("faceveil",), (".safetensors",), "lds_", "train a sampler with: faceveil train lds --space arcface:FILE"
         ),
@@ -51,8 +51,7 @@ def _open(options: InSwapperOptions) -> InSwapperMethod:
 
     if options.swapper is None or options.recognizer is None:
         raise InputError(
-            "the method inswapper needs inswapper_128.onnx as its swapper and w600k_r50.onnx as its recognizer, which"
-            " you have"
+            "the method inswapper needs two files; set swapper to inswapper_128.onnx and recognizer to w600k_r50.onnx"
         )
     source = None if options.source is None else open_source(options.source)
     return InSwapperMethod(InSwapper(options.swapper), ArcFace(options.recognizer), source)
@@ -63,13 +62,13 @@ def _check() -> str:
 
     if find_spec("insightface") is None:
         raise WeightsError("insightface is not installed; install it with: pip install insightface")
-    return "insightface is installed; the model files are named when the method is used"
+    return "insightface is installed; name the model files when you use the method"
 
 
 SPEC = MethodSpec(
     name="inswapper",
     title="inswapper",
-    summary="Swaps a synthetic identity in with the inswapper_128 model that you have; 128 px.",
+    summary="Swaps in a synthetic identity at 128 px with your copy of the inswapper_128 model.",
     options=InSwapperOptions,
     open=_open,
     check=_check,

@@ -1,8 +1,9 @@
-"""Attention processors that turn stock diffusers UNets into the ReferenceNets and the denoiser of
-"Face Anonymization Made Simple" (Kung et al., WACV 2025, section 3.2): one records, one reads.
+"""Attention processors for the ReferenceNets and the denoiser of "Face Anonymization Made Simple" (Kung et al., WACV
+2025, section 3.2), which are stock diffusers UNets.
 
-A *state* is the input of a self-attention after its norm, ``(B, N, C)``. Of each block only the first layer's state is
-ever read, by every layer of the same block of the denoiser; the checkpoint was trained like this.
+The ReferenceNets record the inputs of their self-attentions; the denoiser attends to the recorded tokens. A *state* is
+the input of a self-attention after its norm, ``(B, N, C)``. Every layer of a block of the denoiser reads the state of
+the first layer of the same block of the ReferenceNet. The checkpoint was trained this way.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Key = tuple[str, int]
-"""A block, such as ``down_blocks.1``, and the depth of a transformer block inside its layers."""
-States = dict[Key, Tensor]
+from ...core.errors import InputError
 
-_ORDER = ("down_blocks", "mid_block", "up_blocks")
+Key = tuple[str, int]
+"""The name of a UNet block, such as ``down_blocks.1``, and the index of the transformer block inside a layer."""
+States = dict[Key, Tensor]
+"""Recorded states ``(B, N, C)``."""
+
+_BLOCK_ORDER = ("down_blocks", "mid_block", "up_blocks")
 
 
 @dataclass(frozen=True)
-class Site:
+class SelfAttention:
     """One self-attention of a UNet.
 
     Attributes:
-        name: of its processor, as in ``UNet2DConditionModel.attn_processors``.
-        key: of the state that it reads.
-        first: whether it belongs to the first layer of its block, whose state is recorded.
+        name: name of its processor in ``UNet2DConditionModel.attn_processors``.
+        key: key of the state that it reads.
+        first: whether it is in the first layer of its block. Only these layers record their state.
     """
 
     name: str
@@ -38,40 +42,72 @@ class Site:
 
     @property
     def module(self) -> str:
+        """Name of the attention module in the UNet."""
         return self.name.removesuffix(".processor")
 
 
-def sites(unet: Any) -> list[Site]:
-    """All self-attentions of a diffusers UNet in the order of execution; module order puts the middle last."""
+def self_attentions(unet: Any) -> list[SelfAttention]:
+    """List the self-attentions of a diffusers UNet in the order of execution.
 
-    def place(name: str) -> tuple[int, list[int]]:
-        return _ORDER.index(name.split(".")[0]), [int(part) for part in name.split(".") if part.isdigit()]
+    ``attn_processors`` follows the order of the modules, which puts the middle block last.
+    """
+
+    def position(name: str) -> tuple[int, list[int]]:
+        return _BLOCK_ORDER.index(name.split(".")[0]), [int(part) for part in name.split(".") if part.isdigit()]
 
     found = []
-    for name in sorted((n for n in unet.attn_processors if n.endswith("attn1.processor")), key=place):
+    for name in sorted((n for n in unet.attn_processors if n.endswith("attn1.processor")), key=position):
         block, rest = name.split(".attentions.")
         layer, _, depth = rest.split(".")[:3]
-        found.append(Site(name, (block, int(depth)), layer == "0"))
+        found.append(SelfAttention(name, (block, int(depth)), layer == "0"))
     return found
 
 
 class LastStateRecorded(Exception):
-    """Leaves a ReferenceNet once nobody reads what it computes further."""
+    """Stops the forward pass of a ReferenceNet after its last recorded state. The rest of its output is not used."""
+
+
+def check_self_attention(encoder_hidden_states: Tensor | None, attention_mask: Tensor | None) -> None:
+    """Refuse the arguments of diffusers' attention processors that the processors of this module do not support.
+
+    Raises:
+        InputError: ``encoder_hidden_states`` or ``attention_mask`` is not None.
+    """
+    if encoder_hidden_states is not None:
+        raise InputError(
+            "encoder_hidden_states is not supported in the self-attentions of referencenet; use a UNet whose config has"
+            " only_cross_attention = false"
+        )
+    if attention_mask is not None:
+        raise InputError(
+            "attention_mask is not supported in the self-attentions of referencenet; call the UNet without one"
+        )
 
 
 class WriteState:
-    """Records its input and attends as usual.
+    """Record the input of a self-attention, then compute the self-attention as usual.
 
     Args:
-        states: where to record.
-        key: under which; none records nothing.
-        last: whether this is the last state that anybody reads.
+        states: mapping that receives the state.
+        key: key of the state; None records nothing.
+        last: whether this is the last state that is used. If so, the call raises ``LastStateRecorded``.
+
+    Raises:
+        InputError: on a call with ``encoder_hidden_states`` or ``attention_mask``.
     """
 
     def __init__(self, states: States, key: Key | None, last: bool) -> None:
         self._states, self._key, self._last = states, key, last
 
-    def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def __call__(
+        self,
+        attention: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        check_self_attention(encoder_hidden_states, attention_mask)
         if self._key is not None:
             self._states[self._key] = hidden_states
         if self._last:
@@ -83,19 +119,26 @@ class WriteState:
 
 
 @dataclass
-class Streams:
-    """Reference keys or values of one self-attention, each ``(rows, heads, N, head size)``.
+class ReferenceTokens:
+    """Reference keys or values of one self-attention, each ``(faces, heads, N, head size)``.
 
     Attributes:
-        source: one entry a guidance row, each of one face or of the whole batch.
-        driving: of the batch; all guidance rows share it.
+        source: one tensor per guidance row, each for one face or for the whole batch.
+        driving: one tensor for the whole batch; all guidance rows share it.
     """
 
     source: tuple[Tensor, ...]
     driving: Tensor
 
-    def behind(self, own: Tensor) -> Tensor:
-        """``[own, source, driving]`` along the tokens, the batch of each guidance row in turn."""
+    def append_to(self, own: Tensor) -> Tensor:
+        """Concatenate ``[own, source, driving]`` along the tokens.
+
+        Args:
+            own: keys or values of the denoiser, ``(guidance rows * B, heads, N, head size)``.
+
+        Returns:
+            ``(guidance rows * B, heads, 3 N, head size)``, if all three have N tokens.
+        """
         rows, heads, tokens, size = own.shape
         guidance, batch = len(self.source), rows // len(self.source)
         joined = own.new_empty(guidance, batch, heads, tokens + self.source[0].shape[2] + self.driving.shape[2], size)
@@ -108,71 +151,102 @@ class Streams:
 
 
 class ReadStates:
-    """Queries with the UNet's own tokens and attends to [own, source, driving] (paper, Eq. for self-attention
-    injection).
+    """Self-attention with queries from the denoiser's own tokens and keys and values from [own, source, driving]
+    (paper, section 3.2).
 
-    The references are the same in all denoising steps, so their keys and values are projected once.
+    The reference states are the same in all denoising steps, so their keys and values are computed once.
+
+    Raises:
+        InputError: on a call with ``encoder_hidden_states`` or ``attention_mask``.
     """
 
-    def __init__(self, keys: Streams, values: Streams) -> None:
+    def __init__(self, keys: ReferenceTokens, values: ReferenceTokens) -> None:
         self._keys, self._values = keys, values
 
-    def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def __call__(
+        self,
+        attention: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        check_self_attention(encoder_hidden_states, attention_mask)
         query, key, value = (
             split_heads(p(hidden_states), attention) for p in (attention.to_q, attention.to_k, attention.to_v)
         )
-        return attend(attention, query, self._keys.behind(key), self._values.behind(value))
+        return attend(attention, query, self._keys.append_to(key), self._values.append_to(value))
 
 
-class ReadStatesOnce:
-    """The same where every step has other references and gradients flow into them: training.
+class ReadStatesInTraining:
+    """``ReadStates`` for training: the reference states change in every step and receive gradients.
 
     Args:
-        references: source and driving state of each key; its owner changes it before each forward pass and leaves it
-            alone until the backward pass is done, since gradient checkpointing reads it again.
+        references: source and driving state for each key. The caller fills it before each forward pass and must not
+            change it until the backward pass is done, because gradient checkpointing reads it again.
+
+    Raises:
+        InputError: on a call with ``encoder_hidden_states`` or ``attention_mask``.
     """
 
     def __init__(self, references: dict[Key, tuple[Tensor, Tensor]], key: Key) -> None:
         self._references, self._key = references, key
 
-    def __call__(self, attention: Any, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        seen = torch.cat([hidden_states, *self._references[self._key]], 1)
+    def __call__(
+        self,
+        attention: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **_: Any,
+    ) -> Tensor:
+        check_self_attention(encoder_hidden_states, attention_mask)
+        tokens = torch.cat([hidden_states, *self._references[self._key]], 1)
         query = split_heads(attention.to_q(hidden_states), attention)
-        key, value = (split_heads(p(seen), attention) for p in (attention.to_k, attention.to_v))
+        key, value = (split_heads(p(tokens), attention) for p in (attention.to_k, attention.to_v))
         return attend(attention, query, key, value)
 
 
 def write_states(unet: Any, states: States, stop: bool = True) -> None:
-    """Make a UNet record its states into ``states``; with ``stop`` it raises ``LastStateRecorded`` after the last
-    one."""
-    found = sites(unet)
-    last = next(site for site in reversed(found) if site.first)
+    """Set the processors of a UNet so that it records its states.
+
+    Args:
+        unet: a ``diffusers.UNet2DConditionModel``.
+        states: mapping that receives the states.
+        stop: whether the forward pass raises ``LastStateRecorded`` after the last state.
+    """
+    found = self_attentions(unet)
+    last = next(layer for layer in reversed(found) if layer.first)
     processors = dict(unet.attn_processors)
-    for site in found:
-        processors[site.name] = WriteState(states, site.key if site.first else None, stop and site is last)
+    for layer in found:
+        processors[layer.name] = WriteState(states, layer.key if layer.first else None, stop and layer is last)
     unet.set_attn_processor(processors)
 
 
 @contextmanager
 def reading(unet: Any, source: tuple[States, ...], driving: States) -> Iterator[None]:
-    """Let a UNet read reference states inside the context; afterwards it is as before and no cache is left.
+    """Make a UNet read reference states inside the context.
+
+    On exit the previous processors are restored and the computed keys and values are freed.
 
     Args:
-        source: states of the source, one entry a guidance row; entries of one face serve the whole batch.
-        driving: states of the driving picture, ``(B, N, C)``.
+        unet: a ``diffusers.UNet2DConditionModel``.
+        source: states of the source image, one entry per guidance row; a state of one face is used for the whole
+            batch.
+        driving: states of the driving image, ``(B, N, C)``.
     """
     before = dict(unet.attn_processors)
     processors = dict(before)
-    for site in sites(unet):
-        attention = unet.get_submodule(site.module)
+    for layer in self_attentions(unet):
+        attention = unet.get_submodule(layer.module)
         keys, values = (
-            Streams(
-                tuple(split_heads(p(rows[site.key]), attention) for rows in source),
-                split_heads(p(driving[site.key]), attention),
+            ReferenceTokens(
+                tuple(split_heads(p(states[layer.key]), attention) for states in source),
+                split_heads(p(driving[layer.key]), attention),
             )
             for p in (attention.to_k, attention.to_v)
         )
-        processors[site.name] = ReadStates(keys, values)
+        processors[layer.name] = ReadStates(keys, values)
     unet.set_attn_processor(processors)
     try:
         yield
@@ -181,21 +255,25 @@ def reading(unet: Any, source: tuple[States, ...], driving: States) -> Iterator[
 
 
 def read_in_training(unet: Any) -> dict[Key, tuple[Tensor, Tensor]]:
-    """Make a UNet read the references that are put into the returned mapping."""
+    """Make a UNet read reference states in training.
+
+    Returns:
+        An empty mapping from key to source and driving state; the caller fills it before each forward pass.
+    """
     references: dict[Key, tuple[Tensor, Tensor]] = {}
     processors = dict(unet.attn_processors)
-    for site in sites(unet):
-        processors[site.name] = ReadStatesOnce(references, site.key)
+    for layer in self_attentions(unet):
+        processors[layer.name] = ReadStatesInTraining(references, layer.key)
     unet.set_attn_processor(processors)
     return references
 
 
 def split_heads(tokens: Tensor, attention: Any) -> Tensor:
-    """``(B, N, C)`` to ``(B, heads, N, C / heads)``."""
+    """Reshape ``(B, N, C)`` to ``(B, heads, N, C / heads)``."""
     return tokens.unflatten(-1, (attention.heads, -1)).transpose(1, 2)
 
 
 def attend(attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention over split heads, and the output projection: ``(B, N, C)``."""
-    shown = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-    return attention.to_out[1](attention.to_out[0](shown.transpose(1, 2).flatten(2)))
+    """Compute attention over split heads and the output projection; returns ``(B, N, C)``."""
+    attended = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    return attention.to_out[1](attention.to_out[0](attended.transpose(1, 2).flatten(2)))

@@ -1,5 +1,5 @@
-"""Open the networks from the user's files: the public checkpoint's folders, any Stable Diffusion 1 or 2 VAE, CLIP's
-vision tower."""
+"""Open the networks from the user's files: the folders of the public checkpoint, a VAE of Stable Diffusion 1 or 2, and
+the CLIP vision encoder."""
 
 from __future__ import annotations
 
@@ -54,51 +54,68 @@ def open_pipeline(
     scheduler: Any = None,
     offload: bool = False,
 ) -> ReferenceNetPipeline:
-    """Open a pipeline.
+    """Open the networks and build a pipeline.
 
     Args:
-        checkpoint: folder with ``unet``, ``referencenet`` and ``conditioning_referencenet``, each a config and a
-            safetensors file.
-        vae: a diffusers folder, or one safetensors file in diffusers' or Stability's layout.
-        image_encoder: a transformers folder of a CLIP vision model.
-        offload: keep all networks but the denoiser on the CPU while they are not needed: less GPU memory, more time.
+        checkpoint: folder with ``unet``, ``referencenet`` and ``conditioning_referencenet``, each with a
+            config and a safetensors file.
+        vae: a diffusers folder, or one safetensors file with the tensor names of diffusers or Stability AI.
+        image_encoder: a transformers folder with a CLIP vision model.
+        scheduler: as for ``ReferenceNetPipeline``.
+        offload: keep all networks except the denoiser on the CPU while they are not in use; needs less GPU memory and
+            more time.
 
     Raises:
-        WeightsError: a file is missing, damaged, or of another kind.
+        WeightsError: a file is missing or damaged, or holds another network.
     """
     unet, source, driving = (open_unet(checkpoint / part, _CARDS[part]) for part in (UNET, SOURCE, DRIVING))
     nets = ReferenceNet(source), ReferenceNet(driving)
     pipeline = ReferenceNetPipeline(
         unet, *nets, open_vae(vae), open_image_encoder(image_encoder), scheduler, offload=offload
     )
-    wanted, given = unet.config.cross_attention_dim, pipeline.image_encoder.config.hidden_size
-    if wanted != given:
+    needed, given = unet.config.cross_attention_dim, pipeline.image_encoder.config.hidden_size
+    if needed != given:
         raise WeightsError(
-            f"the image encoder gives {given} numbers a picture, but the networks take {wanted}; use CLIP ViT-L/14's"
-            " vision tower"
+            f"the image encoder outputs {given} values per image, but the networks need {needed}; use the vision"
+            " encoder of CLIP ViT-L/14"
         )
     return pipeline.to(device, dtype)
 
 
 def open_unet(folder: Path, name: str) -> Any:
-    """A UNet from a folder; the ReferenceNets' configs name a class of the authors', which is the stock one."""
+    """Open a UNet from a folder.
+
+    The configs of the ReferenceNets name a class of the authors. Its architecture and tensor names equal those of
+    diffusers' ``UNet2DConditionModel``.
+
+    Args:
+        folder: folder with ``config.json`` and a safetensors file; Stable Diffusion 2.1's config if it is missing.
+        name: name of the file's model card, for the error message.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or holds another network.
+    """
     from diffusers import UNet2DConditionModel
 
     if not (folder / WEIGHTS).is_file():
-        raise WeightsError(missing(name, folder / WEIGHTS))
+        raise WeightsError(missing_file_message(name, folder / WEIGHTS))
     config = _config(folder) if (folder / "config.json").is_file() else SD21_UNET
     net = UNet2DConditionModel.from_config({k: v for k, v in config.items() if not k.startswith("_")})
-    _fill(net, _tensors(folder / WEIGHTS), folder / WEIGHTS)
+    _load_weights(net, _tensors(folder / WEIGHTS), folder / WEIGHTS)
     return net.eval().requires_grad_(False)
 
 
 def open_vae(path: Path) -> Any:
-    """A Stable Diffusion autoencoder with four latent channels."""
+    """Open a Stable Diffusion autoencoder with four latent channels.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or holds another network.
+    """
     from diffusers import AutoencoderKL
 
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        raise WeightsError(missing("sd-vae", file))
+        raise WeightsError(missing_file_message("sd-vae", file))
     tensors = _tensors(file)
     config = _config(path) if path.is_dir() and (path / "config.json").is_file() else _SD_VAE
     net = AutoencoderKL.from_config({k: v for k, v in config.items() if not k.startswith("_")})
@@ -106,17 +123,23 @@ def open_vae(path: Path) -> Any:
         from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
         tensors = convert_ldm_vae_checkpoint(tensors, dict(net.config))
-    _fill(net, _modern(tensors), file)
+    _load_weights(net, _current_vae_names(tensors), file)
     return net.eval().requires_grad_(False)
 
 
 def open_image_encoder(folder: Path) -> Any:
-    """The vision tower of CLIP ViT-L/14; its pooled class token, not the projection, has 1024 numbers."""
+    """Open the vision encoder of CLIP ViT-L/14.
+
+    The pipeline uses its pooled class token of size 1024, not the projection of size 768.
+
+    Raises:
+        WeightsError: the file is missing or damaged, or holds another network.
+    """
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     file = folder / "model.safetensors"
     if not file.is_file():
-        raise WeightsError(missing("clip-vit-large-patch14", file))
+        raise WeightsError(missing_file_message("clip-vit-large-patch14", file))
     config = _config(folder) if (folder / "config.json").is_file() else {}
     config = config.get("vision_config", config) or {
         "hidden_size": 1024,
@@ -135,20 +158,25 @@ def open_image_encoder(folder: Path) -> Any:
             }
         )
     )
-    # A whole CLIP holds a text tower as well; whether names start with "vision_model." depends on the version of
-    # transformers.
+    # A file of the full CLIP model also holds the text encoder. Whether tensor names start with "vision_model." depends
+    # on the version of transformers.
     tensors = {
         k: v
         for k, v in _tensors(file).items()
         if not k.startswith(("text_", "visual_projection", "logit_scale")) and not k.endswith("position_ids")
     }
     prefix = "vision_model." if any(key.startswith("vision_model.") for key in net.state_dict()) else ""
-    _fill(net, {prefix + key.removeprefix("vision_model."): value for key, value in tensors.items()}, file)
+    _load_weights(net, {prefix + key.removeprefix("vision_model."): value for key, value in tensors.items()}, file)
     return net.eval().requires_grad_(False)
 
 
-def missing(name: str, path: Path) -> str:
-    """One sentence that says what is missing and where it comes from."""
+def missing_file_message(name: str, path: Path) -> str:
+    """Write the error message for a missing file: which file, and where to get it.
+
+    Args:
+        name: name of the model card.
+        path: where the file should be.
+    """
     c = card(name)
     return (
         f"{path.name} is missing from {path.parent}; get {c.file} from {c.origin} ({c.bytes / 1e9:.1f} GB, license:"
@@ -167,23 +195,27 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     return read_safetensors(path, f"{path.parent.name}'s", "get a fresh copy")[0]
 
 
-def _fill(net: Any, tensors: dict[str, Tensor], path: Path) -> None:
+def _load_weights(net: Any, tensors: dict[str, Tensor], path: Path) -> None:
     own = net.state_dict()
-    lacking, strange = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     wrong = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
-    if lacking or strange or wrong:
-        example = (lacking or strange or wrong)[0]
+    if missing or unknown or wrong:
+        example = (missing or unknown or wrong)[0]
         raise WeightsError(
-            f"{path.name} in {path.parent} holds another network: {len(lacking)} tensors are missing, {len(strange)}"
-            f" unknown, {len(wrong)} of another size (such as {example}); get the file that its card names"
+            f"{path.name} in {path.parent} holds another network: {len(missing)} tensors are missing,"
+            f" {len(unknown)} are unknown and {len(wrong)} have another shape (such as {example}); get the file that"
+            " its model card names"
         )
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
         raise WeightsError(f"{path.name} in {path.parent} holds values that are not finite; get a fresh copy")
     net.load_state_dict(tensors)
 
 
-def _modern(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Older diffusers called the VAE's attention projections query, key, value and proj_attn, as 1 x 1 convolutions."""
+def _current_vae_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the attention projections of VAE files that older versions of diffusers wrote.
+
+    Those call them query, key, value and proj_attn. Files of Stability AI store them as 1 x 1 convolutions.
+    """
     names = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
     renamed = {}
     for key, value in tensors.items():

@@ -1,5 +1,8 @@
-"""The networks of the public checkpoint: three UNets in Stable Diffusion 2.1's layout, of which two only record
-states."""
+"""The ReferenceNets of the public checkpoint and the two equations of anonymization.
+
+The checkpoint has three UNets with the architecture of Stable Diffusion 2.1: the denoiser and two ReferenceNets, which
+only record states.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,16 @@ SCHEDULER: dict[str, Any] = {
     "steps_offset": 1,
     "clip_sample": False,
 }
-"""Stable Diffusion 2.1's noise schedule, under diffusers' names."""
+"""Noise schedule of Stable Diffusion 2.1 as a diffusers scheduler config."""
 LATENT_SCALE = 0.18215
+"""Scaling factor of the VAE latents of Stable Diffusion 1 and 2."""
 K = TypeVar("K")
 REFERENCE_TIME = 0
-"""Both ReferenceNets see clean latents at this time step."""
+"""Time step of both ReferenceNets; their input latents have no noise."""
 
 
 class ReferenceNet:
-    """A UNet that records what its self-attentions see.
+    """A UNet that records the inputs of its self-attentions.
 
     Args:
         unet: a ``diffusers.UNet2DConditionModel``; its attention processors are replaced.
@@ -42,11 +46,14 @@ class ReferenceNet:
         write_states(unet, self._recorded)
 
     def record(self, latents: Tensor, embedding: Tensor) -> States:
-        """States of clean pictures.
+        """Compute the states of images.
 
         Args:
-            latents: ``(B, 4, h, w)``, scaled.
-            embedding: ``(B, 1, D)``.
+            latents: ``(B, 4, h, w)``, scaled, without noise.
+            embedding: CLIP embeddings, ``(B, 1, D)``.
+
+        Returns:
+            States ``(B, N, C)``.
         """
         self._recorded.clear()
         with suppress(LastStateRecorded):
@@ -56,26 +63,31 @@ class ReferenceNet:
         return states
 
     def unconditional(self, latents: Tensor, embedding: Tensor) -> States:
-        """States of no picture: zero latents and a zero embedding; one row, computed once a size, dtype and device.
+        """Compute the unconditional states: those of zero latents and a zero embedding.
+
+        They are computed once per size, dtype and device, and cached.
 
         Args:
-            latents, embedding: of any picture; only their size matters.
+            latents, embedding: latents and embedding of any image; only shape, dtype and device are used.
+
+        Returns:
+            States ``(1, N, C)``.
         """
         key = (*latents.shape[1:], embedding.shape[-1], latents.dtype, latents.device)
         if key not in self._unconditional:
             self._unconditional[key] = self.record(torch.zeros_like(latents[:1]), torch.zeros_like(embedding[:1]))
         return self._unconditional[key]
 
-    def forget(self) -> None:
-        """Drop what was computed with these weights; call it after changing them."""
+    def clear_cache(self) -> None:
+        """Drop the cached unconditional states. Call it after a change of the weights."""
         self._unconditional.clear()
 
 
 def weaken(embedding: Tensor, degree: float) -> Tensor:
-    """The source embedding at an anonymization degree (paper, Eq. 1): ``Z' = (1 - d) Z``."""
+    """Apply the anonymization degree d to the source embedding (paper, Eq. 1): ``Z' = (1 - d) Z``."""
     return (1 - degree) * embedding
 
 
 def mix(conditional: dict[K, Tensor], unconditional: dict[K, Tensor], degree: float) -> dict[K, Tensor]:
-    """The source states at an anonymization degree (paper, Eq. 2): ``S' = (1 - d) S + d S_unconditional``."""
+    """Apply the anonymization degree d to the source states (paper, Eq. 2): ``S' = (1 - d) S + d S_unconditional``."""
     return {key: (1 - degree) * state + degree * unconditional[key] for key, state in conditional.items()}

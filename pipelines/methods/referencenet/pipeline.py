@@ -1,8 +1,8 @@
-"""Face Anonymization Made Simple (Kung et al., WACV 2025): anonymize a face, or show one person with another's pose.
+"""Face Anonymization Made Simple (Kung et al., WACV 2025): anonymize a face, or swap in the face of a source image.
 
-encode (VAE, CLIP, driving ReferenceNet: once a picture)
-  -> condition (degree: Eq. 1, source ReferenceNet, Eq. 2)
-  -> denoise (the UNet reads both references in its self-attentions)
+encode (VAE, CLIP, driving ReferenceNet: once per image)
+  -> condition (anonymization degree: Eq. 1, source ReferenceNet, Eq. 2)
+  -> denoise (the self-attentions of the UNet also read the states of both ReferenceNets)
   -> decode
 """
 
@@ -21,24 +21,27 @@ from ...core.errors import InputError
 from ...core.progress import Progress, silent
 from .attention import States, reading
 from .network import LATENT_SCALE, SCHEDULER, ReferenceNet, mix, weaken
+from .preprocess import default_clip_processor, fit
 
 GUIDANCE = 4.0
+"""Default classifier-free guidance scale."""
 DEGREE = 1.25
+"""Default anonymization degree."""
 STEPS = 25
-MOST_DEGREE = 2.0
-MULTIPLE = 8
-"""Pictures are resized to multiples of this."""
+"""Default number of denoising steps, for ``default_scheduler``."""
+MAX_DEGREE = 2.0
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch of encoded pictures, ready for any degree.
+    """A batch of encoded images; no field depends on the degree.
 
     Attributes:
-        source_latents, source_embedding: ``(B, 4, h, w)`` and ``(B, 1, D)``.
-        driving_embedding: ``(B, 1, D)``.
-        driving: states of the driving ReferenceNet.
-        unconditional: states of the source ReferenceNet without a picture, one row.
+        source_latents: VAE latents of the source images, ``(B, 4, h, w)``.
+        source_embedding: CLIP embeddings of the source images, ``(B, 1, D)``.
+        driving_embedding: CLIP embeddings of the driving images, ``(B, 1, D)``.
+        driving: states of the driving ReferenceNet, ``(B, N, C)``.
+        unconditional: states of the source ReferenceNet for zero latents and a zero embedding, ``(1, N, C)``.
     """
 
     source_latents: Tensor
@@ -50,12 +53,12 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the denoiser reads.
+    """The conditioning inputs of the denoiser.
 
     Attributes:
-        source: states a guidance row: unconditional, conditional; one entry where guidance cannot matter.
-        driving: states of the driving picture.
-        context: tokens of the cross-attentions, ``(rows * B, 2, D)``.
+        source: source states of each guidance row: unconditional, conditional. One entry if guidance has no effect.
+        driving: states of the driving images.
+        context: tokens for the cross-attentions, ``(guidance rows * B, 2, D)``.
     """
 
     source: tuple[States, ...]
@@ -64,16 +67,16 @@ class Conditions:
 
 
 class ReferenceNetPipeline:
-    """See the module.
+    """The pipeline that the module docstring describes.
 
     Args:
         unet: the denoiser, a ``diffusers.UNet2DConditionModel``.
         source_net, driving_net: ``referencenet`` and ``conditioning_referencenet`` of the checkpoint.
         vae: a ``diffusers.AutoencoderKL`` of Stable Diffusion 1 or 2.
-        image_encoder: a ``transformers.CLIPVisionModel`` whose hidden size is the UNets' cross-attention size.
-        scheduler: any of diffusers; DPM-Solver++ with Stable Diffusion 2.1's schedule when omitted.
-        clip_processor: a CLIP image processor on Pillow; the standard one when omitted.
-        offload: keep all networks but the denoiser on the CPU while they are not needed.
+        image_encoder: a ``transformers.CLIPVisionModel`` whose hidden size equals ``cross_attention_dim`` of the UNets.
+        scheduler: a diffusers scheduler. The default is DPM-Solver++ with the noise schedule of Stable Diffusion 2.1.
+        clip_processor: a CLIP image processor that resizes with Pillow. The default has CLIP's standard settings.
+        offload: keep all networks except the denoiser on the CPU while they are not in use.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class ReferenceNetPipeline:
         self.source_net, self.driving_net = source_net, driving_net
         self.vae, self.image_encoder = vae, image_encoder
         self.scheduler = scheduler or default_scheduler()
-        self.clip_processor = clip_processor or _clip_processor()
+        self.clip_processor = clip_processor or default_clip_processor()
         self.offload = offload
 
     @property
@@ -105,14 +108,14 @@ class ReferenceNetPipeline:
     def to(self, *where: Any) -> ReferenceNetPipeline:
         """Move all networks to a device or dtype."""
         for net in (self.unet, self.source_net.unet, self.driving_net.unet, self.vae, self.image_encoder):
-            # The libraries' own versions warn about layers that these networks do not have.
+            # The ``to`` methods of diffusers and transformers warn about layers that these networks do not have.
             torch.nn.Module.to(net, *where)
-        self.source_net.forget()
-        self.driving_net.forget()
+        self.source_net.clear_cache()
+        self.driving_net.clear_cache()
         return self
 
     def compile(self) -> None:
-        """Compile the denoiser's blocks (torch.compile); the first step of each size takes a minute."""
+        """Compile the denoiser with torch.compile. The first step at each image size then takes about a minute."""
         self.unet.compile()
 
     @torch.no_grad()
@@ -127,16 +130,20 @@ class ReferenceNetPipeline:
         reference_rng: bool = False,
         progress: Progress = silent,
     ) -> Tensor:
-        """Take the identity out of faces and keep pose, expression, gaze and background.
+        """Remove the identity from faces and keep pose, expression, gaze and background.
 
         Args:
-            images: ``(B, 3, H, W)``, RGB in [0, 1], aligned like FFHQ; trained at 512 px.
-            degree: d of Eq. 1 and 2: above 0, up to 2; 1 ignores the person, 1.25 is recommended, more moves away.
-            guidance: classifier-free guidance scale g; up to 1 switches it off.
-            generators: one a face, so that no face depends on the others; seeded 0, 1, ... when omitted.
-            latents: initial noise ``(B, 4, H/8, W/8)`` instead of drawn noise.
-            reference_rng: draw like the authors' code: VAE and step noise from torch's global state, initial noise from
-                ``generators[0]``.
+            images: ``(B, 3, H, W)``, RGB in [0, 1], aligned like FFHQ. The networks were trained at 512 pixels.
+            degree: anonymization degree d of Eq. 1 and 2, above 0 and at most 2. At 1 the source identity has no
+                effect, above 1 the result moves away from it; 1.25 is recommended.
+            guidance: classifier-free guidance scale g; values up to 1 switch guidance off.
+            steps: number of denoising steps.
+            generators: one per face, so that no result depends on the other faces. The default is one generator per
+                face, seeded with 0, 1, ...
+            latents: initial noise ``(B, 4, H/8, W/8)``; sampled if None.
+            reference_rng: sample in the order of the authors' code: VAE and step noise from torch's global random
+                state, initial noise from ``generators[0]``.
+            progress: called once per step.
 
         Returns:
             ``(B, 3, H', W')`` with sides rounded down to multiples of 8.
@@ -144,13 +151,15 @@ class ReferenceNetPipeline:
         Raises:
             InputError: a degree of 0 or less (use ``swap``), a bad size, or a wrong number of generators.
         """
-        if not 0 < degree <= MOST_DEGREE:
+        if not 0 < degree <= MAX_DEGREE:
             raise InputError(
-                f"the anonymization degree must be above 0 and at most {MOST_DEGREE:g}, got {degree:g}; swap() shows"
-                " another person"
+                f"the anonymization degree must be above 0 and at most {MAX_DEGREE:g}, got {degree:g}; use swap() for a"
+                " face swap"
             )
-        draws = Draws.of(images.shape[0], generators, reference_rng)
-        return self.generate(self.encode(images, images, draws), degree, guidance, steps, draws, latents, progress)
+        random_sources = RandomSources.of(images.shape[0], generators, reference_rng)
+        return self.generate(
+            self.encode(images, images, random_sources), degree, guidance, steps, random_sources, latents, progress
+        )
 
     @torch.no_grad()
     def swap(
@@ -164,26 +173,45 @@ class ReferenceNetPipeline:
         reference_rng: bool = False,
         progress: Progress = silent,
     ) -> Tensor:
-        """Show the person of ``source`` with pose, expression and background of ``driving``; see ``anonymize``."""
+        """Generate faces with the identity of ``source`` and the pose, expression and background of ``driving``.
+
+        Args:
+            source, driving: ``(B, 3, H, W)``, RGB in [0, 1], aligned like FFHQ.
+            guidance, steps, generators, latents, reference_rng, progress: as for ``anonymize``.
+
+        Returns:
+            ``(B, 3, H', W')`` with the sides of ``driving`` rounded down to multiples of 8.
+
+        Raises:
+            InputError: the numbers of images differ, or as for ``anonymize``.
+        """
         if source.shape[0] != driving.shape[0]:
-            raise InputError(f"{source.shape[0]} source and {driving.shape[0]} driving pictures do not pair up")
-        draws = Draws.of(driving.shape[0], generators, reference_rng)
-        return self.generate(self.encode(source, driving, draws), 0.0, guidance, steps, draws, latents, progress)
+            raise InputError(
+                f"there are {source.shape[0]} source images but {driving.shape[0]} driving images; give equal numbers"
+                " of both"
+            )
+        random_sources = RandomSources.of(driving.shape[0], generators, reference_rng)
+        return self.generate(
+            self.encode(source, driving, random_sources), 0.0, guidance, steps, random_sources, latents, progress
+        )
 
     @torch.no_grad()
-    def encode(self, source: Tensor, driving: Tensor, draws: Draws) -> Encoded:
-        """Everything that no degree changes. For anonymization both pictures are the same one, encoded twice by the
-        VAE."""
+    def encode(self, source: Tensor, driving: Tensor, random_sources: RandomSources) -> Encoded:
+        """Compute everything that does not depend on the degree.
+
+        For anonymization pass the same tensor as ``source`` and ``driving``. The VAE then encodes it twice, with
+        different posterior samples, as in the authors' code.
+        """
         same = source is driving
         driving = fit(driving)
         source = driving if same else fit(source, driving.shape[-2:])
-        source_latents = self._to_latents(source, draws)
-        driving_latents = self._to_latents(driving, draws)
+        source_latents = self._to_latents(source, random_sources)
+        driving_latents = self._to_latents(driving, random_sources)
         driving_embedding = self._embed(driving)
         source_embedding = driving_embedding if same else self._embed(source)
-        with self._awake(self.driving_net.unet):
+        with self._on_device(self.driving_net.unet):
             states = self.driving_net.record(driving_latents, driving_embedding)
-        with self._awake(self.source_net.unet):
+        with self._on_device(self.source_net.unet):
             unconditional = self.source_net.unconditional(source_latents, source_embedding)
         return Encoded(source_latents, source_embedding, driving_embedding, states, unconditional)
 
@@ -194,21 +222,23 @@ class ReferenceNetPipeline:
         degree: float,
         guidance: float,
         steps: int,
-        draws: Draws,
+        random_sources: RandomSources,
         latents: Tensor | None = None,
         progress: Progress = silent,
     ) -> Tensor:
-        """Pictures ``(B, 3, H, W)`` of encoded faces at a degree; 0 swaps."""
+        """Generate images ``(B, 3, H, W)`` from encoded images at an anonymization degree; degree 0 swaps."""
         return self.decode(
-            self.denoise(self.condition(encoded, degree, guidance), encoded, guidance, steps, draws, latents, progress)
+            self.denoise(
+                self.condition(encoded, degree, guidance), encoded, guidance, steps, random_sources, latents, progress
+            )
         )
 
     @torch.no_grad()
     def condition(self, encoded: Encoded, degree: float, guidance: float) -> Conditions:
-        """Eq. 1 and 2.
+        """Apply Eq. 1 and 2 and build the conditioning inputs of the denoiser.
 
-        The weakened embedding also enters the source ReferenceNet, whose answer is not linear in it. So a new degree
-        costs one run of its truncated conditional row; a degree of 1 costs none.
+        The scaled embedding of Eq. 1 is also an input of the source ReferenceNet, which is not linear in it. A new
+        degree therefore needs one forward pass of the source ReferenceNet. A degree of 1 needs none.
         """
         embedding = weaken(encoded.source_embedding, degree)
         nothing = torch.zeros_like(embedding)
@@ -216,7 +246,7 @@ class ReferenceNetPipeline:
             return Conditions(
                 (encoded.unconditional,), encoded.driving, torch.cat([nothing, encoded.driving_embedding], 1)
             )
-        with self._awake(self.source_net.unet):
+        with self._on_device(self.source_net.unet):
             states = self.source_net.record(encoded.source_latents, embedding)
         if degree > 0:
             states = mix(states, encoded.unconditional, degree)
@@ -233,61 +263,74 @@ class ReferenceNetPipeline:
         encoded: Encoded,
         guidance: float,
         steps: int,
-        draws: Draws,
+        random_sources: RandomSources,
         latents: Tensor | None = None,
         progress: Progress = silent,
     ) -> Tensor:
-        """Scaled latents ``(B, 4, h, w)``."""
+        """Run the denoising steps.
+
+        Returns:
+            Scaled latents ``(B, 4, h, w)``.
+
+        Raises:
+            InputError: ``steps`` is below 1, or ``latents`` has another shape than the latents of the images.
+        """
         if steps < 1:
-            raise InputError(f"at least 1 denoising step is needed, got {steps}")
+            raise InputError(f"steps must be at least 1, got {steps}")
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.set_timesteps(steps, device=self.device)
         shape = encoded.source_latents.shape
-        noise = draws.initial(shape, encoded.source_latents) if latents is None else latents.to(encoded.source_latents)
+        noise = (
+            random_sources.initial(shape, encoded.source_latents)
+            if latents is None
+            else latents.to(encoded.source_latents)
+        )
         if noise.shape != shape:
             raise InputError(
-                f"the initial latents have shape {tuple(noise.shape)}, but these pictures need {tuple(shape)}"
+                f"the initial latents have shape {tuple(noise.shape)}, but these images need {tuple(shape)}"
             )
         x = noise * scheduler.init_noise_sigma
         rows = len(conditions.source)
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
-        extra = {"generator": draws.step} if takes_generator and draws.step is not None else {}
+        extra = {"generator": random_sources.step} if takes_generator and random_sources.step is not None else {}
         with reading(self.unet, conditions.source, conditions.driving):
             for done, t in enumerate(scheduler.timesteps):
                 progress(done, steps, "denoising")
-                seen = scheduler.scale_model_input(torch.cat([x] * rows) if rows > 1 else x, t)
-                answer = self.unet(seen, t, conditions.context).sample
+                model_input = scheduler.scale_model_input(torch.cat([x] * rows) if rows > 1 else x, t)
+                prediction = self.unet(model_input, t, conditions.context).sample
                 if rows > 1:
-                    unconditional, conditional = answer.chunk(2)
-                    answer = (1 - guidance) * unconditional + guidance * conditional
-                x = scheduler.step(answer, t, x, **extra).prev_sample
+                    unconditional, conditional = prediction.chunk(2)
+                    prediction = (1 - guidance) * unconditional + guidance * conditional
+                x = scheduler.step(prediction, t, x, **extra).prev_sample
         progress(steps, steps, "denoising")
         return x
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` in [0, 1], float32."""
-        with self._awake(self.vae):
+        """Decode scaled latents to images ``(B, 3, H, W)`` in [0, 1], float32."""
+        with self._on_device(self.vae):
             pixels = self.vae.decode((latents / LATENT_SCALE).to(self.vae.dtype)).sample
         return (pixels.float() / 2 + 0.5).clamp(0, 1)
 
-    def _to_latents(self, images: Tensor, draws: Draws) -> Tensor:
-        with self._awake(self.vae):
+    def _to_latents(self, images: Tensor, random_sources: RandomSources) -> Tensor:
+        with self._on_device(self.vae):
             distribution = self.vae.encode((images * 2 - 1).to(self.vae.device, self.vae.dtype)).latent_dist
-        # Channels-last group norms lose digits on the CPU.
-        return (distribution.sample(generator=draws.encoder) * LATENT_SCALE).to(self.dtype).contiguous()
+        # GroupNorm on the CPU is less exact in the channels_last memory format.
+        return (distribution.sample(generator=random_sources.encoder) * LATENT_SCALE).to(self.dtype).contiguous()
 
     def _embed(self, images: Tensor) -> Tensor:
-        """CLIP's pooled class token after the last norm, ``(B, 1, D)``; preprocessed in float32, since numpy knows no
-        bfloat16."""
+        """Compute CLIP's pooled class token after the last norm, ``(B, 1, D)``.
+
+        The CLIP preprocessing runs in float32, because numpy has no bfloat16.
+        """
         pixels = self.clip_processor(images=images.float().cpu(), do_rescale=False, return_tensors="pt").pixel_values
-        with self._awake(self.image_encoder):
-            seen = self.image_encoder(pixels.to(self.image_encoder.device, self.image_encoder.dtype)).pooler_output
-        return seen[:, None].to(self.device, self.dtype)
+        with self._on_device(self.image_encoder):
+            pooled = self.image_encoder(pixels.to(self.image_encoder.device, self.image_encoder.dtype)).pooler_output
+        return pooled[:, None].to(self.device, self.dtype)
 
     @contextmanager
-    def _awake(self, net: torch.nn.Module) -> Iterator[None]:
-        """Have a network on the denoiser's device for as long as it is needed."""
+    def _on_device(self, net: torch.nn.Module) -> Iterator[None]:
+        """Move a network to the denoiser's device inside the context and back to the CPU after it, if ``offload``."""
         if self.offload:
             torch.nn.Module.to(net, self.device)
         try:
@@ -298,10 +341,13 @@ class ReferenceNetPipeline:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Where random numbers come from: the VAE's posterior, the initial noise, the noise of each step.
+class RandomSources:
+    """The random generators of a run.
 
-    None stands for torch's global state.
+    Attributes:
+        encoder: generators of the VAE posterior samples, or None for torch's global random state.
+        noise: generators of the initial noise.
+        step: generators of the noise of each step, or None for torch's global random state.
     """
 
     encoder: list[torch.Generator] | None
@@ -309,10 +355,17 @@ class Draws:
     step: list[torch.Generator] | None
 
     @classmethod
-    def of(cls, faces: int, generators: Sequence[torch.Generator], reference_rng: bool) -> Draws:
+    def of(cls, faces: int, generators: Sequence[torch.Generator], reference_rng: bool) -> RandomSources:
+        """Build the generators for a number of faces; see ``ReferenceNetPipeline.anonymize``.
+
+        Raises:
+            InputError: the number of generators does not fit.
+        """
         if reference_rng:
             if len(generators) != 1:
-                raise InputError(f"reference_rng draws all initial noise from one generator, got {len(generators)}")
+                raise InputError(
+                    f"reference_rng needs exactly one generator for the initial noise, got {len(generators)}"
+                )
             return cls(None, list(generators), None)
         own = list(generators) or [torch.Generator().manual_seed(i) for i in range(faces)]
         if len(own) != faces:
@@ -320,59 +373,22 @@ class Draws:
         return cls(own, own, own)
 
     def initial(self, shape: torch.Size, like: Tensor) -> Tensor:
+        """Sample the initial noise on the device and in the dtype of ``like``."""
         from diffusers.utils.torch_utils import randn_tensor
 
         generator: Any = self.noise if len(self.noise) > 1 else self.noise[0]
         return randn_tensor(shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
-def fit(images: Tensor, size: tuple[int, int] | torch.Size | None = None) -> Tensor:
-    """Resize ``(B, 3, H, W)`` in [0, 1] to ``size``, or to its own sides rounded down to multiples of 8, by Lanczos as
-    the authors do.
-
-    Raises:
-        InputError: it is no such batch, or a side is shorter than 8 pixels.
-    """
-    import numpy as np
-    from PIL import Image
-
-    if images.dim() != 4 or images.shape[1] != 3 or images.shape[0] == 0:
-        raise InputError(f"pictures must have shape (B, 3, H, W), got {tuple(images.shape)}")
-    height, width = (n - n % MULTIPLE for n in images.shape[-2:]) if size is None else size
-    if height < MULTIPLE or width < MULTIPLE:
-        raise InputError(
-            f"pictures of {images.shape[-1]} x {images.shape[-2]} pixels are too small; they need 8 a side and were"
-            " trained with 512"
-        )
-    if (height, width) == tuple(images.shape[-2:]):
-        return images.contiguous()
-    resized = []
-    for image in images.clamp(0, 1).float().cpu():
-        pillow = Image.fromarray((image.movedim(0, -1) * 255).round().byte().numpy())
-        resized.append(
-            torch.from_numpy(np.array(pillow.resize((width, height), Image.Resampling.LANCZOS))).movedim(-1, 0)
-        )
-    return (torch.stack(resized).float() / 255).contiguous()
-
-
 def default_scheduler() -> Any:
-    """DPM-Solver++ (2M): 20 to 30 steps do what takes the paper's DDPM 200."""
+    """Build the default scheduler, DPM-Solver++ (2M). It needs 20 to 30 steps where the paper's DDPM needs 200."""
     from diffusers import DPMSolverMultistepScheduler
 
     return DPMSolverMultistepScheduler.from_config({**SCHEDULER, "algorithm_type": "dpmsolver++"})
 
 
 def paper_scheduler() -> Any:
-    """DDPM as in the paper: 200 steps."""
+    """Build the scheduler of the paper, DDPM. The paper uses 200 steps."""
     from diffusers import DDPMScheduler
 
     return DDPMScheduler.from_config(SCHEDULER)
-
-
-def _clip_processor() -> Any:
-    import transformers
-
-    # With torchvision installed the default one of transformers 5 resizes differently from what the networks were
-    # trained with.
-    kind = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
-    return kind()

@@ -71,11 +71,11 @@ def _open(options: ReferenceNetOptions) -> ReferenceNetMethod:
 
 
 def _check() -> str:
-    from .files import UNET, WEIGHTS, missing
+    from .files import UNET, WEIGHTS, missing_file_message
 
     file = CHECKPOINT / UNET / WEIGHTS
     if not file.is_file():
-        raise WeightsError(missing("face-anon-simple-unet", file))
+        raise WeightsError(missing_file_message("face-anon-simple-unet", file))
     return f"weights in {CHECKPOINT}"
 
 

@@ -22,11 +22,11 @@ from ...core.errors import InputError
 from ...core.progress import Progress, silent
 from ...training.checkpoints import PART, newest_folder, save_folder
 from ...training.interruption import stop_on_signals
-from .attention import read_in_training, sites
+from .attention import read_in_training, self_attentions
 from .files import DRIVING, SOURCE, UNET, open_image_encoder, open_unet, open_vae
 from .network import LATENT_SCALE, SCHEDULER, ReferenceNet
-from .pipeline import Draws, ReferenceNetPipeline
-from .triplets import ResumableSampler, TripletDataset, draws, read_triplets
+from .pipeline import RandomSources, ReferenceNetPipeline
+from .triplets import ResumableSampler, TripletDataset, read_triplets, seeded_rng
 
 PRECISIONS = ("no", "fp16", "bf16")
 STATES = "states"
@@ -126,7 +126,7 @@ def reference_parameters(net: Any) -> list[torch.nn.Parameter]:
     Behind the last recorded state nothing is read. And a cross-attention over a single token does not depend on its
     queries and keys.
     """
-    found = sites(net)
+    found = self_attentions(net)
     last = next(site for site in reversed(found) if site.first)
     trained: list[torch.nn.Parameter] = []
     for site in found:
@@ -241,7 +241,7 @@ class _Run:
         for place, batch in enumerate(batches):
             with self.accelerator.accumulate(self.trainee):
                 generator = torch.Generator().manual_seed(
-                    int(draws(self.config.seed, step, place, self.accelerator.process_index).integers(2**63))
+                    int(seeded_rng(self.config.seed, step, place, self.accelerator.process_index).integers(2**63))
                 )
                 loss = self._loss(batch, generator)
                 self.accelerator.backward(loss)
@@ -334,10 +334,10 @@ class _Run:
         """A swap with the networks as they are; their training processors are put back."""
         unet = self.accelerator.unwrap_model(self.trainee).unet
         before, self.pipeline.unet = dict(unet.attn_processors), unet
-        self.pipeline.source_net.forget()
+        self.pipeline.source_net.clear_cache()
         try:
             with self.accelerator.autocast():
-                encoder_draws = Draws.of(1, [torch.Generator().manual_seed(seed)], False)
+                encoder_draws = RandomSources.of(1, [torch.Generator().manual_seed(seed)], False)
                 return self.pipeline.generate(
                     self.pipeline.encode(source, driving, encoder_draws), 0.0, 4.0, 25, encoder_draws
                 ).cpu()

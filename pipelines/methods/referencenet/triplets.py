@@ -1,7 +1,10 @@
-"""Triplets for training: a source and a truth of one person, a driving picture of somebody else with the truth's pose.
+"""Triplets for training: a source image, a driving image and a ground truth.
 
-A jsonl file with one triplet a line: ``{"source_image", "conditioning_image", "ground_truth"}``, paths below the
-images' folder, and ``"truth_is_real": false`` where the truth was made by a face swapper.
+Source and ground truth show the same person. Driving image and ground truth have the same pose and expression, but the
+driving image shows another person.
+
+The file is a jsonl file with one triplet per line: ``{"source_image", "conditioning_image", "ground_truth"}``, with
+paths relative to the image folder, and ``"truth_is_real": false`` if a face swapper made the ground truth.
 """
 
 from __future__ import annotations
@@ -26,15 +29,15 @@ from ...imaging.save import save_image
 
 log = logging.getLogger(__name__)
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 Swapper = Callable[[Tensor, Tensor], "Tensor | None"]
-"""Shows the person of the first picture ``(1, 3, H, W)`` in the second one; None where it cannot."""
+"""Function that swaps the face of the first image ``(1, 3, H, W)`` into the second one; returns None on failure."""
 
 
 @dataclass(frozen=True)
 class Triplet:
-    """One line of the file."""
+    """One line of the file; paths are relative to the image folder."""
 
     source_image: str
     conditioning_image: str
@@ -45,11 +48,15 @@ class Triplet:
 def read_triplets(path: Path, images: Path) -> list[Triplet]:
     """Read and check a file of triplets.
 
+    Args:
+        path: the jsonl file.
+        images: the image folder.
+
     Raises:
-        InputError: a line is not a triplet, or a picture is missing or lies outside the folder.
+        InputError: the file is missing or empty, a line is not a triplet, or an image is missing or outside the folder.
     """
     if not path.is_file():
-        raise InputError(f"triplets file {path.name} does not exist; make one with: faceveil triplets")
+        raise InputError(f"triplets file {path.name} does not exist; create one with: faceveil triplets")
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
@@ -58,28 +65,33 @@ def read_triplets(path: Path, images: Path) -> list[Triplet]:
             triplet = Triplet(**json.loads(line))
         except (ValueError, TypeError) as error:
             raise InputError(
-                f"line {number} of {path.name} is not a triplet ({error}); it needs source_image, conditioning_image,"
-                " ground_truth"
+                f"line {number} of {path.name} is not a triplet ({error}); it needs source_image, conditioning_image"
+                " and ground_truth"
             ) from None
         for name in (triplet.source_image, triplet.conditioning_image, triplet.ground_truth):
             file = images / name
             if not file.resolve().is_relative_to(images.resolve()) or not file.is_file():
-                raise InputError(f"line {number} of {path.name} names {name}, which is not in {images.name}")
+                raise InputError(
+                    f"line {number} of {path.name} names {name}, which is not in {images.name}; correct the path"
+                )
         found.append(triplet)
     if not found:
-        raise InputError(f"{path.name} holds no triplets")
+        raise InputError(f"{path.name} contains no triplets; create them with: faceveil triplets")
     return found
 
 
 class TripletDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Pictures of triplets, flipped together half of the time.
+    """Images of triplets. The three images of a triplet are flipped together with probability 0.5.
 
-    Nothing is drawn from a global state: an item depends on the seed, the epoch and its index, so that training resumes
-    exactly.
+    No global random state is used: an item depends only on the seed, the epoch and its index, so that a resumed run
+    gets the same items.
 
     Args:
+        triplets: the triplets.
+        images: the image folder.
         size: side of the square crops in pixels.
-        clip_processor: from ``pipeline.clip_processor``.
+        seed: seed of the flips.
+        clip_processor: ``ReferenceNetPipeline.clip_processor``.
     """
 
     def __init__(self, triplets: Sequence[Triplet], images: Path, size: int, seed: int, clip_processor: Any) -> None:
@@ -89,28 +101,32 @@ class TripletDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.triplets)
 
-    def __getitem__(self, place: Any) -> dict[str, Tensor]:
-        """The item at ``(epoch, index)``: ``source``, ``driving``, ``truth`` ``(3, S, S)`` in [-1, 1] and the first two
-        for CLIP."""
-        epoch, index = place
+    def __getitem__(self, position: Any) -> dict[str, Tensor]:
+        """Load the item at ``(epoch, index)``.
+
+        Returns:
+            ``source``, ``driving`` and ``truth``, ``(3, S, S)`` in [-1, 1]; ``source_clip`` and ``driving_clip``, the
+            first two as inputs for CLIP.
+        """
+        epoch, index = position
         triplet = self.triplets[index]
         source, driving, truth = (
-            self._picture(n) for n in (triplet.source_image, triplet.conditioning_image, triplet.ground_truth)
+            self._image(n) for n in (triplet.source_image, triplet.conditioning_image, triplet.ground_truth)
         )
-        if draws(self.seed, epoch, index).random() < 0.5:
-            source, driving, truth = (picture.flip(-1) for picture in (source, driving, truth))
-        seen = self.clip_processor(
+        if seeded_rng(self.seed, epoch, index).random() < 0.5:
+            source, driving, truth = (image.flip(-1) for image in (source, driving, truth))
+        clip_pixels = self.clip_processor(
             images=torch.stack([source, driving]), do_rescale=False, return_tensors="pt"
         ).pixel_values
         return {
             "source": source * 2 - 1,
             "driving": driving * 2 - 1,
             "truth": truth * 2 - 1,
-            "source_clip": seen[0],
-            "driving_clip": seen[1],
+            "source_clip": clip_pixels[0],
+            "driving_clip": clip_pixels[1],
         }
 
-    def _picture(self, name: str) -> Tensor:
+    def _image(self, name: str) -> Tensor:
         pixels = load_image(self.images / name).pixels
         height, width = pixels.shape[-2:]
         scale = self.size / min(height, width)
@@ -123,7 +139,13 @@ class TripletDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
 
 
 class ResumableSampler(torch.utils.data.Sampler[tuple[int, int]]):
-    """Endless ``(epoch, index)`` pairs, each epoch in another order, from any position on."""
+    """Yield endless ``(epoch, index)`` pairs, with a new order in each epoch.
+
+    Args:
+        count: number of items per epoch.
+        seed: seed of the orders.
+        start: number of pairs to skip.
+    """
 
     def __init__(self, count: int, seed: int, start: int = 0) -> None:
         self.count, self.seed, self.start = count, seed, start
@@ -131,44 +153,47 @@ class ResumableSampler(torch.utils.data.Sampler[tuple[int, int]]):
     def __iter__(self) -> Any:
         epoch, first = divmod(self.start, self.count)
         while True:
-            order = draws(self.seed, epoch).permutation(self.count)
+            order = seeded_rng(self.seed, epoch).permutation(self.count)
             yield from ((epoch, int(i)) for i in order[first:])
             epoch, first = epoch + 1, 0
 
 
-def draws(*key: int) -> np.random.Generator:
-    """Random numbers that depend on ``key`` only."""
+def seeded_rng(*key: int) -> np.random.Generator:
+    """Create a random generator that depends only on ``key``."""
     return np.random.default_rng(key)
 
 
 def build_triplets(
     people: Path, output: Path, swap: Swapper, seed: int = 0, progress: Progress = silent
 ) -> list[Triplet]:
-    """Make triplets from a folder with one sub-folder a person.
+    """Make triplets from a folder with one sub-folder per person.
 
-    For each picture of a person with two or more, another one of the person is the source and a picture of somebody
-    else takes
-    part: (a) that somebody's picture drives, and the truth is the person swapped into it; (b) the truth is the real
-        picture, and
-    what drives is that somebody swapped into it.
+    For each image of a person with two or more images, another image of this person is the source. Together with a
+    random image of another person, two triplets follow:
+
+    (a) the driving image is the image of the other person, and the ground truth is the person swapped into it;
+    (b) the ground truth is the real image, and the driving image is the other person swapped into it.
 
     Args:
-        output: folder for the swapped pictures and ``triplets.jsonl``; real pictures are copied into it without
-            metadata.
-        swap: shows the person of one picture in another.
+        people: folder with one sub-folder per person.
+        output: folder for the swapped images and ``triplets.jsonl``. Real images are copied into it without metadata.
+        swap: the face swapper.
+        seed: seed of the choice of images.
+        progress: called once per real image.
 
     Raises:
-        InputError: fewer than two people, or nobody with two pictures.
+        InputError: there are fewer than two people, or no person has two images.
     """
     photos = {
-        d.name: sorted(p for p in d.iterdir() if p.suffix.lower() in PICTURES)
+        d.name: sorted(p for p in d.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         for d in sorted(people.iterdir())
         if d.is_dir()
     }
     photos = {name: files for name, files in photos.items() if files}
     if len(photos) < 2 or all(len(files) < 2 for files in photos.values()):
         raise InputError(
-            f"{people.name} needs sub-folders of at least two people, and two pictures of at least one of them"
+            f"{people.name} must contain sub-folders for at least two people, with two or more images for at least one"
+            " of them"
         )
     rng, made = np.random.default_rng(seed), []
     jobs = [(name, file) for name, files in photos.items() if len(files) > 1 for file in files]
@@ -183,17 +208,17 @@ def build_triplets(
     for done, (name, truth) in enumerate(jobs):
         progress(done, len(jobs), "swapping faces")
         source = _other(rng, [f for f in photos[name] if f != truth])
-        stranger = _other(rng, [f for other, files in photos.items() if other != name for f in files])
-        pixels = {file: load_image(file).pixels for file in (source, truth, stranger)}
-        for kind, (person, scene) in {"a": (source, stranger), "b": (stranger, truth)}.items():
+        other_person = _other(rng, [f for other, files in photos.items() if other != name for f in files])
+        pixels = {file: load_image(file).pixels for file in (source, truth, other_person)}
+        for kind, (person, scene) in {"a": (source, other_person), "b": (other_person, truth)}.items():
             swapped = swap(pixels[person], pixels[scene])
             if swapped is None:
-                log.warning("a face was not found, so one triplet is left out")
+                log.warning("the face swapper failed on one pair of images, so one triplet is left out")
                 continue
             path = f"swapped/{done:06}{kind}.png"
             save_image(LoadedImage(swapped), output / path)
             if kind == "a":
-                made.append(Triplet(keep(source), keep(stranger), path, truth_is_real=False))
+                made.append(Triplet(keep(source), keep(other_person), path, truth_is_real=False))
             else:
                 made.append(Triplet(keep(source), path, keep(truth), truth_is_real=True))
     progress(len(jobs), len(jobs), "swapping faces")

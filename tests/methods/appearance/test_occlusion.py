@@ -1,4 +1,4 @@
-"""Something in front of a face, and faces too young for the model, are not replaced."""
+"""Occluded faces and faces of small children are not replaced."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from faceveil.pipelines.methods.base import View
 from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 
 
-def microphone(picture, face):
+def microphone(image, face):
     x1, y1, x2, y2 = face.box
-    y, x = torch.meshgrid(torch.arange(picture.shape[2]), torch.arange(picture.shape[3]), indexing="ij")
+    y, x = torch.meshgrid(torch.arange(image.shape[2]), torch.arange(image.shape[3]), indexing="ij")
     disc = (x - (x1 + x2) / 2) ** 2 + (y - (y1 + 0.8 * (y2 - y1))) ** 2 < (0.18 * (x2 - x1)) ** 2
-    return torch.where(disc, torch.tensor(0.05), picture)
+    return torch.where(disc, torch.tensor(0.05), image)
 
 
-def mask(picture, face):
+def mask(image, face):
     x1, y1, x2, y2 = (int(v) for v in face.box)
-    covered = picture.clone()
-    covered[..., y1 + int(0.55 * (y2 - y1)) : y2, x1:x2] = torch.tensor([0.6, 0.75, 0.85]).view(1, 3, 1, 1)
-    return covered
+    occluded = image.clone()
+    occluded[..., y1 + int(0.55 * (y2 - y1)) : y2, x1:x2] = torch.tensor([0.6, 0.75, 0.85]).view(1, 3, 1, 1)
+    return occluded
 
 
-@pytest.mark.parametrize("cover", [microphone, mask])
-def test_a_covered_face_gives_a_doubt(portrait, portrait_faces, cover) -> None:
+@pytest.mark.parametrize("occlude", [microphone, mask])
+def test_an_occluded_face_gives_a_reason(portrait, portrait_faces, occlude) -> None:
     method, face = AppearanceMethod(trials=1), portrait_faces[0]
     embedding = default_recognizer().embed(portrait, face.points)
     assert method.occlusion_reason(method.prepare(View(portrait, face, embedding))) is None
     assert (
-        method.occlusion_reason(method.prepare(View(cover(portrait, face), face, embedding)))
-        == "something covers a part of it"
+        method.occlusion_reason(method.prepare(View(occlude(portrait, face), face, embedding)))
+        == "something is in front of it"
     )
 
 
-def test_the_policy_acts_on_a_doubt(portrait, portrait_faces) -> None:
-    picture = mask(portrait, portrait_faces[0])
-    result = anonymize_batch(picture, Settings(trials=1), faces=portrait_faces)
+def test_the_policy_acts_on_an_occluded_face(portrait, portrait_faces) -> None:
+    image = mask(portrait, portrait_faces[0])
+    result = anonymize_batch(image, Settings(), faces=portrait_faces, method=AppearanceMethod(trials=1))
     assert (result.report.faces[0].outcome, result.report.faces[0].reason) == (
         "redacted",
-        "something covers a part of it",
+        "something is in front of it",
     )
 
 

@@ -1,4 +1,4 @@
-"""Turned heads: the frame as a surface in space."""
+"""Rotated heads: the canonical face space as a surface in 3D."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ def model() -> AppearanceModel:
 
 
 def seen_from(model: AppearanceModel, yaw: float) -> tuple[np.ndarray, Pose2D, ShapeFit]:
-    """The mean face turned by degrees: its landmarks in a picture, where it lies, and its fit in the pose's units."""
+    """Landmarks in pixels, 2D pose, and fit in the units of the pose, for the mean face at a yaw in degrees."""
     a = np.radians(yaw)
     rotation = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
     flat = (model.shapes.mean @ rotation[:2].T) * [1, -1] * 80 + [150, 120]
     pose = Pose2D.of(flat)
-    fit = model.shapes.fit(pose.to_frame(flat))
+    fit = model.shapes.fit(pose.to_canonical(flat))
     return flat, pose, fit
 
 
 @pytest.mark.parametrize("yaw", [-42, -25, 25, 42])
-def test_landmarks_lie_where_the_frame_has_them(model, yaw) -> None:
+def test_landmarks_map_to_their_canonical_positions(model, yaw) -> None:
     points, pose, fit = seen_from(model, yaw)
     assert fit.yaw == pytest.approx(yaw, abs=6)
-    face = rotated_face(model, fit, pose.to_frame(points))
+    face = rotated_face(model, fit, pose.to_canonical(points))
     where = face.locate(pose, np.zeros((68, 2)), SIDE, SIDE)
-    # Of the near half of the face, which hides nothing of itself.
+    # Only the near half of the face, which is not self-occluded.
     near = [p for p in range(17, 68) if (model.shapes.mean[p, 0] * yaw) < -0.05]
-    anchors = to_pixels(model.frame.mean)
+    anchors = to_pixels(model.canonical.mean)
     for p in near:
         x, y = points[p]
         found = where[int(y), int(x)].numpy()
         assert np.hypot(*(found - anchors[p])) < 9, (p, found, anchors[p])
 
 
-def test_what_is_unwrapped_is_found_again(model) -> None:
-    """A picture whose colors are places: carried into the frame and looked up again, each visible pixel finds
-    itself."""
+def test_unwrap_and_locate_are_inverse(model) -> None:
+    """Unwrap an image whose colors are pixel positions, and look it up at each pixel: visible pixels get their own
+    position."""
     points, pose, fit = seen_from(model, 35)
-    face = rotated_face(model, fit, pose.to_frame(points))
+    face = rotated_face(model, fit, pose.to_canonical(points))
     y, x = torch.meshgrid(torch.arange(SIDE) + 0.5, torch.arange(SIDE) + 0.5, indexing="ij")
-    frame = face.unwrap(torch.stack([x, y])[None], pose)[0]
+    canonical = face.unwrap(torch.stack([x, y])[None], pose)[0]
     where = face.locate(pose, np.zeros((68, 2)), SIDE, SIDE)
     inside = (where > 4).all(-1) & (where < 252).all(-1)
     column, row = where[inside].unbind(-1)
-    again = frame[:, row.long(), column.long()]
+    again = canonical[:, row.long(), column.long()]
     off = torch.hypot(again[0] - x[inside], again[1] - y[inside])
     assert inside.float().mean() > 0.05 and off.median() < 1.5 and off.quantile(0.95) < 5
 
 
-def test_the_outline_of_the_far_cheek_is_not_trusted(model) -> None:
+def test_the_far_jaw_landmarks_are_ignored(model) -> None:
     points, pose, fit = seen_from(model, 35)
-    shape = pose.to_frame(points)
+    shape = pose.to_canonical(points)
     face = rotated_face(model, fit, shape)
     assert list(face.hidden_jaw) == list(range(9, 17))
     assert list(rotated_face(model, seen_from(model, -35)[2], shape).hidden_jaw) == list(range(8))
@@ -72,12 +72,12 @@ def test_the_outline_of_the_far_cheek_is_not_trusted(model) -> None:
     assert (far - again)[both].norm(dim=-1).mean() < 0.5
 
 
-def test_nothing_moves_without_moves(model) -> None:
+def test_control_points_follow_landmark_displacements(model) -> None:
     points, pose, fit = seen_from(model, -30)
-    face = rotated_face(model, fit, pose.to_frame(points))
-    after, before = face.controls(np.zeros((68, 2)))
+    face = rotated_face(model, fit, pose.to_canonical(points))
+    after, before = face.control_points(np.zeros((68, 2)))
     assert np.array_equal(after, before) and 40 < len(after) < 200
     moves = np.zeros((68, 2))
     moves[30] = [0.1, 0.0]
-    after, before = face.controls(moves)
+    after, before = face.control_points(moves)
     assert np.linalg.norm(after - before, axis=1).max() > 0.04

@@ -1,4 +1,4 @@
-"""Training on a few disguised copies of one portrait: small, but the whole path."""
+"""Train the appearance model end to end on a few augmented copies of one portrait."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def folder(tmp_path, portrait):
 
 def test_trains_a_model_that_loads(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(training, "MIN_FACES", 12)
-    monkeypatch.setattr(training, "FRINGE_LIMIT", 9.0)
+    monkeypatch.setattr(training, "BANGS_LIMIT", 9.0)
     monkeypatch.setattr(training, "GLASSES_LIMIT", 99.0)
     monkeypatch.setattr(training, "COMPONENTS", dict.fromkeys(training.COMPONENTS, 6))
     monkeypatch.setattr(training, "SHAPE_COMPONENTS", 8)
     monkeypatch.setattr(training, "RESIDUALS", 5)
-    # Copies of one face leave depth open; a few rounds do not run away with it.
+    # Copies of one face do not determine depth; two rounds do not diverge yet.
     monkeypatch.setattr(training, "learn_shape_model", partial(training.learn_shape_model, rounds=2))
     steps = []
     output = tmp_path / "model.safetensors"
@@ -61,7 +61,7 @@ def test_trains_a_model_that_loads(folder, tmp_path, monkeypatch) -> None:
 def test_copies_of_one_face_are_refused(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(training, "MIN_FACES", 12)
     monkeypatch.setattr(training, "SHAPE_COMPONENTS", 8)
-    with pytest.raises(InputError, match="too few different faces and head turns"):
+    with pytest.raises(InputError, match="too few different faces and head poses"):
         training.train(folder, tmp_path / "model.safetensors", workers=1)
 
 
@@ -76,6 +76,6 @@ def test_labels_come_from_names_and_balance_counts_groups() -> None:
     assert abs(weights.mean() - 1) < 1e-9
 
 
-def test_too_few_pictures_are_refused(folder, tmp_path) -> None:
+def test_too_few_images_are_refused(folder, tmp_path) -> None:
     with pytest.raises(InputError, match="at least 400"):
         training.train(folder, tmp_path / "model.safetensors")

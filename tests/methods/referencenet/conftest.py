@@ -1,4 +1,4 @@
-"""The authors' pipeline on tiny random networks, recorded."""
+"""Fixtures: recorded runs of the authors' pipeline on tiny random networks."""
 
 from __future__ import annotations
 

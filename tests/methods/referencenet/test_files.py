@@ -1,4 +1,4 @@
-"""The user's files: other layouts, missing and damaged ones."""
+"""Network files: other layouts, missing files and damaged files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def copy(tmp_path):
     return tmp_path / "copy"
 
 
-def test_missing_files_say_where_they_come_from(copy) -> None:
+def test_error_for_missing_file_names_its_origin(copy) -> None:
     (copy / "referencenet" / UNET).unlink()
     with pytest.raises(
         WeightsError,
@@ -41,14 +41,14 @@ def test_missing_files_say_where_they_come_from(copy) -> None:
 def test_damaged_files_are_refused(copy) -> None:
     path = copy / "unet" / UNET
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(WeightsError, match="not a whole safetensors file"):
+    with pytest.raises(WeightsError, match="not a complete safetensors file"):
         open_unet(copy / "unet", "face-anon-simple-unet")
     (copy / "referencenet" / "config.json").write_text("{")
     with pytest.raises(WeightsError, match=r"config\.json"):
         open_unet(copy / "referencenet", "face-anon-simple-source")
 
 
-def test_another_network_is_refused(copy) -> None:
+def test_file_of_another_network_is_refused(copy) -> None:
     path = copy / "unet" / UNET
     tensors = load_file(str(path))
     save_file({k: v for k, v in list(tensors.items())[3:]}, str(path))
@@ -59,8 +59,8 @@ def test_another_network_is_refused(copy) -> None:
         open_unet(copy / "unet", "face-anon-simple-unet")
 
 
-def test_a_single_vae_file_in_stabilitys_layout(tmp_path, monkeypatch) -> None:
-    """diffusers converts Stability's names; the reverse is written here for one small VAE of the standard depth."""
+def test_single_vae_file_in_stability_ai_layout(tmp_path, monkeypatch) -> None:
+    """diffusers converts the tensor names of Stability AI; ``stability_name`` does the reverse for a small VAE."""
     from diffusers import AutoencoderKL
     from faceveil.pipelines.methods.referencenet import files
 
@@ -106,7 +106,7 @@ def stability_value(key: str, value: torch.Tensor) -> torch.Tensor:
     )
 
 
-def test_an_encoder_of_another_size_is_refused(copy) -> None:
+def test_image_encoder_of_another_size_is_refused(copy) -> None:
     config = json.loads((copy / "unet" / "config.json").read_text())
     assert config["cross_attention_dim"] == 32
     from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -116,5 +116,5 @@ def test_an_encoder_of_another_size_is_refused(copy) -> None:
             hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, patch_size=14
         )
     ).save_pretrained(copy / "image_encoder")
-    with pytest.raises(WeightsError, match="gives 16 numbers a picture, but the networks take 32"):
+    with pytest.raises(WeightsError, match="outputs 16 values per image, but the networks need 32"):
         open_pipeline(copy, copy / "vae", copy / "image_encoder")

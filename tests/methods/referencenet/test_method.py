@@ -1,4 +1,4 @@
-"""The method in a job: what the house promises holds with tiny random networks, whose pictures are noise."""
+"""The referencenet method in a job, with tiny random networks whose output is noise."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def test_only_the_face_changes(method, portrait, portrait_faces) -> None:
     assert (report.method, report.outcome) == ("referencenet", "replaced")
     outside = (result.mask == 0).expand_as(portrait)
     assert torch.equal(result.pixels[outside], portrait[outside])
-    # The square reaches hair and shoulders; what is pasted is the face.
+    # The square crop includes hair and shoulders; only the face is pasted.
     assert 0.02 < float(result.mask.mean()) < 0.25
     again = anonymize_batch(portrait, settings, faces=portrait_faces, method=method)
     assert torch.equal(again.pixels, result.pixels)
 
 
-def test_strength_zero_is_the_photo(method, portrait, portrait_faces) -> None:
+def test_strength_zero_returns_the_photo(method, portrait, portrait_faces) -> None:
     prepared = method.prepare(View(portrait, portrait_faces[0], None))
     change = method.render(prepared, 0, 0.0)
     assert float(change.mask.sum()) == 0
@@ -43,12 +43,12 @@ def test_strength_zero_is_the_photo(method, portrait, portrait_faces) -> None:
     assert torch.equal(change.window, portrait[..., y : y + change.window.shape[-2], x : x + change.window.shape[-1]])
 
 
-def test_networks_must_be_given(portrait) -> None:
+def test_missing_pipeline_is_refused(portrait) -> None:
     with pytest.raises(InputError, match="needs its networks"):
         anonymize(portrait, method="referencenet")
 
 
-def test_the_command_line_opens_the_users_files(tmp_path, capsys) -> None:
+def test_command_line_opens_network_files(tmp_path, capsys) -> None:
     assert main(["sample", str(tmp_path / "a.png")]) == 0
     arguments = [
         "anonymize",

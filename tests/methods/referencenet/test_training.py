@@ -1,4 +1,4 @@
-"""Training on four tiny triplets: it learns, resumes exactly, and trains what it should."""
+"""Training on four tiny triplets: the loss falls, a resumed run is exact, and the right parameters are trained."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from faceveil.pipelines.imaging.load import load_image
 from faceveil.pipelines.imaging.save import save_image
 from faceveil.pipelines.methods.referencenet.files import open_pipeline, open_unet
 from faceveil.pipelines.methods.referencenet.network import ReferenceNet
-from faceveil.pipelines.methods.referencenet.pipeline import Draws
-from faceveil.pipelines.methods.referencenet.training import Config, Trainee, read_config, train
+from faceveil.pipelines.methods.referencenet.pipeline import RandomSources
+from faceveil.pipelines.methods.referencenet.training import PATHS, Config, Trainee, train
 from faceveil.pipelines.methods.referencenet.triplets import (
     ResumableSampler,
     TripletDataset,
     build_triplets,
     read_triplets,
 )
+from faceveil.pipelines.training.config import read_config
 
 FIXTURE = Path(__file__).parent / "fixture"
 NETWORK = {
@@ -42,15 +43,15 @@ SIZE = 64
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def picture(seed: int) -> torch.Tensor:
+def random_image(seed: int) -> torch.Tensor:
     small = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(small, size=(SIZE, SIZE), mode="bicubic").clamp(0, 1)
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    """Four triplets of color blobs, random networks, and a VAE without posterior noise, which no network could
-    foresee."""
+    """Four triplets of random color images, random networks, and a VAE without posterior noise, which cannot be
+    predicted."""
     from diffusers import UNet2DConditionModel
     from safetensors.torch import load_file, save_file
 
@@ -59,7 +60,7 @@ def config(tmp_path_factory) -> Config:
     for i in range(4):
         names = {"source_image": f"s{i}.png", "conditioning_image": f"d{i}.png", "ground_truth": f"t{i}.png"}
         for k, name in enumerate(names.values()):
-            save_image(LoadedImage(picture(3 * i + k)), root / "images" / name)
+            save_image(LoadedImage(random_image(3 * i + k)), root / "images" / name)
         lines.append(json.dumps({**names, "truth_is_real": i > 0}))
     (root / "triplets.jsonl").write_text("\n".join(lines))
     for seed, part in enumerate(("unet", "referencenet", "conditioning_referencenet")):
@@ -103,28 +104,28 @@ def losses(folder: str) -> list[float]:
 
 def test_four_triplets_are_learned(config) -> None:
     train(config)
-    seen = losses(config.output)
-    assert len(seen) == 240
-    assert sum(seen[-40:]) / 40 < sum(seen[:4]) / 4 / 10
+    loss_curve = losses(config.output)
+    assert len(loss_curve) == 240
+    assert sum(loss_curve[-40:]) / 40 < sum(loss_curve[:4]) / 4 / 10
     before, after = (
         open_pipeline(Path(folder), Path(config.vae), Path(config.image_encoder))
         for folder in (config.start, config.output)
     )
-    apart = []
+    errors = []
     for pipeline in (before, after):
         for i in range(4):
             source, driving, truth = (load_image(Path(config.images) / f"{k}{i}.png").pixels for k in "sdt")
-            # In latents: the random VAE shows everything as much the same gray.
-            draws = Draws.of(1, [torch.Generator().manual_seed(i)], False)
-            encoded = pipeline.encode(source, driving, draws)
-            shown = pipeline.denoise(pipeline.condition(encoded, 0.0, 1.0), encoded, 1.0, 25, draws)
-            aim = pipeline.encode(truth, truth, draws).source_latents
-            apart.append(float((shown - aim).square().mean()))
-    assert sum(apart[4:]) < sum(apart[:4]) / 5
+            # Compare latents: the random VAE decodes all latents to nearly the same gray image.
+            random_sources = RandomSources.of(1, [torch.Generator().manual_seed(i)], False)
+            encoded = pipeline.encode(source, driving, random_sources)
+            result = pipeline.denoise(pipeline.condition(encoded, 0.0, 1.0), encoded, 1.0, 25, random_sources)
+            target = pipeline.encode(truth, truth, random_sources).source_latents
+            errors.append(float((result - target).square().mean()))
+    assert sum(errors[4:]) < sum(errors[:4]) / 5
 
 
-def test_a_stopped_run_ends_like_one_that_was_not(config, tmp_path) -> None:
-    # Two phases, accumulation, dropped sources and smoothed weights all cross the stop.
+def test_resumed_run_equals_an_uninterrupted_run(config, tmp_path) -> None:
+    # Two phases, gradient accumulation, dropped sources and averaged weights are all active when the run stops.
     short = replace(
         config,
         steps=6,
@@ -174,7 +175,7 @@ def gradients(net: Trainee) -> dict[str, torch.Tensor | None]:
     return {name: p.grad for name, p in net.named_parameters()}
 
 
-def test_all_that_is_trained_gets_a_gradient_and_nothing_else_does(config) -> None:
+def test_exactly_the_trained_parameters_get_gradients(config) -> None:
     net = trainee(config)
     found = gradients(net)
     for name, parameter in net.named_parameters():
@@ -188,9 +189,9 @@ def test_all_that_is_trained_gets_a_gradient_and_nothing_else_does(config) -> No
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(config) -> None:
-    plain, saving = trainee(config).train(), trainee(config).train()
-    saving.checkpoint_gradients()
-    for (name, a), b in zip(gradients(plain).items(), gradients(saving).values(), strict=True):
+    plain, checkpointed = trainee(config).train(), trainee(config).train()
+    checkpointed.checkpoint_gradients()
+    for (name, a), b in zip(gradients(plain).items(), gradients(checkpointed).values(), strict=True):
         assert (a is None) == (b is None), name
         assert a is None or torch.allclose(a, b, atol=1e-6), name
 
@@ -204,7 +205,7 @@ def test_networks_are_saved_in_the_public_layout(config, tmp_path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_flips_and_order_depend_on_seed_epoch_and_index_only(config, parity) -> None:
+def test_flips_and_order_depend_only_on_seed_epoch_and_index(config, parity) -> None:
     triplets = read_triplets(Path(config.triplets), Path(config.images))
     processor = parity.open_fixture(FIXTURE).clip_processor
     data = TripletDataset(triplets, Path(config.images), 48, 7, processor)
@@ -212,8 +213,8 @@ def test_flips_and_order_depend_on_seed_epoch_and_index_only(config, parity) -> 
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert first["truth"].shape == (3, 48, 48) and first["source_clip"].shape == (3, 224, 224)
     assert first["truth"].min() >= -1 and first["truth"].max() <= 1
-    turned = {bool((data[epoch, 1]["truth"] - first["truth"]).abs().max() > 1e-3) for epoch in range(12)}
-    assert turned == {True, False}
+    flipped = {bool((data[epoch, 1]["truth"] - first["truth"]).abs().max() > 1e-3) for epoch in range(12)}
+    assert flipped == {True, False}
     straight = [pair for pair, _ in zip(ResumableSampler(5, 7), range(17), strict=False)]
     assert straight[6:] == [pair for pair, _ in zip(ResumableSampler(5, 7, start=6), range(11), strict=False)]
     assert sorted(i for _, i in straight[:5]) == list(range(5))
@@ -235,7 +236,7 @@ def test_flips_and_order_depend_on_seed_epoch_and_index_only(config, parity) -> 
 def test_bad_settings_are_refused(tmp_path, text, message) -> None:
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(InputError, match=message):
-        read_config(tmp_path / "c.toml")
+        read_config(tmp_path / "c.toml", Config, PATHS)
 
 
 @pytest.mark.parametrize(
@@ -244,13 +245,13 @@ def test_bad_settings_are_refused(tmp_path, text, message) -> None:
         ("{", "line 1 of t.jsonl is not a triplet"),
         ('{"source_image": "a"}', "is not a triplet"),
         ('{"source_image": "../x.png", "conditioning_image": "a.png", "ground_truth": "a.png"}', "not in"),
-        ("", "holds no triplets"),
+        ("", "contains no triplets"),
     ],
 )
 def test_bad_triplets_are_refused(tmp_path, line, message) -> None:
     (tmp_path / "images").mkdir()
-    save_image(LoadedImage(picture(0)), tmp_path / "images" / "a.png")
-    save_image(LoadedImage(picture(0)), tmp_path / "x.png")
+    save_image(LoadedImage(random_image(0)), tmp_path / "images" / "a.png")
+    save_image(LoadedImage(random_image(0)), tmp_path / "x.png")
     (tmp_path / "t.jsonl").write_text(line)
     with pytest.raises(InputError, match=message):
         read_triplets(tmp_path / "t.jsonl", tmp_path / "images")
@@ -259,7 +260,7 @@ def test_bad_triplets_are_refused(tmp_path, line, message) -> None:
 def test_triplets_from_a_folder_of_people(tmp_path) -> None:
     for person, count in (("anna", 2), ("ben", 1)):
         for i in range(count):
-            save_image(LoadedImage(picture(10 * count + i)), tmp_path / "people" / person / f"{i}.png")
+            save_image(LoadedImage(random_image(10 * count + i)), tmp_path / "people" / person / f"{i}.png")
     seen = []
 
     def swap(person: torch.Tensor, scene: torch.Tensor) -> torch.Tensor | None:
@@ -267,7 +268,7 @@ def test_triplets_from_a_folder_of_people(tmp_path) -> None:
         return None if len(seen) == 1 else (person + scene) / 2
 
     made = build_triplets(tmp_path / "people", tmp_path / "out", swap)
-    # Two pictures of anna give two triplets of each kind; the first swap found no face.
+    # Two images of anna give two triplets of each kind; the first swap fails.
     assert [t.truth_is_real for t in made] == [True, False, True]
     assert read_triplets(tmp_path / "out" / "triplets.jsonl", tmp_path / "out") == made
     for triplet in made:
@@ -279,7 +280,7 @@ def test_triplets_from_a_folder_of_people(tmp_path) -> None:
         build_triplets(tmp_path / "people" / "anna", tmp_path / "o", swap)
 
 
-def test_the_command_line_trains_and_says_what_is_wrong(config, tmp_path, capsys) -> None:
+def test_command_line_trains_and_reports_errors(config, tmp_path, capsys) -> None:
     from faceveil.pipelines.cli import main
 
     lines = [f'{k} = "{getattr(config, k)}"' for k in ("triplets", "images", "start", "vae", "image_encoder")]
@@ -301,4 +302,4 @@ def test_the_command_line_trains_and_says_what_is_wrong(config, tmp_path, capsys
         main(["triplets", str(tmp_path), "-o", str(tmp_path / "t"), "--swapper", "x.onnx", "--recognizer", "y.onnx"])
         == 1
     )
-    assert "x.onnx is not there" in capsys.readouterr().err
+    assert "x.onnx does not exist" in capsys.readouterr().err

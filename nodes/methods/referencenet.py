@@ -13,10 +13,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..pipelines.core.errors import InputError, WeightsError
-from ..pipelines.methods.referencenet.pipeline import DEGREE
-from .files import names, path_of
-from .sockets import ROOT, ReferenceNetSocket, ReferenceSocket
+from ...pipelines.core.errors import InputError, WeightsError
+from ...pipelines.methods.referencenet.pipeline import DEGREE
+from ..files import names, path_of
+from ..schema import schema
+from ..sockets import ROOT, ReferenceNetSocket, ReferenceSocket
 
 CATEGORY = f"{ROOT}/ReferenceNet"
 FOLDERS = ("faceveil", "diffusion_models")
@@ -47,7 +48,7 @@ class Reference:
 
     def at(self, degree: float) -> Reference:
         """The same pictures at a degree: Eq. 1, one pass of the source net's conditional row, Eq. 2."""
-        from ..pipelines.methods.referencenet.network import mix, weaken
+        from ...pipelines.methods.referencenet.network import mix, weaken
         from .native import record
 
         if degree == 1:
@@ -59,7 +60,7 @@ class Reference:
 
 
 def _path(name: str, what: str) -> Path:
-    from ..weights.catalog import card
+    from ...weights.catalog import card
 
     c = card(what)
     remedy = (
@@ -70,10 +71,18 @@ def _path(name: str, what: str) -> Path:
 
 
 class LoadReferenceNet(io.ComfyNode):
+    HELP = """
+    The files are those of *hkung/face-anon-simple*: put `referencenet/diffusion_pytorch_model.safetensors` and
+    `conditioning_referencenet/diffusion_pytorch_model.safetensors` (3.5 GB each) into `models/faceveil/face-anon-
+    simple`. Nothing is downloaded. Mind the license on their page: the authors' code is AGPL-3.0; this pack holds
+    none of it.
+    """
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FaceVeil_LoadReferenceNet",
+            search_aliases=["face anonymization made simple"],
             display_name="Load ReferenceNet",
             category=CATEGORY,
             description=(
@@ -104,10 +113,16 @@ class LoadReferenceNet(io.ComfyNode):
 
 
 class LoadFaceDenoiser(io.ComfyNode):
+    HELP = """
+    `unet/diffusion_pytorch_model.safetensors` of *hkung/face-anon-simple*. Networks of another size, as `faceveil
+    train referencenet` makes, need their `config.json` beside them.
+    """
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FaceVeil_LoadFaceDenoiser",
+            search_aliases=["face anonymization made simple"],
             display_name="Load Face Denoiser",
             category=CATEGORY,
             description=(
@@ -130,10 +145,17 @@ class LoadFaceDenoiser(io.ComfyNode):
 
 
 class EncodeReference(io.ComfyNode):
+    HELP = """
+    Wire **Crop Faces** (size 512) into *image*. Core's *Load VAE* and *Load CLIP Vision* bring the other two;
+    Stable Diffusion 2.1 was withdrawn by its owner in November 2025, a VAE of any Stable Diffusion 1 or 2 does the
+    same. Each picture is encoded once: try levels and seeds without waiting for it.
+    """
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FaceVeil_EncodeReference",
+            search_aliases=["face anonymization made simple"],
             display_name="Encode Reference",
             category=CATEGORY,
             description=(
@@ -186,10 +208,17 @@ class EncodeReference(io.ComfyNode):
 
 
 class AnonymizationLevel(io.ComfyNode):
+    HELP = """
+    The paper's degree d: Z' = (1 - d) Z and S' = (1 - d) S + d S_unconditional. At 1 the person is ignored, beyond
+    1 the result moves away from the person. 1.25 is recommended (strength 1); the paper's tables use 1.2 and 1.4.
+    **Check the result with Compare Identity**: nothing here does it for you.
+    """
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FaceVeil_AnonymizationLevel",
+            search_aliases=["face anonymization made simple", "degree"],
             display_name="Anonymization Level",
             category=CATEGORY,
             description=(
@@ -230,10 +259,17 @@ class AnonymizationLevel(io.ComfyNode):
 
 
 class ApplyReferenceNet(io.ComfyNode):
+    HELP = """
+    *positive* and *negative* carry the references; wire both into KSampler with cfg 4. Any sampler, scheduler, LoRA
+    or preview works; the unpatched model stays as it was. The paper's 200 steps are sampler *ddpm* with scheduler
+    *ddim_uniform*. **Paste Faces** puts the decoded squares back.
+    """
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FaceVeil_ApplyReferenceNet",
+            search_aliases=["face anonymization made simple"],
             display_name="Apply ReferenceNet",
             category=CATEGORY,
             description=(
@@ -260,7 +296,7 @@ class ApplyReferenceNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, reference: Reference) -> io.NodeOutput:
-        from ..pipelines.methods.referencenet.network import weaken
+        from ...pipelines.methods.referencenet.network import weaken
         from .native import conditioning, reader
 
         if reference.source is None:

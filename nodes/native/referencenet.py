@@ -25,7 +25,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..pipelines.core.errors import WeightsError
+from ...pipelines.core.errors import WeightsError
 
 States = dict[int, Tensor]
 """One tensor ``(B, N, C)`` a block that has attention, numbered in the order of execution."""

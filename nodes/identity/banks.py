@@ -1,65 +1,39 @@
-"""Recognizers from files, and banks of synthetic people: build one, open one, find somebody in it."""
+"""Nodes for banks of synthetic people."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
 from comfy_api.latest import io
 
-from ..pipelines.core.errors import InputError
-from .convert import bar, pixels_to_image
-from .files import FACES, OWN, names, path_of
-from .identity import CATEGORY, one_identity
-from .sockets import BankSocket, IdentitySocket, RecognizerSocket
+from ...pipelines.core.errors import InputError
+from ..convert import bar, pixels_to_image
+from ..files import OWN, names, path_of
+from ..schema import schema
+from ..sockets import NONE, BankSocket, IdentitySocket, RecognizerSocket
+from .common import CATEGORY, one_identity
 
-_NETWORKS = (".onnx", ".pt", ".pth", ".safetensors")
+if TYPE_CHECKING:
+    from ...pipelines.identity.bank import Bank
+    from ...pipelines.recognition.base import FaceRecognizer
+    from .common import SocketIdentity
+
 _BANK = "bank.safetensors"
 
 
-class LoadRecognizer(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        from ..pipelines.recognition.kinds import KINDS
-
-        return io.Schema(
-            node_id="FaceVeil_LoadRecognizer",
-            display_name="Load Recognizer",
-            category=CATEGORY,
-            description="Open a recognizer that you have, in place of the built-in dlib. Nothing is downloaded.",
-            inputs=[
-                io.Combo.Input(
-                    "kind",
-                    options=list(KINDS),
-                    tooltip="dlib needs no file. Vectors of different recognizers cannot be mixed.",
-                ),
-                io.Combo.Input(
-                    "file",
-                    options=["none", *names(FACES, _NETWORKS)],
-                    tooltip="From models/faceveil or models/insightface.",
-                ),
-            ],
-            outputs=[
-                RecognizerSocket.Output(
-                    display_name="recognizer", tooltip="For Embed Faces, Build Synthetic Bank and Swap with Identity."
-                )
-            ],
-        )
-
-    @classmethod
-    def execute(cls, kind: str, file: str = "none") -> io.NodeOutput:
-        from ..pipelines.recognition.catalog import open_recognizer
-
-        path = None if file == "none" else path_of(FACES, file, "put it there and reload the page")
-        return io.NodeOutput(open_recognizer(kind, path))
-
-
 class BuildSyntheticBank(io.ComfyNode):
+    HELP = """
+    Use pictures of people who do not exist, from a generator. Each face is found, embedded and kept as a 256 px
+    crop without its file's name; one that is nearer to another than half the recognizer's threshold is taken for
+    the same person and left out. Nothing is built twice: choose another name, or delete the folder, to start anew.
+    """
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FaceVeil_BuildSyntheticBank",
+            search_aliases=["identity bank"],
             display_name="Build Synthetic Bank",
             category=CATEGORY,
             is_output_node=True,
@@ -91,12 +65,12 @@ class BuildSyntheticBank(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, folder: str, name: str, recognizer: Any = None) -> io.NodeOutput:
+    def execute(cls, folder: str, name: str, recognizer: FaceRecognizer | None = None) -> io.NodeOutput:
         import folder_paths
 
-        from ..pipelines.identity.bank import load_bank
-        from ..pipelines.jobs.portraits import bank_from_folder
-        from ..pipelines.recognition.catalog import open_recognizer
+        from ...pipelines.identity.bank import load_bank
+        from ...pipelines.jobs.portraits import bank_from_folder
+        from ...pipelines.recognition.catalog import open_recognizer
 
         if not name.replace("-", "").replace("_", "").isalnum():
             raise InputError(f"the bank's name {name!r} may hold letters, digits, - and _ only")
@@ -114,14 +88,21 @@ class BuildSyntheticBank(io.ComfyNode):
 
 
 class LoadSyntheticBank(io.ComfyNode):
+    HELP = """
+    A bank belongs to the recognizer that it was built with.
+    """
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FaceVeil_LoadSyntheticBank",
+            search_aliases=["identity bank"],
             display_name="Load Synthetic Bank",
             category=CATEGORY,
             description="Open a bank of synthetic people that Build Synthetic Bank made.",
-            inputs=[io.Combo.Input("bank", options=names(OWN, (_BANK,)), tooltip="From models/faceveil/banks.")],
+            inputs=[
+                io.Combo.Input("bank", options=names(OWN, (_BANK,)) or [NONE], tooltip="From models/faceveil/banks.")
+            ],
             outputs=[
                 BankSocket.Output(
                     display_name="bank",
@@ -132,7 +113,7 @@ class LoadSyntheticBank(io.ComfyNode):
 
     @classmethod
     def execute(cls, bank: str = "") -> io.NodeOutput:
-        from ..pipelines.identity.bank import load_bank
+        from ...pipelines.identity.bank import load_bank
 
         return io.NodeOutput(
             load_bank(path_of(OWN, bank, "make one with Build Synthetic Bank and reload the page").parent)
@@ -140,10 +121,17 @@ class LoadSyntheticBank(io.ComfyNode):
 
 
 class NearestSyntheticPerson(io.ComfyNode):
+    HELP = """
+    IDDiffuse takes the nearest identity of its bank. Here somebody whom the recognizer would take for the original
+    is passed over, because that would hide nobody. Without a key the choice tells a little about the person: **Map
+    to Pseudonym** with the same bank does not.
+    """
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FaceVeil_NearestSyntheticPerson",
+            search_aliases=["IDDiffuse", "nearest identity"],
             display_name="Nearest Synthetic Person",
             category=CATEGORY,
             description=(
@@ -164,10 +152,9 @@ class NearestSyntheticPerson(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, identity: Any, bank: Any) -> io.NodeOutput:
+    def execute(cls, identity: SocketIdentity, bank: Bank) -> io.NodeOutput:
         number = bank.nearest_free(one_identity(identity))
-        picture: torch.Tensor = bank.picture(number)
-        return io.NodeOutput(bank.identities[number], pixels_to_image(picture), number)
+        return io.NodeOutput(bank.identities[number], pixels_to_image(bank.portrait(number)), number)
 
 
-NODES = [LoadRecognizer, BuildSyntheticBank, LoadSyntheticBank, NearestSyntheticPerson]
+NODES = [BuildSyntheticBank, LoadSyntheticBank, NearestSyntheticPerson]

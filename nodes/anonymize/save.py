@@ -1,4 +1,4 @@
-"""Node that saves pictures without the workflow and file names that ComfyUI would write into them."""
+"""Node that saves images without the workflow and file names that ComfyUI would write into them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io, ui
 
-from .convert import bar, image_to_pixels
-from .sockets import ROOT
+from ..convert import bar, image_to_pixels
+from ..schema import schema
+from ..sockets import ROOT
 
 _ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
 
 class SaveDeidentifiedImage(io.ComfyNode):
+    HELP = """
+    ComfyUI's own *Save Image* writes the whole workflow into the file, with the name of the photo you loaded. This
+    node writes pixels only.
+    """
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FaceVeil_SaveDeidentifiedImage",
+            search_aliases=["save without metadata", "strip metadata", "save clean"],
             display_name="Save De-identified Image",
             category=ROOT,
             is_output_node=True,
@@ -43,8 +50,8 @@ class SaveDeidentifiedImage(io.ComfyNode):
     def execute(cls, image: torch.Tensor, filename_prefix: str, format: str) -> io.NodeOutput:
         import folder_paths
 
-        from ..pipelines.imaging.image import LoadedImage
-        from ..pipelines.imaging.save import save_image
+        from ...pipelines.imaging.image import LoadedImage
+        from ...pipelines.imaging.save import save_image
 
         pixels, progress = image_to_pixels(image), bar()
         height, width = pixels.shape[-2:]

@@ -1,19 +1,26 @@
-"""Node with a picture that everybody may use, so that templates run at once."""
+"""Node with a public-domain image, so that templates run at once."""
 
 from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
 
-from .convert import pixels_to_image
-from .sockets import ROOT
+from ..convert import pixels_to_image
+from ..schema import schema
+from ..sockets import ROOT
 
 
 class SamplePortrait(io.ComfyNode):
+    HELP = """
+    Templates start from this picture, so that they run before you load anything. Put **Load Image** in its place
+    for your own.
+    """
+
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="FaceVeil_SamplePortrait",
+            search_aliases=["example image", "test image"],
             display_name="Sample Portrait",
             category=ROOT,
             description=(
@@ -33,7 +40,7 @@ class SamplePortrait(io.ComfyNode):
 
     @classmethod
     def execute(cls, picture: str) -> io.NodeOutput:
-        from ..pipelines.imaging.samples import astronaut, group
+        from ...pipelines.imaging.samples import astronaut, group
 
         array = group() if picture == "group" else astronaut()
         return io.NodeOutput(pixels_to_image(torch.from_numpy(array).movedim(-1, 0)[None].float() / 255))

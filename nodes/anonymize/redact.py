@@ -1,0 +1,94 @@
+"""Redact Faces: remove faces without a replacement."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ...pipelines.faces.face import Faces
+from ...pipelines.faces.redact import REDACTION_SHAPES, REDACTION_STYLES, RedactionShape
+from ...pipelines.jobs.policy import Action, Policy
+from ..convert import bar, image_to_pixels, mask_from_socket, mask_to_socket, pixels_to_image
+from ..schema import schema
+from ..sockets import ROOT, FacesSocket
+from .policy import no_face_input
+
+
+class RedactFaces(io.ComfyNode):
+    HELP = """
+    Use *solid* when it matters. Pixelation and blur depend on the size of the face and are weaker: software can
+    sometimes match what is left.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FaceVeil_RedactFaces",
+            search_aliases=["censor", "blur faces", "pixelate faces", "mosaic", "hide face"],
+            display_name="Redact Faces",
+            category=ROOT,
+            description=(
+                "Remove faces: a solid fill, pixelation, blur, or a sticker. Solid removes them for good; pixelation"
+                " and blur leave traces that software can sometimes match."
+            ),
+            inputs=[
+                io.Image.Input("image", tooltip="Images with faces."),
+                io.Combo.Input(
+                    "style",
+                    options=list(REDACTION_STYLES),
+                    default="solid",
+                    tooltip="solid is safe. pixelate and blur are weaker. sticker puts an image of yours over it.",
+                ),
+                io.Combo.Input(
+                    "shape",
+                    options=list(REDACTION_SHAPES),
+                    default="ellipse",
+                    tooltip="hull follows the landmarks closely, box and ellipse are a little larger.",
+                ),
+                no_face_input(),
+                FacesSocket.Input(
+                    "faces", optional=True, tooltip="Only these faces. Without it all faces are detected."
+                ),
+                io.Image.Input("sticker", optional=True, tooltip="For the style sticker."),
+                io.Mask.Input(
+                    "sticker_mask", optional=True, tooltip="From Load Image: where the sticker is transparent."
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The images with the faces redacted."),
+                io.Mask.Output(display_name="mask", tooltip="Where pixels may have changed; all others are untouched."),
+                io.String.Output(display_name="report", tooltip="What happened to each face, as JSON."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: torch.Tensor,
+        style: str,
+        shape: RedactionShape,
+        no_face: Action,
+        faces: Faces | None = None,
+        sticker: torch.Tensor | None = None,
+        sticker_mask: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        from ...pipelines.jobs.photo import anonymize_batch
+        from ...pipelines.jobs.settings import Settings
+
+        policy, rgba = Policy(no_face=no_face), _with_alpha(sticker, sticker_mask)
+        settings = Settings(method=style, shape=shape, policy=policy, sticker=rgba)
+        result = anonymize_batch(image_to_pixels(image), settings, faces, progress=bar())
+        return io.NodeOutput(pixels_to_image(result.pixels), mask_to_socket(result.mask), result.report.to_json())
+
+
+def _with_alpha(sticker: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor | None:
+    """The sticker as RGBA ``(1, 4, h, w)``; Load Image's mask is 1 where the image is transparent."""
+    if sticker is None:
+        return None
+    pixels = image_to_pixels(sticker[:1])
+    height, width = pixels.shape[-2:]
+    alpha = torch.ones(1, 1, height, width) if mask is None else 1 - mask_from_socket(mask[:1], 1, height, width)
+    return torch.cat([pixels, alpha], 1)
+
+
+NODES = [RedactFaces]

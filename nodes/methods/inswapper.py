@@ -1,0 +1,144 @@
+"""Node of the method inswapper, with the model files that the user has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from comfy_api.latest import io
+
+from ...pipelines.core.errors import InputError
+from ...pipelines.faces.face import Faces
+from ..anonymize.policy import face_outputs, no_face_input, output_of, policy_of, unsafe_face_input
+from ..convert import bar, image_to_pixels
+from ..files import FACES, OWN, names, path_of
+from ..schema import schema
+from ..sockets import MAX_SEED, NONE, ROOT, BankSocket, FacesSocket, IdentitySocket, RecognizerSocket
+
+if TYPE_CHECKING:
+    from ...pipelines.identity.bank import Bank
+    from ...pipelines.jobs.settings import GivenIdentity
+    from ...pipelines.recognition.base import FaceRecognizer
+
+
+class SwapWithIdentity(io.ComfyNode):
+    HELP = """
+    You need `inswapper_128.onnx` and `w600k_r50.onnx`, which other face packs use as well; their licenses exclude
+    commercial use. The identity comes from *identity*, *bank* or *sampler*. To show a person of your own, embed that
+    person's photo with the same recognizer and connect it to *identity*.
+
+    **What is checked.** dlib's recognizer and the connected one compare each result with the original, as in Veil
+    Faces; the policies act where one still matches.
+
+    **What it cannot do.** The swapper works at 128 px: larger faces come out softer. Anything in front of a face may be
+    painted over.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FaceVeil_SwapWithIdentity",
+            search_aliases=["face swap", "inswapper"],
+            display_name="Swap with Identity",
+            category=ROOT,
+            description=(
+                "Swap a synthetic identity onto every face with the inswapper_128 model that you have. Results are"
+                " checked and policies act."
+            ),
+            inputs=[
+                io.Image.Input("image", tooltip="Images with faces."),
+                RecognizerSocket.Input(
+                    "recognizer",
+                    tooltip="From Load Recognizer: arcface with w600k_r50.onnx, whose embeddings inswapper takes.",
+                ),
+                io.Combo.Input(
+                    "swapper",
+                    options=names(FACES, (".onnx",)) or [NONE],
+                    tooltip="inswapper_128.onnx, from models/insightface or models/faceveil.",
+                ),
+                io.Combo.Input(
+                    "sampler",
+                    options=[NONE, *names(OWN, (".safetensors",), "lds_")],
+                    tooltip=(
+                        "Samples new people: from faceveil train lds --space arcface:w600k_r50.onnx, put into"
+                        " models/faceveil."
+                    ),
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.5,
+                    step=0.05,
+                    display_mode=io.NumberDisplay.slider,
+                    tooltip="0 keeps the person, 1 shows the new identity, above 1 goes past it.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Another seed, another person.",
+                ),
+                unsafe_face_input(),
+                no_face_input(),
+                BankSocket.Input(
+                    "bank", optional=True, tooltip="Synthetic people to choose from, built with the same recognizer."
+                ),
+                IdentitySocket.Input(
+                    "identity",
+                    optional=True,
+                    tooltip="Show this identity on all faces, or one for each face, of the same recognizer.",
+                ),
+                FacesSocket.Input(
+                    "faces", optional=True, tooltip="Only these faces. Without it all faces are detected."
+                ),
+            ],
+            outputs=face_outputs(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: torch.Tensor,
+        recognizer: FaceRecognizer,
+        swapper: str = NONE,
+        sampler: str = NONE,
+        strength: float = 1.0,
+        seed: int = 0,
+        unsafe_face: str = "redact",
+        no_face: str = "redact",
+        bank: Bank | None = None,
+        identity: GivenIdentity | None = None,
+        faces: Faces | None = None,
+    ) -> io.NodeOutput:
+        from ...pipelines.identity.lds import load_sampler
+        from ...pipelines.jobs.photo import anonymize_batch
+        from ...pipelines.jobs.settings import Settings
+        from ...pipelines.methods.inswapper.method import NAME, InSwapperMethod
+        from ...pipelines.methods.inswapper.network import InSwapper
+        from ...pipelines.recognition.arcface import ArcFace
+
+        if not isinstance(recognizer, ArcFace):
+            raise InputError(
+                "inswapper works with arcface only; choose the kind arcface and w600k_r50.onnx in Load Recognizer"
+            )
+        source = bank
+        if source is None and sampler != NONE:
+            source = load_sampler(path_of(OWN, sampler, "train one with faceveil train lds"))
+        network = InSwapper(path_of(FACES, swapper, "put inswapper_128.onnx there and reload the page"))
+        settings = Settings(method=NAME, strength=strength, seed=seed, policy=policy_of(unsafe_face, no_face))
+        result = anonymize_batch(
+            image_to_pixels(image),
+            settings,
+            faces,
+            method=InSwapperMethod(network, recognizer, source),
+            identity=identity,
+            recognizers=(recognizer,),
+            progress=bar(),
+        )
+        return output_of(result)
+
+
+NODES = [SwapWithIdentity]
