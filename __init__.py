@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 # pytest may import this file as a bare module: then there is no package to import from.
 if __package__:
     if TYPE_CHECKING:

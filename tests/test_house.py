@@ -12,29 +12,41 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(p for folder in ("nodes", "pipelines", "weights") for p in (ROOT / folder).rglob("*.py"))
+TESTED = [*SOURCES, *sorted(p for folder in ("tests", "benchmarks", "web") for p in (ROOT / folder).rglob("*.py"))]
+MAX_LINES = 400
 
-# Lower rooms may not look into higher ones.
+# Every room of the house, from the bottom up: a room may import those of a lower rank, and itself.
 RANK = {
-    "pipelines.errors": 0,
-    "pipelines.progress": 0,
-    "weights": 0,
-    "pipelines.images": 1,
-    "pipelines.sample": 1,
-    "pipelines.faces": 1,
-    "pipelines.stored": 1,
-    "pipelines.identity": 2,
-    "pipelines.geometry": 2,
-    "pipelines.methods": 3,
-    "pipelines.jobs": 4,
-    "pipelines.evaluate": 5,
-    "pipelines.doctor": 6,
-    "pipelines.cli": 6,
-    "nodes": 6,
+    "pipelines.core": 0,
+    "weights": 1,
+    "pipelines.imaging": 2,
+    "pipelines.faces": 3,
+    "pipelines.recognition": 4,
+    "pipelines.identity": 5,
+    "pipelines.geometry": 6,
+    "pipelines.training": 7,
+    "pipelines.methods": 8,
+    "pipelines.jobs": 9,
+    "pipelines.viz": 10,
+    "pipelines.cli": 11,
+    "nodes": 11,
 }
+HOST = ("comfy", "comfy_api", "folder_paths", "nodes")
+METHODS = "pipelines.methods."
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
 def _room(module: str) -> str | None:
     return max((room for room in RANK if module == room or module.startswith(room + ".")), key=len, default=None)
+
+
+def _method(module: str) -> str | None:
+    """Name of the method's package that a module belongs to."""
+    parts = module.removeprefix(METHODS).split(".") if module.startswith(METHODS) else []
+    return parts[0] if parts and (ROOT / "pipelines" / "methods" / parts[0]).is_dir() else None
 
 
 def _imports(path: Path) -> list[str]:
@@ -51,26 +63,42 @@ def _imports(path: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=_module)
 def test_arrows_point_down(path: Path) -> None:
-    here = _room(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    if here is None:
+    module = _module(path)
+    here = _room(module)
+    if module == "pipelines":
         return
+    assert here is not None, f"{module} is in no room; add it to RANK and to docs/architecture.md"
     for target in _imports(path):
         room = _room(target)
-        assert room is None or RANK[room] <= RANK[here], f"{path.name} ({here}) imports {target}"
-        if not here.startswith("nodes"):
-            assert target.split(".")[0] not in (
-                "comfy",
-                "comfy_api",
-                "folder_paths",
-                "nodes",
-            ), f"{path.name} imports {target}"
+        assert room is None or room == here or RANK[room] < RANK[here], f"{module} imports {target}"
+        assert _method(target) in (None, _method(module)) or not _method(module), f"{module} imports {target}"
+        if here != "nodes":
+            assert target.split(".")[0] not in HOST, f"{module} imports {target}"
 
 
-def test_the_rule_would_notice() -> None:
+def test_the_rule_would_notice(tmp_path: Path) -> None:
     assert RANK[_room("pipelines.jobs.photo")] > RANK[_room("pipelines.faces.detect")]
-    assert "pipelines.faces.face" in _imports(ROOT / "pipelines" / "jobs" / "photo.py")
+    assert "pipelines.faces.face" in _imports(ROOT / "pipelines" / "jobs" / "plan.py")
+    assert _room("pipelines.attic.chest") is None
+    assert (
+        _method("pipelines.methods.inswapper.method") == "inswapper" != _method("pipelines.methods.appearance.search")
+    )
+    assert _method("pipelines.methods.base") is None
+
+
+def test_the_architecture_page_names_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert all(f"{room.rpartition('.')[2]}/" in page for room in RANK)
+    folders = {p.parent.relative_to(ROOT / "pipelines").parts[0] for p in SOURCES if len(p.relative_to(ROOT).parts) > 2
+               and p.is_relative_to(ROOT / "pipelines")}  # fmt: skip
+    assert folders == {room.rpartition(".")[2] for room in RANK if room.startswith("pipelines.")}
+
+
+@pytest.mark.parametrize("path", TESTED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_is_long(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
 def test_requirements_match_pyproject() -> None:
@@ -83,10 +111,9 @@ def test_requirements_match_pyproject() -> None:
     assert lines == project["dependencies"]
 
 
-def test_all_packages_are_listed() -> None:
-    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
-    present = {"faceveil." + ".".join(p.parent.relative_to(ROOT).parts) for p in SOURCES if p.name == "__init__.py"}
-    assert listed == present | {"faceveil"}
+def test_every_folder_of_sources_is_a_package() -> None:
+    """setup.py finds packages by their ``__init__.py``."""
+    assert {p.parent for p in SOURCES} == {p.parent for p in SOURCES if p.name == "__init__.py"}
 
 
 def test_import_is_cheap() -> None:

@@ -48,7 +48,7 @@ class MapToPseudonym(io.ComfyNode):
                     tooltip="Name of a key in ComfyUI's user folder; made when missing, never part of a workflow.",
                 ),
                 io.Int.Input(
-                    "people",
+                    "capacity",
                     default=1000,
                     min=2,
                     max=100_000,
@@ -71,14 +71,14 @@ class MapToPseudonym(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, identity: SocketIdentity, key: str, people: int, bank: Bank | None = None) -> io.NodeOutput:
+    def execute(cls, identity: SocketIdentity, key: str, capacity: int, bank: Bank | None = None) -> io.NodeOutput:
         import folder_paths
 
         from ...pipelines.identity.pseudonym import Pseudonyms
 
         if not key.replace("-", "").replace("_", "").isalnum():
             raise InputError(f"the key name {key!r} may hold letters, digits, - and _ only")
-        pseudonyms = Pseudonyms.open(Path(folder_paths.get_user_directory()) / "faceveil", key, people, bank)
+        pseudonyms = Pseudonyms.open(Path(folder_paths.get_user_directory()) / "faceveil", key, capacity, bank)
         given = one_identity(identity)
         found = [pseudonyms.assign(given[i]) for i in range(len(given))]
         return io.NodeOutput(

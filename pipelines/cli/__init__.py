@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from ..core.errors import FaceVeilError, PolicyStop
 from . import anonymize, inspect, make, train
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         description="Take a person's identity out of photos and keep everything else.",
         epilog=EXIT_CODES,
     )
+    top.add_argument("--version", action="version", version=f"faceveil {version('faceveil')}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for module in (anonymize, inspect, make, train):
         module.add_commands(commands)

@@ -15,6 +15,7 @@ from .terminal import command
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..jobs.folder import Task
     from ..jobs.settings import Settings
 
 STYLES = ("solid", "pixelate", "blur", "sticker")
@@ -128,7 +129,7 @@ def _anonymize(options: argparse.Namespace) -> int:
     if options.plan and len(tasks) > 1:
         raise InputError(f"a plan belongs to one image, but {len(tasks)} are given")
     # Missing files are reported before networks are loaded, which takes seconds.
-    _check_files(options)
+    _check_files(options, tasks)
     return Run(options, settings_from(options)).run(tasks)
 
 
@@ -153,7 +154,10 @@ def _check_flags(options: argparse.Namespace) -> None:
             )
 
 
-def _check_files(options: argparse.Namespace) -> None:
+def _check_files(options: argparse.Namespace, tasks: list[Task]) -> None:
+    """Raise where a file that the whole run needs is missing; a batch goes on past some missing inputs."""
+    if not any(task.source.exists() for task in tasks):
+        raise InputError(f"{tasks[0].source.name} does not exist; check its name and folder")
     single = (options.plan, options.sticker, options.parser_file, options.identity)
     for path in (*options.include, *options.exclude, *(p for p in single if p is not None)):
         if not path.is_file():

@@ -12,13 +12,17 @@ from .terminal import OK, SOME_FAILED, command, progress_bar, say
 def add_commands(commands: Any) -> None:
     detect = command(commands, "detect", _detect, "list the faces of an image, or write them as an editable plan")
     detect.add_argument("input", type=Path)
-    detect.add_argument("-o", "--output", type=Path, help="write the plan (.json) or an image with numbered boxes (.png)")
+    detect.add_argument(
+        "-o", "--output", type=Path, help="write the plan (.json) or an image with numbered boxes (.png)"
+    )
     detect.add_argument(
         "--detector", default="auto", help="auto, centerface, dlib, insightface, uniface (default: auto)"
     )
     detect.add_argument("--detector-file", type=Path, help="model file of an insightface or uniface detector")
     detect.add_argument(
-        "--landmarks-file", type=Path, help="landmark model of insightface (1k3d68.onnx or 2d106det.onnx), instead of dlib"
+        "--landmarks-file",
+        type=Path,
+        help="landmark model of insightface (1k3d68.onnx or 2d106det.onnx), instead of dlib",
     )
     compare = command(commands, "compare", _compare, "tell whether two images show the same person")
     compare.add_argument("a", type=Path)

@@ -40,7 +40,10 @@ def add_commands(commands: Any) -> None:
     convert.add_argument("model", type=Path)
     convert.add_argument("-o", "--output", type=Path, required=True, help="NAME_morphable.safetensors")
     calibrate = command(
-        commands, "calibrate", _calibrate, "measure a recognizer's thresholds on photos of different people, one photo each"
+        commands,
+        "calibrate",
+        _calibrate,
+        "measure a recognizer's thresholds on photos of different people, one photo each",
     )
     calibrate.add_argument("images", type=Path)
     calibrate.add_argument("--recognizer", default="dlib", metavar="KIND:FILE", help=RECOGNIZER)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
-from ..imaging.masks import ellipse_mask, hull_mask
 from .align import apply, arcface_transform, box_transform, crop, ffhq_transform
 from .face import Face
+from .masks import ellipse_mask, hull_mask
 from .paste import match_color, paste
 
 ALIGNMENTS = ("ffhq", "arcface", "box")

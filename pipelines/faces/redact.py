@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..imaging.masks import box_mask, ellipse_mask, hull_mask
 from ..imaging.resample import blur
 from .align import box_transform
 from .face import Face
+from .masks import box_mask, ellipse_mask, hull_mask
 from .paste import paste
 
 RedactionStyle = Literal["solid", "pixelate", "blur", "sticker"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..faces.align import crop
-from ..imaging.masks import polygon_mask
+from ..faces.masks import polygon_mask
 
 EYES = (slice(36, 42), slice(42, 48))
 _PATCH_SIZE = 48

@@ -142,8 +142,8 @@ class IdentitySampler:
             if len(kept) >= count:
                 return Samples(np.stack(kept[:count]), np.array(cosines[:count]), sampled, rejected)
         raise InputError(
-            f"{len(kept)} of {sampled} sampled identities have a cosine of at most {max_cosine:g}, but {count} are needed;"
-            " raise the maximum cosine"
+            f"{len(kept)} of {sampled} sampled identities have a cosine of at most {max_cosine:g}, but {count} are"
+            " needed; raise the maximum cosine"
         )
 
     def level(self, original: np.ndarray, level: int, seed: int, candidates: int = CANDIDATES) -> Samples:

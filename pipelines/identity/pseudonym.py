@@ -1,8 +1,8 @@
 """Pseudonyms: one person gets the same synthetic identity in every image, under a key that the user holds.
 
 This is locality-sensitive hashing with a key. An embedding is projected on many secret random directions, and each sign
-is one bit. Groups of bits are hashed with the key and a salt of the ledger entry. The ledger stores these hashes and the
-number of the synthetic identity, and nothing else.
+is one bit. Groups of bits are hashed with the key and a salt of the ledger entry. The ledger stores only these hashes,
+the salt and the number of the synthetic identity.
 
 A face belongs to an entry when enough hashes match: the closer two embeddings are, the more hashes match. Without the
 key the directions, and therefore the hashes, are random numbers. The salts make the hashes of two entries differ even
@@ -134,7 +134,7 @@ class Ledger:
         return number
 
     def _codes(self, vector: np.ndarray) -> np.ndarray:
-        """Compute the sign bits of all projections, packed as one number below 2 ** BITS for each group, ``(GROUPS,)``."""
+        """Compute the sign bits of all projections, packed as one number below 2 ** BITS per group, ``(GROUPS,)``."""
         if vector.shape != self._mean.shape:
             raise InputError(
                 f"this ledger needs identities of {len(self._mean)} dimensions, got {len(vector)}; embed the face with"
@@ -146,8 +146,8 @@ class Ledger:
     def _hash(self, salt: bytes, codes: np.ndarray) -> np.ndarray:
         """Compute keyed hashes of codes, ``(GROUPS,)``.
 
-        One SHAKE-256 call generates the hashes of all possible codes, which are then looked up. This keeps large ledgers
-        fast.
+        One SHAKE-256 call generates the hashes of all possible codes, which are then looked up. This keeps large
+        ledgers fast.
         """
         stream = hashlib.shake_256(self.key.digest(b"entry", salt)).digest(2 * GROUPS << BITS)
         return np.frombuffer(stream, "<u2").reshape(GROUPS, -1)[np.arange(GROUPS), codes]
@@ -184,8 +184,8 @@ class Ledger:
             str(document.get("check")), self.key.digest(b"check", str(self.capacity).encode()).hex()
         ):
             raise InputError(
-                f"{path.name} belongs to another key or another number of synthetic identities; use the key and the bank"
-                " that it was made with"
+                f"{path.name} belongs to another key or another number of synthetic identities; use the key and the"
+                " bank that it was made with"
             )
         if any(len(h) != 2 * GROUPS for _, h, _ in rows):
             raise InputError(f"{path.name} is incomplete; restore a backup copy")

@@ -127,7 +127,5 @@ def _check(tasks: Sequence[Task]) -> None:
         if target == task.source.resolve():
             raise OutputError(f"{task.source.name} would be overwritten by its own result; name another output with -o")
         if target in seen and seen[target] != task.source.resolve():
-            raise OutputError(
-                f"two inputs would be written to {task.target.name}; anonymize their folders separately"
-            )
+            raise OutputError(f"two inputs would be written to {task.target.name}; anonymize their folders separately")
         seen[target] = task.source.resolve()

@@ -9,7 +9,7 @@ from ..core.errors import InputError
 
 Action = Literal["redact", "stop", "pass"]
 ACTIONS: tuple[str, ...] = get_args(Action)
-"""``redact`` removes the face, ``stop`` raises an error and returns no image, ``pass`` keeps the face and reports it."""
+"""``redact`` removes the face, ``stop`` raises an error and returns no image, ``pass`` keeps and reports the face."""
 
 
 @dataclass(frozen=True)

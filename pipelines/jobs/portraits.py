@@ -45,7 +45,9 @@ class TrainingVectors:
     unit: int
 
 
-def vectors_from_folder(images: Path, space: str, workers: int | None = None, progress: Progress = silent) -> TrainingVectors:
+def vectors_from_folder(
+    images: Path, space: str, workers: int | None = None, progress: Progress = silent
+) -> TrainingVectors:
     """Compute one vector for each portrait in a folder.
 
     Args:
@@ -82,6 +84,7 @@ def train_on_folder(
     seed: int = 0,
     workers: int | None = None,
     progress: Progress = silent,
+    logs: Path | None = None,
 ) -> tuple[IdentitySampler, int]:
     """Train an identity sampler on a folder of portraits and write it; an interrupted training is resumed.
 
@@ -90,6 +93,7 @@ def train_on_folder(
         space: as for ``vectors_from_folder``.
         output: the sampler's file.
         steps: number of training steps.
+        logs: folder for TensorBoard.
 
     Returns:
         The sampler, and the number of faces that it was trained on.
@@ -102,7 +106,7 @@ def train_on_folder(
     # DiffDeID: Eq. 2 (L2 loss) for embeddings; Eq. 3 (L1 loss) for coefficients, of which there are fewer.
     recipe = Recipe(steps=steps, seed=seed) if vectors.unit else Recipe(steps=steps, seed=seed, norm="l1", width=192)
     sampler = train_sampler(
-        vectors.train, vectors.space, vectors.unit, recipe, output.with_suffix(".state"), progress=progress
+        vectors.train, vectors.space, vectors.unit, recipe, output.with_suffix(".state"), logs, progress=progress
     )
     save_sampler(output, sampler)
     return sampler, len(vectors.train)
@@ -121,7 +125,7 @@ def bank_from_folder(
         InputError: no face was found, the output folder is not empty, or no threshold is known for the recognizer.
         OutputError: a file cannot be written.
     """
-    threshold = recognizer.threshold
+    threshold = recognizer.threshold_at().distance
     portraits = find_portraits(images, workers, progress)
     vectors = embed_portraits(portraits, recognizer, progress)
     return build_bank(output, zip(vectors, map(_face, portraits), strict=True), recognizer.name, threshold, progress)
@@ -131,6 +135,7 @@ def ensemble_from_folder(
     people: Path,
     recognizers: Sequence[FaceRecognizer],
     recipe: EnsembleRecipe,
+    state: Path | None = None,
     workers: int | None = None,
     progress: Progress = silent,
 ) -> EnsembleMapper:
@@ -139,6 +144,7 @@ def ensemble_from_folder(
     Args:
         people: a folder with one subfolder of photos for each person.
         recognizers: the recognizers to combine.
+        state: file that an interrupted training continues from.
 
     Raises:
         InputError: there are fewer than 12 people with two photos each.
@@ -147,7 +153,7 @@ def ensemble_from_folder(
     parts = [embed_portraits(portraits, r, progress) for r in recognizers]
     labels = np.array([p.path.relative_to(people).parts[0] for p in portraits])
     spaces, sizes = [r.name for r in recognizers], [p.shape[1] for p in parts]
-    return train_ensemble(np.concatenate(parts, 1), labels, spaces, sizes, recipe, progress=progress)
+    return train_ensemble(np.concatenate(parts, 1), labels, spaces, sizes, recipe, state, progress)
 
 
 def _face(portrait: Portrait) -> Tensor:

@@ -25,6 +25,7 @@ class TrainSampler:
     steps: int = option(3000, "Optimizer steps.", minimum=1)
     seed: int = option(0, "The same seed repeats a training.", minimum=0)
     workers: int | None = option(None, "Processes; all cores when omitted.", minimum=1)
+    logs: Path | None = option(None, "Folder for TensorBoard: loss and learning rate.")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -52,7 +53,14 @@ def _train_sampler(options: TrainSampler, progress: Progress) -> str:
 
     output = options.output or Path(f"lds_{options.space.replace(':', '-').replace('/', '-')}.safetensors")
     _, count = train_on_folder(
-        options.images, options.space, output, options.steps, options.seed, options.workers, progress
+        options.images,
+        options.space,
+        output,
+        options.steps,
+        options.seed,
+        options.workers,
+        progress,
+        logs=options.logs,
     )
     return f"{output}: learned from {count} faces"
 
@@ -68,7 +76,8 @@ def _train_ensemble(options: TrainEnsemble, progress: Progress) -> str:
         raise InputError("an ensemble joins at least two recognizers; name them as KIND:FILE,KIND:FILE")
     recognizers = [recognizer_named(name) for name in names]
     recipe = Recipe(epochs=options.epochs, seed=options.seed)
-    mapper = ensemble_from_folder(options.people, recognizers, recipe, options.workers, progress)
+    state = options.output.with_suffix(".state")
+    mapper = ensemble_from_folder(options.people, recognizers, recipe, state, options.workers, progress)
     save_ensemble(options.output, mapper)
     return f"{options.output}: joins {', '.join(mapper.spaces)}; same person below {mapper.threshold:.2f}"
 

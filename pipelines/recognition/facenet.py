@@ -15,16 +15,15 @@ from .base import TorchRecognizer
 
 SIDE, DIMENSIONS = 160, 512
 _MARGIN = 0.25
-"""Margin around the landmarks' bounding box. FaceNet was trained on boxes from the middle of the forehead to the chin."""
+"""Margin around the landmarks' bounding box. The detector's boxes in the training of FaceNet reach from the middle of
+the forehead to the chin."""
 Size = int | tuple[int, int]
 
 
 class Conv(nn.Module):
     """Convolution without bias, batch normalization, ReLU."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: Size, stride: int = 1, padding: Size = 0
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: Size, stride: int = 1, padding: Size = 0) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(out_channels, eps=1e-3)

@@ -142,7 +142,9 @@ def by_diffusers(folder, inputs, degree: float, kind: str, cfg: float = 4.0) -> 
     alpha = diffusers.DDIMScheduler.from_config(network.SCHEDULER).alphas_cumprod[timesteps()[0]]
     # ComfyUI starts from noise * sigma, diffusers from noise * sqrt(1 + sigma^2).
     start = inputs["noise"] * (1 - alpha).sqrt()
-    return pipe.denoise(pipe.condition(encoded, degree, cfg), encoded, cfg, 4, pipes.RandomSources.of(B, [], False), start)
+    return pipe.denoise(
+        pipe.condition(encoded, degree, cfg), encoded, cfg, 4, pipes.RandomSources.of(B, [], False), start
+    )
 
 
 @pytest.mark.parametrize("kind", ["ddim", "euler"])

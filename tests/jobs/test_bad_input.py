@@ -195,7 +195,7 @@ def test_a_batch_goes_on_past_a_bad_file(tmp_path, capsys) -> None:
     )
     said = capsys.readouterr()
     assert "failed: a.png" in said.err
-    assert "2 of 3 pictures done" in said.out
+    assert "2 of 3 images done" in said.out
     assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
         "b.png",
         str(Path("deep") / "c.jpg"),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...faces.face import MIRROR, eye_centers
-from ...imaging.masks import polygon_mask
+from ...faces.masks import polygon_mask
 from ...imaging.resample import blur, pixel_grid, sample
 from ...imaging.warp import thin_plate
 

@@ -14,11 +14,11 @@ import numpy as np
 from ...core.errors import InputError
 from ...faces.align import apply
 from ...faces.face import Face, inter_ocular
+from ...faces.masks import hull_mask
 from ...identity.bank import Bank
 from ...identity.blend import slerp
 from ...identity.identity import Identity
 from ...identity.sources import IdentitySource
-from ...imaging.masks import hull_mask
 from ...recognition.arcface import SPACE, ArcFace
 from ..base import Change, View, pasted, too_small
 from ..identities import MethodIdentity

@@ -15,8 +15,8 @@ from ...core.errors import WeightsError
 from ...core.stored import open_onnx
 from ...faces.align import ARCFACE_TEMPLATE, crop, five_points, similarity
 from ...faces.detect import detect_faces
+from ...faces.masks import ellipse_mask
 from ...faces.paste import paste
-from ...imaging.masks import ellipse_mask
 from ...recognition.arcface import DIMENSIONS, ArcFace
 
 SIDE = 128

@@ -16,8 +16,8 @@ from torch import Tensor
 from ...core.errors import InputError
 from ...faces.align import apply, crop, ffhq_transform
 from ...faces.face import Face, inter_ocular
+from ...faces.masks import hull_mask
 from ...identity.identity import Identity
-from ...imaging.masks import hull_mask
 from ..base import Change, View, pasted, too_small
 from ..identities import MethodIdentity
 from .pipeline import DEGREE, GUIDANCE, STEPS, ReferenceNetPipeline

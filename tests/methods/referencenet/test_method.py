@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from faceveil.pipelines.cli import main
-from faceveil.pipelines.core.errors import InputError
+from faceveil.pipelines.core.errors import WeightsError
 from faceveil.pipelines.imaging.load import load_image
 from faceveil.pipelines.jobs.photo import anonymize, anonymize_batch
 from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.methods.base import View
+from faceveil.pipelines.methods.identities import MethodIdentity
 from faceveil.pipelines.methods.referencenet.method import ReferenceNetMethod
 
 FIXTURE = Path(__file__).parent / "fixture"
@@ -37,14 +38,18 @@ def test_only_the_face_changes(method, portrait, portrait_faces) -> None:
 
 def test_strength_zero_returns_the_photo(method, portrait, portrait_faces) -> None:
     prepared = method.prepare(View(portrait, portrait_faces[0], None))
-    change = method.render(prepared, 0, 0.0)
+    change = method.render(prepared, MethodIdentity("referencenet", 0), 0.0)
     assert float(change.mask.sum()) == 0
     x, y = change.origin
-    assert torch.equal(change.window, portrait[..., y : y + change.window.shape[-2], x : x + change.window.shape[-1]])
+    height, width = change.patch.shape[-2:]
+    assert torch.equal(change.patch, portrait[..., y : y + height, x : x + width])
 
 
-def test_missing_pipeline_is_refused(portrait) -> None:
-    with pytest.raises(InputError, match="needs its networks"):
+def test_missing_network_files_are_refused(portrait, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        WeightsError, match=r"missing from .*; get .* from https://huggingface.co/hkung/face-anon-simple"
+    ):
         anonymize(portrait, method="referencenet")
 
 
@@ -57,19 +62,17 @@ def test_command_line_opens_network_files(tmp_path, capsys) -> None:
         str(tmp_path / "b.png"),
         "--method",
         "referencenet",
-        "--steps",
+        "--referencenet-steps",
         "1",
     ]
-    assert main([*arguments, "--models", str(tmp_path)]) == 1
+    assert main([*arguments, "--referencenet-checkpoint", str(tmp_path)]) == 1
     assert "hkung/face-anon-simple" in capsys.readouterr().err
-    (tmp_path / "faceveil").mkdir()
-    (tmp_path / "faceveil" / "face-anon-simple").symlink_to(FIXTURE)
     files = [
-        "--models",
-        str(tmp_path),
-        "--vae",
+        "--referencenet-checkpoint",
+        str(FIXTURE),
+        "--referencenet-vae",
         str(FIXTURE / "vae"),
-        "--image-encoder",
+        "--referencenet-image-encoder",
         str(FIXTURE / "image_encoder"),
     ]
     assert main([*arguments, *files]) == 0

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..faces.face import inter_ocular
-from .resample import blur, pixel_grid
+from ..imaging.resample import blur, pixel_grid
+from .face import inter_ocular
 
 FOREHEAD_HEIGHT = 0.95
 """Height of the forehead above the eye centers, in inter-ocular distances (IOD)."""
