@@ -15,8 +15,8 @@ from .terminal import command
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..jobs.folder import Task
     from ..jobs.settings import Settings
+    from ..jobs.tasks import Task
 
 STYLES = ("solid", "pixelate", "blur", "sticker")
 """Redaction styles, beside the methods; written out because naming them must not import torch."""
@@ -119,8 +119,7 @@ def _add_identity(group: Any) -> None:
 
 
 def _anonymize(options: argparse.Namespace) -> int:
-    from ..jobs.folder import plan_tasks
-    from .anonymize_run import Run
+    from ..jobs.tasks import plan_tasks
 
     _check_flags(options)
     tasks = plan_tasks(options.input, options.output)
@@ -130,6 +129,8 @@ def _anonymize(options: argparse.Namespace) -> int:
         raise InputError(f"a plan belongs to one image, but {len(tasks)} are given")
     # Missing files are reported before networks are loaded, which takes seconds.
     _check_files(options, tasks)
+    from .anonymize_run import Run
+
     return Run(options, settings_from(options)).run(tasks)
 
 

@@ -15,9 +15,10 @@ from ..identity.bank import load_bank
 from ..identity.compare import recognizer_named
 from ..identity.pseudonym import Pseudonyms
 from ..imaging.load import load_image
-from ..jobs.folder import Task, TaskResult, run_tasks
+from ..jobs.folder import TaskResult, run_tasks
 from ..jobs.photo import search_identity
 from ..jobs.settings import GivenIdentity, Result, Settings
+from ..jobs.tasks import Task
 from ..methods.identities import MethodIdentity, load_any_identity, save_any_identity
 from ..methods.registry import open_method
 from ..viz.sheets import preview_rows, stack_rows

@@ -8,19 +8,9 @@ from pathlib import Path
 from ..core.errors import InputError
 from ..core.files import short_reason
 from .deep import is_deep, load_deep
+from .formats import FORMATS
 from .image import LoadedImage, from_array, from_pillow_image
 
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".avif": "AVIF",
-    ".bmp": "BMP",
-}
-"""Suffix of an image file that is read and written, to Pillow's name of its format."""
 MAX_PIXELS = 150_000_000
 """Larger images are refused: a file of a few kilobytes can decompress to more than the memory."""
 _ORIENTATION = 0x0112
@@ -60,10 +50,3 @@ def load_image(path: Path) -> LoadedImage:
         ) from None
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, TypeError, IndexError) as error:
         raise InputError(f"{path.name} is damaged or cut off ({short_reason(error)}); get a fresh copy") from None
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Image files of a folder and its subfolders, sorted by path."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())

@@ -12,8 +12,8 @@ import torch
 from ..core.errors import OutputError
 from ..core.files import short_reason, write_whole
 from .deep import encode_png, encode_tiff
+from .formats import FORMATS
 from .image import MAX_UINT16, LoadedImage
-from .load import FORMATS
 from .uint8 import to_uint8
 
 if TYPE_CHECKING:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..core.errors import FaceVeilError, InputError, OutputError
+from ..core.errors import FaceVeilError
 from ..core.progress import Progress, silent
 from ..faces.face import Faces
-from ..imaging.load import FORMATS, load_image
+from ..imaging.load import load_image
 from ..imaging.save import save_image
 from ..methods.base import AnyMethod
 from ..recognition.base import FaceRecognizer
 from .photo import anonymize_batch
 from .report import Report
 from .settings import GivenIdentity, Result, Settings
-
-
-@dataclass(frozen=True)
-class Task:
-    """One image file to read and the file to write its result to."""
-
-    source: Path
-    target: Path
+from .tasks import Task
 
 
 @dataclass(frozen=True)
@@ -34,39 +25,6 @@ class TaskResult:
     task: Task
     report: Report | None = None
     error: FaceVeilError | None = None
-
-
-def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
-    """Expand files, folders and globs, and name an output file for each image.
-
-    The subfolders of an input folder are recreated below ``output``. Without ``output`` each result is written next to
-    its input as ``NAME_veiled.EXT``.
-
-    Raises:
-        InputError: no image was found, or several inputs have one output file.
-        OutputError: an output would overwrite its own input, or two outputs have the same name.
-    """
-    found: list[tuple[Path, Path]] = []
-    for text in inputs:
-        found += _expand(text)
-    if not found:
-        raise InputError(
-            f"no image was found in {', '.join(inputs)}; name files that end in {', '.join(sorted(FORMATS))}"
-        )
-    if output is not None and Path(output).suffix.lower() in FORMATS and not Path(output).is_dir():
-        if len(found) > 1:
-            raise InputError(
-                f"{len(found)} images cannot be written to the one file {Path(output).name}; name a folder with -o"
-            )
-        tasks = [Task(found[0][0], Path(output))]
-    elif output is not None:
-        tasks = [Task(source, Path(output) / _writable(relative)) for source, relative in found]
-    else:
-        tasks = [
-            Task(source, source.with_name(f"{source.stem}_veiled{_writable(source).suffix}")) for source, _ in found
-        ]
-    _check(tasks)
-    return tasks
 
 
 def run_tasks(
@@ -102,30 +60,3 @@ def run_tasks(
         finished.append(TaskResult(task, report=result.report))
     progress(len(tasks), len(tasks), "done")
     return finished
-
-
-def _expand(text: str) -> list[tuple[Path, Path]]:
-    """List pairs of an input file and its path relative to the named folder."""
-    path = Path(text)
-    if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
-        return [(p, p.relative_to(path)) for p in inside]
-    if path.exists() or not glob.has_magic(text):
-        return [(path, Path(path.name))]
-    return [(p, Path(p.name)) for p in sorted(map(Path, glob.glob(text, recursive=True))) if p.is_file()]
-
-
-def _writable(path: Path) -> Path:
-    """Replace a suffix that cannot be written by ``.png``."""
-    return path if path.suffix.lower() in FORMATS else path.with_suffix(".png")
-
-
-def _check(tasks: Sequence[Task]) -> None:
-    seen: dict[Path, Path] = {}
-    for task in tasks:
-        target = task.target.resolve()
-        if target == task.source.resolve():
-            raise OutputError(f"{task.source.name} would be overwritten by its own result; name another output with -o")
-        if target in seen and seen[target] != task.source.resolve():
-            raise OutputError(f"two inputs would be written to {task.target.name}; anonymize their folders separately")
-        seen[target] = task.source.resolve()

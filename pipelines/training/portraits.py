@@ -15,7 +15,8 @@ from ..core.errors import InputError
 from ..core.progress import Progress, silent
 from ..faces.detect import THRESHOLD, open_detector
 from ..faces.landmarks import fit_landmarks
-from ..imaging.load import find_images, load_image
+from ..imaging.formats import find_images
+from ..imaging.load import load_image
 from ..recognition.base import FaceRecognizer, unit
 from ..recognition.dlib_resnet import default_recognizer
 from .parallel import parallel

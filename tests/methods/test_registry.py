@@ -118,7 +118,7 @@ def test_the_command_line_finds_it(dummy, portrait_file, tmp_path, capsys) -> No
 
 def test_doctor_reports_it(dummy, capsys) -> None:
     assert main(["doctor"]) == OK
-    assert "without method dummy: the paint is missing; buy some" in capsys.readouterr().out
+    assert "absent  method dummy: the paint is missing; buy some" in capsys.readouterr().out
 
 
 def test_python_opens_it(dummy) -> None:

@@ -25,7 +25,7 @@ from ...core.errors import InputError
 from ...core.files import write_whole
 from ...core.progress import Progress, silent
 from ...geometry.shape_model import ShapeModel, learn_shape_model
-from ...imaging.load import find_images
+from ...imaging.formats import find_images
 from ...training.parallel import parallel
 from ...training.portraits import Portrait, read_pixels, read_portrait
 from .canonical import REGIONS, CanonicalSpace, Pose2D, mirrored

@@ -1,0 +1,79 @@
+"""Name the inputs and outputs of a run over files; torch is not imported for it."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import InputError, OutputError
+from ..imaging.formats import FORMATS
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image file to read and the file to write its result to."""
+
+    source: Path
+    target: Path
+
+
+def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
+    """Expand files, folders and globs, and name an output file for each image.
+
+    The subfolders of an input folder are recreated below ``output``. Without ``output`` each result is written next to
+    its input as ``NAME_veiled.EXT``.
+
+    Raises:
+        InputError: no image was found, or several inputs have one output file.
+        OutputError: an output would overwrite its own input, or two outputs have the same name.
+    """
+    found: list[tuple[Path, Path]] = []
+    for text in inputs:
+        found += _expand(text)
+    if not found:
+        raise InputError(
+            f"no image was found in {', '.join(inputs)}; name files that end in {', '.join(sorted(FORMATS))}"
+        )
+    if output is not None and Path(output).suffix.lower() in FORMATS and not Path(output).is_dir():
+        if len(found) > 1:
+            raise InputError(
+                f"{len(found)} images cannot be written to the one file {Path(output).name}; name a folder with -o"
+            )
+        tasks = [Task(found[0][0], Path(output))]
+    elif output is not None:
+        tasks = [Task(source, Path(output) / _writable(relative)) for source, relative in found]
+    else:
+        tasks = [
+            Task(source, source.with_name(f"{source.stem}_veiled{_writable(source).suffix}")) for source, _ in found
+        ]
+    _check(tasks)
+    return tasks
+
+
+def _expand(text: str) -> list[tuple[Path, Path]]:
+    """List pairs of an input file and its path relative to the named folder."""
+    path = Path(text)
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
+        return [(p, p.relative_to(path)) for p in inside]
+    if path.exists() or not glob.has_magic(text):
+        return [(path, Path(path.name))]
+    return [(p, Path(p.name)) for p in sorted(map(Path, glob.glob(text, recursive=True))) if p.is_file()]
+
+
+def _writable(path: Path) -> Path:
+    """Replace a suffix that cannot be written by ``.png``."""
+    return path if path.suffix.lower() in FORMATS else path.with_suffix(".png")
+
+
+def _check(tasks: Sequence[Task]) -> None:
+    seen: dict[Path, Path] = {}
+    for task in tasks:
+        target = task.target.resolve()
+        if target == task.source.resolve():
+            raise OutputError(f"{task.source.name} would be overwritten by its own result; name another output with -o")
+        if target in seen and seen[target] != task.source.resolve():
+            raise OutputError(f"two inputs would be written to {task.target.name}; anonymize their folders separately")
+        seen[target] = task.source.resolve()
