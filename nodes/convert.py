@@ -33,6 +33,28 @@ def pixels_to_image(pixels: Tensor) -> Tensor:
     return pixels.clamp(0, 1).movedim(1, -1).contiguous().to(comfy.model_management.intermediate_device())
 
 
+def rgb_image(image: Tensor) -> Tensor:
+    """IMAGE ``(B, H, W, C)`` to IMAGE ``(B, H, W, 3)``, as core's VAE and CLIP Vision take it.
+
+    Raises:
+        InputError: as ``image_to_pixels``.
+    """
+    return pixels_to_image(image_to_pixels(image))
+
+
+def resized_image(image: Tensor, like: Tensor) -> Tensor:
+    """IMAGE at the size and in the number of another: bicubic, one image serves all.
+
+    Raises:
+        InputError: there are several images, but not as many as in ``like``.
+    """
+    pixels, count = image_to_pixels(image), len(like)
+    if len(pixels) not in (1, count):
+        raise InputError(f"{len(pixels)} source images do not fit {count} faces; give one, or one for each")
+    resized = torch.nn.functional.interpolate(pixels, size=like.shape[1:3], mode="bicubic", antialias=True)
+    return pixels_to_image(resized.expand(count, -1, -1, -1))
+
+
 def mask_to_socket(mask: Tensor) -> Tensor:
     """``(B, 1, H, W)`` to MASK ``(B, H, W)``."""
     return mask[:, 0].clamp(0, 1).contiguous().to(comfy.model_management.intermediate_device())

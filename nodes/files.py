@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..pipelines.core.errors import InputError, WeightsError
+from .sockets import NONE
 
 OWN = ("faceveil",)
 FACES = ("faceveil", "insightface")
@@ -61,7 +62,9 @@ def path_of(folders: Sequence[str], name: str, remedy: str) -> Path:
     import folder_paths
 
     for folder in folders:
-        found = folder_paths.get_full_path(folder, name) if name else None
+        found = folder_paths.get_full_path(folder, name) if name not in ("", NONE) else None
         if found:
             return Path(found)
-    raise WeightsError(f"{name or 'the file'} is not in models/{' or models/'.join(folders)}; {remedy}")
+    raise WeightsError(
+        f"{'the file' if name in ('', NONE) else name} is not in models/{' or models/'.join(folders)}; {remedy}"
+    )

@@ -48,7 +48,7 @@ class EditCoefficients(io.ComfyNode):
                 display_mode=io.NumberDisplay.slider,
                 tooltip=f"Degrees to {tip}.",
             )
-            for n, tip in (("nod", "look up"), ("turn", "turn towards image right"), ("lean", "lean clockwise"))
+            for n, tip in (("pitch", "look up"), ("yaw", "rotate towards image right"), ("roll", "tilt clockwise"))
         ]
         return schema(
             node_id="FaceVeil_EditCoefficients",
@@ -68,14 +68,14 @@ class EditCoefficients(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, coefficients: Geometry, nod: float = 0.0, turn: float = 0.0, lean: float = 0.0, **sliders: float
+        cls, coefficients: Geometry, pitch: float = 0.0, yaw: float = 0.0, roll: float = 0.0, **sliders: float
     ) -> io.NodeOutput:
         from ...pipelines.geometry.sliders import apply_sliders
 
         changed = apply_sliders(
             coefficients.model, coefficients.estimate.coefficients, {n.replace("_", " "): v for n, v in sliders.items()}
         )
-        step = torch.deg2rad(torch.tensor([-nod, turn, -lean]))
+        step = torch.deg2rad(torch.tensor([-pitch, yaw, -roll]))
         return result(coefficients.with_coefficients(replace(changed, angles=changed.angles + step)))
 
 

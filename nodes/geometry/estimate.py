@@ -123,10 +123,10 @@ def _words(geometry: Geometry) -> str:
     lines = []
     c = geometry.estimate.coefficients
     for row, error in enumerate(geometry.estimate.errors.tolist()):
-        nod, turn, lean = degrees(c.angles[row])
+        pitch, yaw, roll = degrees(c.angles[row])
         gaze = ", ".join(f"{v:+.2f}" for v in c.gaze[row].tolist())
         lines.append(
-            f"face {row}: up {nod:+.0f}, towards image right {turn:+.0f}, clockwise {lean:+.0f} degrees; gaze {gaze};"
+            f"face {row}: pitch {pitch:+.0f}, yaw {yaw:+.0f}, roll {roll:+.0f} degrees; gaze {gaze};"
             f" landmarks off by {error:.1%}"
         )
     return "\n".join(lines)

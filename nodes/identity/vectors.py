@@ -102,7 +102,7 @@ class SampleIdentity(io.ComfyNode):
                     tooltip="How many are drawn for a level; the one nearest to the level is kept.",
                 ),
                 io.Float.Input(
-                    "most_alike",
+                    "max_similarity",
                     default=0.28,
                     min=-1.0,
                     max=1.0,
@@ -136,7 +136,7 @@ class SampleIdentity(io.ComfyNode):
         seed: int,
         level: int,
         candidates: int,
-        most_alike: float,
+        max_similarity: float,
         sampler: str = BUILT_IN,
         original: SocketIdentity | None = None,
     ) -> io.NodeOutput:
@@ -159,7 +159,7 @@ class SampleIdentity(io.ComfyNode):
         if original is None:
             drawn = people.sample(1, seed)
         elif level == LEVELS:
-            drawn = people.away_from(one_identity(original).vector, seed, most_alike)
+            drawn = people.away_from(one_identity(original).vector, seed, max_similarity)
         else:
             drawn = people.level(one_identity(original).vector, level, seed, candidates)
         return io.NodeOutput(

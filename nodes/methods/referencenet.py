@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ...pipelines.core.errors import InputError, WeightsError
 from ...pipelines.methods.referencenet.pipeline import DEGREE
+from ..convert import resized_image, rgb_image
 from ..files import names, path_of
 from ..schema import schema
-from ..sockets import ROOT, ReferenceNetSocket, ReferenceSocket
+from ..sockets import NONE, ROOT, ReferenceNetSocket, ReferenceSocket
 
 CATEGORY = f"{ROOT}/ReferenceNet"
 FOLDERS = ("faceveil", "diffusion_models")
@@ -49,7 +50,7 @@ class Reference:
     def at(self, degree: float) -> Reference:
         """The same pictures at a degree: Eq. 1, one pass of the source net's conditional row, Eq. 2."""
         from ...pipelines.methods.referencenet.network import mix, weaken
-        from .native import record
+        from ..native.referencenet import record
 
         if degree == 1:
             return replace(self, degree=degree, source=self.unconditional)
@@ -92,12 +93,12 @@ class LoadReferenceNet(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "source_net",
-                    options=names(FOLDERS, (".safetensors",)),
+                    options=names(FOLDERS, (".safetensors",)) or [NONE],
                     tooltip="referencenet of face-anon-simple: looks at the person who is shown.",
                 ),
                 io.Combo.Input(
                     "driving_net",
-                    options=names(FOLDERS, (".safetensors",)),
+                    options=names(FOLDERS, (".safetensors",)) or [NONE],
                     tooltip="conditioning_referencenet: looks at the face whose pose and expression are kept.",
                 ),
             ],
@@ -106,7 +107,7 @@ class LoadReferenceNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, source_net: str = "", driving_net: str = "") -> io.NodeOutput:
-        from .native import load_unet
+        from ..native.referencenet import load_unet
 
         paths = _path(source_net, "face-anon-simple-source"), _path(driving_net, "face-anon-simple-driving")
         return io.NodeOutput(tuple(load_unet(path) for path in paths))
@@ -131,7 +132,7 @@ class LoadFaceDenoiser(io.ComfyNode):
             ),
             inputs=[
                 io.Combo.Input(
-                    "denoiser", options=names(FOLDERS, (".safetensors",)), tooltip="unet of face-anon-simple."
+                    "denoiser", options=names(FOLDERS, (".safetensors",)) or [NONE], tooltip="unet of face-anon-simple."
                 )
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For Apply ReferenceNet.")],
@@ -139,7 +140,7 @@ class LoadFaceDenoiser(io.ComfyNode):
 
     @classmethod
     def execute(cls, denoiser: str = "") -> io.NodeOutput:
-        from .native import load_unet
+        from ..native.referencenet import load_unet
 
         return io.NodeOutput(load_unet(_path(denoiser, "face-anon-simple-unet")))
 
@@ -186,14 +187,15 @@ class EncodeReference(io.ComfyNode):
     def execute(
         cls, image: Tensor, referencenet: Any, vae: Any, clip_vision: Any, source: Tensor | None = None
     ) -> io.NodeOutput:
-        from .native import record, record_nothing
+        from ..native.referencenet import record, record_nothing
 
-        driving_latents = vae.encode(image[..., :3])
-        driving_embedding = _embed(clip_vision, image)
+        rgb = rgb_image(image)
+        driving_latents = vae.encode(rgb)
+        driving_embedding = _embed(clip_vision, rgb)
         if source is None:
             source_latents, source_embedding = driving_latents, driving_embedding
         else:
-            shown = _fitted(source, image)
+            shown = resized_image(source, rgb)
             source_latents, source_embedding = vae.encode(shown), _embed(clip_vision, shown)
         reference = Reference(
             referencenet,
@@ -297,7 +299,7 @@ class ApplyReferenceNet(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, reference: Reference) -> io.NodeOutput:
         from ...pipelines.methods.referencenet.network import weaken
-        from .native import conditioning, reader
+        from ..native.referencenet import conditioning, reader
 
         if reference.source is None:
             reference = reference.at(0.0 if reference.swap else DEGREE)
@@ -312,7 +314,7 @@ class ApplyReferenceNet(io.ComfyNode):
 def _embed(clip_vision: Any, image: Tensor) -> Tensor:
     """The pooled class token ``(B, 1, D)``: after the last norm and before the projection, which core's output
     includes."""
-    seen = clip_vision.encode_image(image[..., :3])
+    seen = clip_vision.encode_image(image)
     tower = clip_vision.model.vision_model
     if not hasattr(tower, "post_layernorm") or getattr(tower, "output_layernorm", False):
         raise WeightsError("this CLIP Vision model is not a CLIP ViT; load clip-vit-large-patch14")
@@ -320,18 +322,6 @@ def _embed(clip_vision: Any, image: Tensor) -> Tensor:
     with torch.inference_mode():
         pooled = tower.post_layernorm(token)
     return pooled[:, None].float().to(image.device)
-
-
-def _fitted(source: Tensor, image: Tensor) -> Tensor:
-    """Source pictures at the size and number of the driving ones."""
-    if source.shape[0] not in (1, image.shape[0]):
-        raise InputError(
-            f"{source.shape[0]} source pictures do not fit {image.shape[0]} faces; give one, or one for each"
-        )
-    resized = torch.nn.functional.interpolate(
-        source[..., :3].movedim(-1, 1), size=image.shape[1:3], mode="bicubic", antialias=True
-    ).clamp(0, 1)
-    return resized.movedim(1, -1).expand(image.shape[0], -1, -1, -1).contiguous()
 
 
 NODES = [LoadReferenceNet, LoadFaceDenoiser, EncodeReference, AnonymizationLevel, ApplyReferenceNet]

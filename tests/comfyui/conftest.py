@@ -51,6 +51,14 @@ def nodes(build: Any) -> dict[str, Any]:
     return {node.GET_SCHEMA().node_id: node for node in build.load_nodes(comfy)}
 
 
+def _default(item: Any) -> Any:
+    """Value of an input that a user has not touched; a dynamic combo's brings those of its inner inputs."""
+    options = getattr(item, "options", None) or []
+    if hasattr(next(iter(options), None), "inputs"):
+        return {item.id: options[0].key} | {inner.id: inner.default for inner in options[0].inputs}
+    return getattr(item, "default", None)
+
+
 @pytest.fixture(scope="session")
 def run(nodes: dict[str, Any]) -> Any:
     """Run a node by its name without prefix; inputs that are not given take their defaults."""
@@ -58,7 +66,7 @@ def run(nodes: dict[str, Any]) -> Any:
 
     def execute(node_name: str, /, **inputs: Any) -> Any:
         node = nodes[f"FaceVeil_{node_name}"]
-        defaults = {i.id: i.default for i in node.GET_SCHEMA().inputs if getattr(i, "default", None) is not None}
+        defaults = {i.id: value for i in node.GET_SCHEMA().inputs if (value := _default(i)) is not None}
         # As ComfyUI does it: every node runs in inference mode.
         with torch.inference_mode():
             return node.PREPARE_CLASS_CLONE({}).execute(**(defaults | inputs)).result

@@ -63,10 +63,17 @@ def test_files_and_pseudonyms_stay_in_their_folders(run, own, tmp_path, monkeypa
         run("MapToPseudonym", identity=own, key="../x")
 
 
-def test_a_look_is_not_a_vector(run, image, own) -> None:
-    look = run("VeilFaces", image=image, search=1)[3]
-    with pytest.raises(Exception, match="a look that Veil Faces found"):
-        run("BlendIdentity", identity=own, other=look)
+def test_what_veil_faces_renders_is_kept_but_is_no_embedding(run, image, own, tmp_path, monkeypatch) -> None:
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
+    out, _, _, shown, _ = run("VeilFaces", image=image, method={"method": "appearance", "search": 1})
+    with pytest.raises(Exception, match="what Veil Faces rendered, not an embedding"):
+        run("BlendIdentity", identity=own, other=shown)
+    run("SaveIdentity", identity=shown)
+    (again,) = run("LoadIdentity", file="identity_00001_.safetensors")
+    # Files keep single precision.
+    assert (run("VeilFaces", image=image, identity=again)[0] - out).abs().max() < 1e-3
 
 
 @pytest.fixture
@@ -86,7 +93,7 @@ def folders(tmp_path, monkeypatch):
 def test_a_bank_is_built_once_and_gives_people_out(run, folders, image, own) -> None:
     from PIL import Image
 
-    shown = run("VeilFaces", image=image, search=1, unsafe_face="pass")[0]
+    shown = run("VeilFaces", image=image, method={"method": "appearance", "search": 1}, unsafe_face="pass")[0]
     for i, picture in enumerate((image, shown)):
         Image.fromarray((picture[0].numpy() * 255).astype(np.uint8)).save(folders / "input" / "people" / f"{i}.png")
     bank, count = run("BuildSyntheticBank", folder="people", name="mine")
@@ -128,7 +135,12 @@ def test_swap_with_identity(run, folders, image, w600k, inswapper_file) -> None:
     (other,) = run("PerturbIdentity", identity=own, scale=0.4)
     inputs = {"image": image, "recognizer": recognizer, "swapper": "inswapper_128.onnx", "identity": other}
     out, mask, faces, shown, report = run("SwapWithIdentity", unsafe_face="pass", **inputs)
-    assert (out != image).any() and len(faces) == 1 and shown.space == own.space and '"method": "inswapper"' in report
+    assert (
+        (out != image).any()
+        and len(faces) == 1
+        and shown[0].identity.space == own.space
+        and '"method": "inswapper"' in report
+    )
     assert torch.equal(out[mask == 0], image[mask == 0])
     with pytest.raises(Exception, match="this sampler draws identities of dlib, but the original is of arcface-w600k"):
         run("SampleIdentity", original=own)

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+QUICK = {"method": "appearance", "search": 2}
+"""Veil Faces' dynamic combo, with a short search."""
 
 
 @pytest.fixture(scope="module")
@@ -24,31 +26,67 @@ def group(run, nodes) -> torch.Tensor:
 def test_every_text_is_there_and_up_to_date(run, nodes, build) -> None:
     schemas = [node.GET_SCHEMA() for node in nodes.values()]
     for schema in schemas:
-        assert (ROOT / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8") == build.page(schema)
+        assert (ROOT / "web" / "docs" / f"{schema.node_id}.md").read_text(encoding="utf-8") == build.page(
+            nodes[schema.node_id]
+        )
     assert json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8")) == build.definitions(
         schemas
     )
     chinese = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))
     assert set(chinese) == set(nodes)
     for schema in schemas:
-        assert set(chinese[schema.node_id].get("inputs", {})) == {i.id for i in schema.inputs}
-        assert len(chinese[schema.node_id].get("outputs", {})) == len(schema.outputs)
+        texts = chinese[schema.node_id]
+        assert set(texts.get("inputs", {})) == {i.id for i in schema.inputs}, schema.node_id
+        assert set(texts.get("outputs", {})) == {str(n) for n in range(len(schema.outputs))}, schema.node_id
+        # A name of a product, such as ReferenceNet or VAE, may stay as it is; a title and a description may not.
+        assert all(_is_chinese(texts[key]) for key in ("display_name", "description")), schema.node_id
+        names = [item["name"] for part in ("inputs", "outputs") for item in texts.get(part, {}).values()]
+        assert all(names) and sum(map(_is_chinese, names)) >= len(names) / 2, schema.node_id
+
+
+def _is_chinese(text: str) -> bool:
+    return any("\u4e00" <= letter <= "\u9fff" for letter in text)
+
+
+def test_every_method_can_be_chosen(nodes) -> None:
+    """With its options as widgets, and files or a remedy where it needs files."""
+    choice = next(i for i in nodes["FaceVeil_VeilFaces"].GET_SCHEMA().inputs if i.id == "method")
+    options = {o.key: {i.id: i for i in o.inputs} for o in choice.options}
+    assert set(options) == {"appearance", "referencenet", "inswapper"}
+    assert options["appearance"]["search"].default == 15
+    assert (
+        options["referencenet"]["checkpoint"].options and "Put hkung" in options["referencenet"]["checkpoint"].tooltip
+    )
+
+
+def test_a_method_without_its_files_says_what_to_do(run, image) -> None:
+    method = {"method": "referencenet", "checkpoint": "none", "vae": "none", "image_encoder": "none", "steps": 2}
+    with pytest.raises(Exception, match="the method referencenet has no checkpoint; put hkung/face-anon-simple into"):
+        run("VeilFaces", image=image, method=method)
+    with pytest.raises(Exception, match=r"set swapper to inswapper_128\.onnx and recognizer to w600k_r50\.onnx"):
+        run("VeilFaces", image=image, method={"method": "inswapper"})
+
+
+def test_a_second_recognizer_is_asked(run, image) -> None:
+    (recognizer,) = run("LoadRecognizer", kind="dlib")
+    report = json.loads(run("VeilFaces", image=image, method=QUICK, recognizer=recognizer)[4])
+    assert [c["recognizer"] for c in report["faces"][0]["checks"]] == ["dlib", "dlib"]
 
 
 def test_veil_changes_the_face_and_nothing_else(run, nodes, image) -> None:
-    out, mask, faces, identity, report = run("VeilFaces", image=image, search=2)
+    out, mask, faces, identity, report = run("VeilFaces", image=image, method=QUICK)
     assert out.shape == image.shape and out.dtype == torch.float32
-    assert len(faces) == 1 and identity is not None
+    assert len(faces) == 1 and len(identity) == 1 and identity[0].method == "appearance"
     assert json.loads(report)["faces"][0]["outcome"] == "replaced"
     same = mask[..., None] == 0
     assert torch.equal(torch.where(same, out, 0), torch.where(same, image, 0))
-    again = run("VeilFaces", image=image, search=2, identity=identity)[0]
+    again = run("VeilFaces", image=image, method=QUICK, identity=identity)[0]
     assert torch.equal(again, out)
 
 
 def test_batches_alpha_and_odd_sizes(run, nodes, image) -> None:
     rgba = torch.cat([image, torch.ones_like(image[..., :1])], -1)[:, :509, :507]
-    out, mask, *_ = run("VeilFaces", image=rgba.repeat(2, 1, 1, 1), search=1)
+    out, mask, *_ = run("VeilFaces", image=rgba.repeat(2, 1, 1, 1), method=QUICK)
     assert out.shape == (2, 509, 507, 3)
     assert mask.shape == (2, 509, 507)
     assert torch.equal(out[0], out[1])
@@ -59,7 +97,7 @@ def test_select_and_keep_one(run, nodes, group) -> None:
     assert count == 3
     selected, others = run("SelectFaces", faces=faces, which="largest")
     assert (len(selected), len(others)) == (1, 2)
-    out, *_ = run("VeilFaces", image=group, faces=others, search=1)
+    out, *_ = run("VeilFaces", image=group, faces=others, method=QUICK)
     x1, y1, x2, y2 = (round(v) for v in selected[0].box)
     assert torch.equal(out[:, y1:y2, x1:x2], group[:, y1:y2, x1:x2])
     drawn = run("PreviewFaces", image=group, faces=faces)[0]
@@ -85,11 +123,13 @@ def test_crop_and_paste_round_trip(run, nodes, group, alignment) -> None:
     assert changed.mean() > 0.05
     with pytest.raises(Exception, match="do not fit"):
         run("PasteFaces", image=group, crops=crops[:2], places=places)
+    with pytest.raises(Exception, match="resize them to squares"):
+        run("PasteFaces", image=group, crops=crops[:, :200], places=places)
 
 
-@pytest.mark.parametrize("cover", ["solid", "pixelate", "blur"])
-def test_redact(run, nodes, image, cover) -> None:
-    _, mask, report = run("RedactFaces", image=image, cover=cover)
+@pytest.mark.parametrize("style", ["solid", "pixelate", "blur"])
+def test_redact(run, nodes, image, style) -> None:
+    _, mask, report = run("RedactFaces", image=image, style=style)
     assert json.loads(report)["faces"][0]["outcome"] == "redacted"
     assert 0.01 < mask.mean() < 0.3
 

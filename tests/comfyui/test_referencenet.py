@@ -28,7 +28,7 @@ SCALE, B = 0.18215, 2
 
 @pytest.fixture(scope="module")
 def native(nodes) -> Any:
-    return importlib.import_module("faceveil_pack.nodes.native")
+    return importlib.import_module("faceveil_pack.nodes.native.referencenet")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def inputs() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def reference(native, native_nets, inputs, nodes) -> Any:
-    module = importlib.import_module("faceveil_pack.nodes.referencenet")
+    module = importlib.import_module("faceveil_pack.nodes.methods.referencenet")
     _, source, driving = native_nets
     return module.Reference(
         (source, driving),

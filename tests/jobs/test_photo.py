@@ -289,7 +289,6 @@ def test_pseudonyms_know_a_person_again(portrait, tmp_path) -> None:
     other = anonymize_batch(portrait, settings, identity=Pseudonyms.open(tmp_path, "theirs"))
     a, b, c = (embed_identities(r.pixels) for r in (first, again, other))
     assert a.cosine(b).item() > a.cosine(c).item()
-    assert first.report.faces[0].outcome == again.report.faces[0].outcome
 
 
 def test_a_strength_below_one_is_verified_and_reported(portrait, portrait_faces) -> None:
