@@ -50,6 +50,15 @@ def photos() -> list[Path]:
     return found
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a host or the data folder, so that it can be chosen or left out."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests" / "comfyui"):
+            item.add_marker("comfy")
+        if {"photos", "data"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("data")
+
+
 @pytest.fixture(autouse=True)
 def two_threads() -> None:
     torch.set_num_threads(2)

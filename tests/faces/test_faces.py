@@ -9,9 +9,9 @@ from faceveil.pipelines.core.errors import InputError, WeightsError
 from faceveil.pipelines.faces import align
 from faceveil.pipelines.faces.detect import DlibHog, detect_faces, open_detector
 from faceveil.pipelines.faces.face import MIRROR, Face, Faces, inter_ocular
+from faceveil.pipelines.faces.masks import ellipse_mask, hull_mask
 from faceveil.pipelines.faces.paste import match_color, paste
 from faceveil.pipelines.faces.select import Selection
-from faceveil.pipelines.faces.masks import ellipse_mask, hull_mask
 from faceveil.pipelines.imaging.warp import thin_plate
 
 

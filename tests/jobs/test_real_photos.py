@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.imaging.load import load_image
@@ -11,6 +12,7 @@ from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod
 
 
+@pytest.mark.slow
 def test_real_people_become_somebody_else_and_keep_their_expression(photos) -> None:
     changes = []
     for path in photos[::7]:

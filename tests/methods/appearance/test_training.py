@@ -37,6 +37,7 @@ def folder(tmp_path, portrait):
     return tmp_path / "in"
 
 
+@pytest.mark.slow
 def test_trains_a_model_that_loads(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(training, "MIN_FACES", 12)
     monkeypatch.setattr(training, "BANGS_LIMIT", 9.0)
@@ -44,6 +45,7 @@ def test_trains_a_model_that_loads(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(training, "COMPONENTS", dict.fromkeys(training.COMPONENTS, 6))
     monkeypatch.setattr(training, "SHAPE_COMPONENTS", 8)
     monkeypatch.setattr(training, "RESIDUALS", 5)
+    monkeypatch.setattr(training, "JACOBIAN_FACES", 6)
     # Copies of one face do not determine depth; two rounds do not diverge yet.
     monkeypatch.setattr(training, "learn_shape_model", partial(training.learn_shape_model, rounds=2))
     steps = []
