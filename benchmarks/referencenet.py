@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 from faceveil.pipelines.methods.referencenet.attention import (
+    SelfAttentionProcessor,
     States,
     attend,
-    check_self_attention,
     reading,
     self_attentions,
     split_heads,
@@ -40,7 +40,7 @@ MID = {
 BATCH = 1
 
 
-class Naive:
+class Naive(SelfAttentionProcessor):
     """Compute queries, keys and values of all 3 N tokens in every step and keep the first third of the output.
 
     Args:
@@ -50,15 +50,7 @@ class Naive:
     def __init__(self, source: Tensor, driving: Tensor) -> None:
         self._references = torch.cat([source, driving], 1)
 
-    def __call__(
-        self,
-        attention: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        check_self_attention(encoder_hidden_states, attention_mask)
+    def attend_to(self, attention: Any, hidden_states: Tensor) -> Tensor:
         tokens = torch.cat([hidden_states, self._references], 1)
         query, key, value = (
             split_heads(p(tokens), attention) for p in (attention.to_q, attention.to_k, attention.to_v)

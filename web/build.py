@@ -16,9 +16,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def load_nodes(comfy: Path) -> list[Any]:
+def load_nodes(host: Path) -> list[Any]:
     """All node classes of the pack inside a ComfyUI folder."""
-    sys.path.insert(0, str(comfy))
+    sys.path.insert(0, str(host))
     arguments, sys.argv = sys.argv, [sys.argv[0], "--cpu"]
     import comfy.options
 

@@ -35,15 +35,12 @@ class PreviewFaces(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: torch.Tensor, faces: Faces, landmarks: bool) -> io.NodeOutput:
-        import numpy as np
-
+        from ...pipelines.imaging.uint8 import from_pillow
         from ...pipelines.viz.sheets import draw_faces
 
         pixels = image_to_pixels(image)
-        drawn = [
-            np.asarray(draw_faces(pixels, faces, i, landmarks), dtype=np.float32) / 255 for i in range(len(pixels))
-        ]
-        result = pixels_to_image(torch.from_numpy(np.stack(drawn)).movedim(-1, 1))
+        drawn = [from_pillow(draw_faces(pixels, faces, i, landmarks)) for i in range(len(pixels))]
+        result = pixels_to_image(torch.cat(drawn))
         return io.NodeOutput(result, ui=ui.PreviewImage(result, cls=cls))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from comfy_api.latest import io
 
 from ..convert import pixels_to_image
@@ -41,9 +40,10 @@ class SamplePortrait(io.ComfyNode):
     @classmethod
     def execute(cls, picture: str) -> io.NodeOutput:
         from ...pipelines.imaging.samples import astronaut, group
+        from ...pipelines.imaging.uint8 import from_uint8
 
         array = group() if picture == "group" else astronaut()
-        return io.NodeOutput(pixels_to_image(torch.from_numpy(array).movedim(-1, 0)[None].float() / 255))
+        return io.NodeOutput(pixels_to_image(from_uint8(array)))
 
 
 NODES = [SamplePortrait]

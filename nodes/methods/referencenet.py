@@ -303,6 +303,7 @@ class ApplyReferenceNet(io.ComfyNode):
 
         if reference.source is None:
             reference = reference.at(0.0 if reference.swap else DEGREE)
+        assert reference.source is not None
         embedding, driving = weaken(reference.source_embedding, reference.degree), reference.driving_embedding
         positive = conditioning(torch.cat([embedding, driving], 1), reference.source, reference.driving)
         negative = conditioning(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import FaceVeilError, WeightsError
+from .telemetry import import_onnxruntime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,8 +72,7 @@ def open_onnx(path: Path, what: str) -> Any:
     Raises:
         WeightsError: the file is missing or damaged.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     if not path.is_file():
         raise WeightsError(f"{what} {path.name} does not exist; download it and give its path")
     try:

@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError, WeightsError
+from ..core.telemetry import import_onnxruntime
 from ..imaging.resample import resize_inside
+from ..imaging.uint8 import to_uint8
 from .face import Face, Faces
 from .landmarks import fit_landmarks
 
@@ -96,7 +98,7 @@ class DlibHog:
         self._detector = dlib.get_frontal_face_detector()
 
     def __call__(self, image: Tensor, threshold: float) -> list[Detection]:
-        rectangles, scores, _ = self._detector.run(to_bytes(image), 1, 0.0)
+        rectangles, scores, _ = self._detector.run(to_uint8(image), 1, 0.0)
         # dlib scores range from 0 to about 3; this monotonic function maps them to the range of CenterFace.
         found = [
             Detection(
@@ -278,15 +280,11 @@ def _center_inside(box: np.ndarray, image: Tensor) -> bool:
     return bool(0 <= center[0] <= width and 0 <= center[1] <= height)
 
 
-def to_bytes(image: Tensor) -> np.ndarray:
-    """Convert ``(1, 3, H, W)`` in [0, 1] to RGB bytes ``(H, W, 3)``."""
-    return np.ascontiguousarray((image[0].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
-
-
 def _open_with_dynamic_size(path: Path) -> Any:
     """Open CenterFace for any image size: its file declares a batch of ten 32 px images."""
     import onnx
-    import onnxruntime
+
+    onnxruntime = import_onnxruntime()
 
     model = onnx.load(str(path))
     weights = {tensor.name for tensor in model.graph.initializer}

@@ -13,7 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import WeightsError
-from .detect import Detection, to_bytes
+from ..imaging.uint8 import to_uint8
+from .detect import Detection
 
 # Index of each of the 68 iBUG landmarks among the 106 points of "2d106det".
 FROM_106 = np.array(
@@ -37,7 +38,7 @@ class ExternalDetector:
         self._kind, self._model = kind, _open_detector(kind, path)
 
     def __call__(self, image: Tensor, threshold: float) -> list[Detection]:
-        bgr = np.ascontiguousarray(to_bytes(image)[:, :, ::-1])
+        bgr = np.ascontiguousarray(to_uint8(image)[:, :, ::-1])
         rows: list[tuple[np.ndarray, Any]]
         if self._kind == "insightface":
             boxes, points = self._model.detect(bgr, input_size=(640, 640))
@@ -68,7 +69,7 @@ class ExternalLandmarks:
     def __call__(self, image: Tensor, box: np.ndarray) -> np.ndarray | None:
         from insightface.app.common import Face as InsightFace
 
-        bgr = np.ascontiguousarray(to_bytes(image)[:, :, ::-1])
+        bgr = np.ascontiguousarray(to_uint8(image)[:, :, ::-1])
         found = np.asarray(self._model.get(bgr, InsightFace(bbox=np.asarray(box, np.float32))), dtype=np.float64)
         points = found[FROM_106] if len(found) == 106 else found[:, :2]
         # Here the center of a pixel is at index + 0.5, in insightface at index.

@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import WeightsError
+from ..imaging.uint8 import to_uint8
 from .align import apply, crop, five_points, invert, similarity
 
 SIDE = 288
@@ -92,7 +93,7 @@ def _upright_from_box(box: np.ndarray) -> np.ndarray:
 def _predict(view: Tensor) -> np.ndarray:
     import dlib
 
-    pixels = np.ascontiguousarray((view[0].clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
+    pixels = to_uint8(view)
     x1, y1, x2, y2 = START_BOX
     predictions = []
     with _lock:

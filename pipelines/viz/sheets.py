@@ -11,7 +11,13 @@ from ..faces.face import Faces
 from ..imaging.uint8 import to_pillow
 from ..jobs.settings import Result
 
-_COLORS = {"replaced": (60, 180, 90), "redacted": (240, 150, 40), "passed": (220, 50, 50), "kept": (90, 140, 220)}
+_COLORS = {
+    "replaced": (60, 180, 90),
+    "redacted": (240, 150, 40),
+    "passed": (220, 50, 50),
+    "unverified": (220, 50, 50),
+    "kept": (90, 140, 220),
+}
 _SIDE = 640
 
 

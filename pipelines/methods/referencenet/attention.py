@@ -8,6 +8,7 @@ the first layer of the same block of the ReferenceNet. The checkpoint was traine
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,20 +85,8 @@ def check_self_attention(encoder_hidden_states: Tensor | None, attention_mask: T
         )
 
 
-class WriteState:
-    """Record the input of a self-attention, then compute the self-attention as usual.
-
-    Args:
-        states: mapping that receives the state.
-        key: key of the state; None records nothing.
-        last: whether this is the last state that is used. If so, the call raises ``LastStateRecorded``.
-
-    Raises:
-        InputError: on a call with ``encoder_hidden_states`` or ``attention_mask``.
-    """
-
-    def __init__(self, states: States, key: Key | None, last: bool) -> None:
-        self._states, self._key, self._last = states, key, last
+class SelfAttentionProcessor(ABC):
+    """A diffusers attention processor for self-attentions without a mask."""
 
     def __call__(
         self,
@@ -107,7 +96,32 @@ class WriteState:
         attention_mask: Tensor | None = None,
         **_: Any,
     ) -> Tensor:
+        """What diffusers calls.
+
+        Raises:
+            InputError: ``encoder_hidden_states`` or ``attention_mask`` is given.
+        """
         check_self_attention(encoder_hidden_states, attention_mask)
+        return self.attend_to(attention, hidden_states)
+
+    @abstractmethod
+    def attend_to(self, attention: Any, hidden_states: Tensor) -> Tensor:
+        """The output ``(B, N, C)`` for tokens ``(B, N, C)``."""
+
+
+class WriteState(SelfAttentionProcessor):
+    """Record the input of a self-attention, then compute the self-attention as usual.
+
+    Args:
+        states: mapping that receives the state.
+        key: key of the state; None records nothing.
+        last: whether this is the last state that is used. If so, the call raises ``LastStateRecorded``.
+    """
+
+    def __init__(self, states: States, key: Key | None, last: bool) -> None:
+        self._states, self._key, self._last = states, key, last
+
+    def attend_to(self, attention: Any, hidden_states: Tensor) -> Tensor:
         if self._key is not None:
             self._states[self._key] = hidden_states
         if self._last:
@@ -150,57 +164,35 @@ class ReferenceTokens:
         return joined.view(rows, heads, -1, size)
 
 
-class ReadStates:
+class ReadStates(SelfAttentionProcessor):
     """Self-attention with queries from the denoiser's own tokens and keys and values from [own, source, driving]
     (paper, section 3.2).
 
     The reference states are the same in all denoising steps, so their keys and values are computed once.
-
-    Raises:
-        InputError: on a call with ``encoder_hidden_states`` or ``attention_mask``.
     """
 
     def __init__(self, keys: ReferenceTokens, values: ReferenceTokens) -> None:
         self._keys, self._values = keys, values
 
-    def __call__(
-        self,
-        attention: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        check_self_attention(encoder_hidden_states, attention_mask)
+    def attend_to(self, attention: Any, hidden_states: Tensor) -> Tensor:
         query, key, value = (
             split_heads(p(hidden_states), attention) for p in (attention.to_q, attention.to_k, attention.to_v)
         )
         return attend(attention, query, self._keys.append_to(key), self._values.append_to(value))
 
 
-class ReadStatesInTraining:
+class ReadStatesInTraining(SelfAttentionProcessor):
     """``ReadStates`` for training: the reference states change in every step and receive gradients.
 
     Args:
         references: source and driving state for each key. The caller fills it before each forward pass and must not
             change it until the backward pass is done, because gradient checkpointing reads it again.
-
-    Raises:
-        InputError: on a call with ``encoder_hidden_states`` or ``attention_mask``.
     """
 
     def __init__(self, references: dict[Key, tuple[Tensor, Tensor]], key: Key) -> None:
         self._references, self._key = references, key
 
-    def __call__(
-        self,
-        attention: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **_: Any,
-    ) -> Tensor:
-        check_self_attention(encoder_hidden_states, attention_mask)
+    def attend_to(self, attention: Any, hidden_states: Tensor) -> Tensor:
         tokens = torch.cat([hidden_states, *self._references[self._key]], 1)
         query = split_heads(attention.to_q(hidden_states), attention)
         key, value = (split_heads(p(tokens), attention) for p in (attention.to_k, attention.to_v))

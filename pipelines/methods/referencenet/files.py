@@ -60,7 +60,7 @@ def open_pipeline(
         checkpoint: folder with ``unet``, ``referencenet`` and ``conditioning_referencenet``, each with a
             config and a safetensors file.
         vae: a diffusers folder, or one safetensors file with the tensor names of diffusers or Stability AI.
-        image_encoder: a transformers folder with a CLIP vision model.
+        image_encoder: a transformers folder with a CLIP vision model, or its safetensors file.
         scheduler: as for ``ReferenceNetPipeline``.
         offload: keep all networks except the denoiser on the CPU while they are not in use; needs less GPU memory and
             more time.
@@ -127,7 +127,7 @@ def open_vae(path: Path) -> Any:
     return net.eval().requires_grad_(False)
 
 
-def open_image_encoder(folder: Path) -> Any:
+def open_image_encoder(path: Path) -> Any:
     """Open the vision encoder of CLIP ViT-L/14.
 
     The pipeline uses its pooled class token of size 1024, not the projection of size 768.
@@ -137,10 +137,10 @@ def open_image_encoder(folder: Path) -> Any:
     """
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    file = folder / "model.safetensors"
+    file = path / "model.safetensors" if path.is_dir() or not path.suffix else path
     if not file.is_file():
         raise WeightsError(missing_file_message("clip-vit-large-patch14", file))
-    config = _config(folder) if (folder / "config.json").is_file() else {}
+    config = _config(file.parent) if (file.parent / "config.json").is_file() else {}
     config = config.get("vision_config", config) or {
         "hidden_size": 1024,
         "intermediate_size": 4096,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
+from ...imaging.uint8 import from_pillow, to_pillow
 
 MULTIPLE = 8
 """Image sides are rounded down to multiples of this number of pixels."""
@@ -23,7 +24,6 @@ def fit(images: Tensor, size: tuple[int, int] | torch.Size | None = None) -> Ten
     Raises:
         InputError: ``images`` has another shape, or a side is shorter than 8 pixels.
     """
-    import numpy as np
     from PIL import Image
 
     if images.dim() != 4 or images.shape[1] != 3 or images.shape[0] == 0:
@@ -36,13 +36,8 @@ def fit(images: Tensor, size: tuple[int, int] | torch.Size | None = None) -> Ten
         )
     if (height, width) == tuple(images.shape[-2:]):
         return images.contiguous()
-    resized = []
-    for image in images.clamp(0, 1).float().cpu():
-        pillow = Image.fromarray((image.movedim(0, -1) * 255).round().byte().numpy())
-        resized.append(
-            torch.from_numpy(np.array(pillow.resize((width, height), Image.Resampling.LANCZOS))).movedim(-1, 0)
-        )
-    return (torch.stack(resized).float() / 255).contiguous()
+    filtered = [to_pillow(image).resize((width, height), Image.Resampling.LANCZOS) for image in images.float()]
+    return torch.cat([from_pillow(image) for image in filtered]).contiguous()
 
 
 def default_clip_processor() -> Any:

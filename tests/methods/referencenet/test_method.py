@@ -14,6 +14,7 @@ from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.methods.base import View
 from faceveil.pipelines.methods.identities import MethodIdentity
 from faceveil.pipelines.methods.referencenet.method import ReferenceNetMethod
+from faceveil.pipelines.methods.registry import method_spec
 
 FIXTURE = Path(__file__).parent / "fixture"
 
@@ -77,3 +78,23 @@ def test_command_line_opens_network_files(tmp_path, capsys) -> None:
     ]
     assert main([*arguments, *files]) == 0
     assert load_image(tmp_path / "b.png").pixels.shape == (1, 3, 512, 512)
+
+
+def test_single_files_open_what_folders_do(portrait, portrait_faces) -> None:
+    """A node names files: the unet's, the VAE's and the image encoder's."""
+    weights = "diffusion_pytorch_model.safetensors"
+    spec = method_spec("referencenet")
+    by_file, by_folder = (
+        spec.open(spec.options(checkpoint=checkpoint, vae=vae, image_encoder=encoder, steps=1))
+        for checkpoint, vae, encoder in (
+            (FIXTURE / "unet" / weights, FIXTURE / "vae" / weights, FIXTURE / "image_encoder" / "model.safetensors"),
+            (FIXTURE, FIXTURE / "vae", FIXTURE / "image_encoder"),
+        )
+    )
+    assert isinstance(by_file, ReferenceNetMethod)
+    assert torch.equal(*(_square(method, portrait, portrait_faces) for method in (by_file, by_folder)))
+
+
+def _square(method, portrait, faces) -> torch.Tensor:
+    prepared = method.prepare(View(portrait, faces[0], None))
+    return method.render(prepared, method.sample_identity([prepared], 3), 1.0).patch
