@@ -1,6 +1,6 @@
-"""The graph: thin ComfyUI nodes over ``pipelines``. The only place that imports ``comfy`` and ``folder_paths``.
+"""ComfyUI nodes: thin wrappers of ``pipelines``. Only this package imports ``comfy`` and ``folder_paths``.
 
-Every module below this package that has a list ``NODES`` is found; nothing is listed here.
+The nodes are discovered: every module below this package that defines a list ``NODES`` adds its classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".onnx", ".pt", ".pth", ".mat", ".obj")
 
 
 async def comfy_entrypoint() -> ComfyExtension:
-    """What ComfyUI asks a V3 pack for."""
+    """Return the extension object that ComfyUI requests from a V3 node pack."""
     from comfy_api.latest import ComfyExtension
 
     register_model_folders()
@@ -29,14 +29,17 @@ async def comfy_entrypoint() -> ComfyExtension:
 
 
 def find_nodes() -> list[type[io.ComfyNode]]:
-    """All node classes of all modules below this package."""
+    """Return the node classes of all modules below this package."""
     found = pkgutil.walk_packages(__path__, f"{__name__}.")
     modules = [importlib.import_module(module.name) for module in found if not module.ispkg]
     return [node for module in modules for node in getattr(module, "NODES", ())]
 
 
 def register_model_folders() -> None:
-    """Let ``models/faceveil`` hold our weights, beside what extra_model_paths.yaml says; no folder is made."""
+    """Register ``models/faceveil`` and ``models/insightface`` as model folders.
+
+    Folders from extra_model_paths.yaml stay registered. No folder is created.
+    """
     from pathlib import Path
 
     import folder_paths
@@ -44,6 +47,6 @@ def register_model_folders() -> None:
     models = Path(folder_paths.models_dir)
     folder_paths.add_model_folder_path("faceveil", str(models / "faceveil"), is_default=True)
     folder_paths.folder_names_and_paths["faceveil"][1].update(WEIGHT_SUFFIXES)
-    # Other packs register this folder as well; the first one to do so decides its suffixes.
+    # Other packs also register this folder, and the first registration sets its suffixes. So .onnx is added here.
     folder_paths.add_model_folder_path("insightface", str(models / "insightface"))
     folder_paths.folder_names_and_paths["insightface"][1].add(".onnx")

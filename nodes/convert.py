@@ -1,4 +1,4 @@
-"""The border between ComfyUI's tensors and ours: all shape, alpha, batch and device traffic passes here."""
+"""Conversion between the tensors of ComfyUI and of ``pipelines``: shape, alpha channel, batch size and device."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..pipelines.core.progress import Progress
 
 
 def image_to_pixels(image: Tensor) -> Tensor:
-    """IMAGE ``(B, H, W, C)`` to ``(B, 3, H, W)`` on the CPU; alpha is dropped, gray is widened.
+    """Convert an IMAGE ``(B, H, W, C)`` to ``(B, 3, H, W)`` on the CPU; drop alpha, expand gray to RGB.
 
     Raises:
-        InputError: the batch is empty or holds values that are not finite.
+        InputError: the batch is empty or contains values that are not finite.
     """
     if image.dim() != 4 or image.numel() == 0:
         raise InputError(
@@ -23,18 +23,18 @@ def image_to_pixels(image: Tensor) -> Tensor:
         )
     pixels = image.detach().to("cpu", torch.float32).movedim(-1, 1)
     if not bool(torch.isfinite(pixels).all()):
-        raise InputError("the image holds values that are not finite; check the node that made it")
+        raise InputError("the image contains values that are not finite; check the node that created it")
     pixels = pixels[:, :3] if pixels.shape[1] >= 3 else pixels[:, :1].expand(-1, 3, -1, -1)
     return pixels.clamp(0, 1).contiguous()
 
 
 def pixels_to_image(pixels: Tensor) -> Tensor:
-    """``(B, 3, H, W)`` to IMAGE on ComfyUI's intermediate device."""
+    """Convert ``(B, 3, H, W)`` to an IMAGE on ComfyUI's intermediate device."""
     return pixels.clamp(0, 1).movedim(1, -1).contiguous().to(comfy.model_management.intermediate_device())
 
 
 def rgb_image(image: Tensor) -> Tensor:
-    """IMAGE ``(B, H, W, C)`` to IMAGE ``(B, H, W, 3)``, as core's VAE and CLIP Vision take it.
+    """Convert an IMAGE ``(B, H, W, C)`` to an IMAGE ``(B, H, W, 3)``, the input of core's VAE and CLIP Vision.
 
     Raises:
         InputError: as ``image_to_pixels``.
@@ -43,35 +43,39 @@ def rgb_image(image: Tensor) -> Tensor:
 
 
 def resized_image(image: Tensor, like: Tensor) -> Tensor:
-    """IMAGE at the size and in the number of another: bicubic, one image serves all.
+    """Resize an IMAGE to the size of another IMAGE with bicubic interpolation; repeat one image to its batch size.
 
     Raises:
-        InputError: there are several images, but not as many as in ``like``.
+        InputError: there is more than one image, and the number differs from that of ``like``.
     """
     pixels, count = image_to_pixels(image), len(like)
     if len(pixels) not in (1, count):
-        raise InputError(f"{len(pixels)} source images do not fit {count} faces; give one, or one for each")
+        raise InputError(f"{len(pixels)} source images do not match {count} faces; connect one image, or one per face")
     resized = torch.nn.functional.interpolate(pixels, size=like.shape[1:3], mode="bicubic", antialias=True)
     return pixels_to_image(resized.expand(count, -1, -1, -1))
 
 
 def mask_to_socket(mask: Tensor) -> Tensor:
-    """``(B, 1, H, W)`` to MASK ``(B, H, W)``."""
+    """Convert ``(B, 1, H, W)`` to a MASK ``(B, H, W)``."""
     return mask[:, 0].clamp(0, 1).contiguous().to(comfy.model_management.intermediate_device())
 
 
 def mask_from_socket(mask: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """MASK ``(H, W)``, ``(1, H, W)`` or ``(B, H, W)`` to ``(B, 1, H, W)`` of the picture's size."""
+    """Convert a MASK ``(H, W)``, ``(1, H, W)`` or ``(B, H, W)`` to ``(B, 1, H, W)`` at the size of the image.
+
+    Raises:
+        InputError: the number of masks is neither 1 nor ``batch``.
+    """
     values = mask.detach().to("cpu", torch.float32).reshape(-1, 1, *mask.shape[-2:]).clamp(0, 1)
     if values.shape[-2:] != (height, width):
         values = torch.nn.functional.interpolate(values, size=(height, width), mode="bilinear", align_corners=False)
     if values.shape[0] not in (1, batch):
-        raise InputError(f"{values.shape[0]} masks do not fit {batch} pictures; give one mask or one a picture")
+        raise InputError(f"{values.shape[0]} masks do not match {batch} images; connect one mask, or one per image")
     return values.expand(batch, -1, -1, -1)
 
 
 def bar() -> Progress:
-    """A progress bar on the running node; it raises when the user interrupts."""
+    """Create a progress bar on the running node. Updating it raises an exception when the user interrupts the run."""
     state: list[comfy.utils.ProgressBar] = []
 
     def update(done: int, total: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Files that users keep in ComfyUI's model folders: what a combo offers, and where a chosen name lies."""
+"""Files in ComfyUI's model, input and output folders: the names that a combo offers, and the paths of the files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from .sockets import NONE
 
 OWN = ("faceveil",)
 FACES = ("faceveil", "insightface")
-"""insightface's models lie where other packs look for them as well: models/insightface."""
+"""Other node packs also keep the models of insightface in models/insightface."""
 
 
 def names(folders: Sequence[str], endings: Sequence[str] = (), within: str = "") -> list[str]:
-    """What the model folders hold, below each one's root.
+    """List the files in model folders, relative to each folder.
 
     Args:
-        endings: of the names that are wanted; all when empty.
-        within: a part that the names must hold.
+        folders: names under which the folders are registered in ComfyUI.
+        endings: return only names with one of these endings; all names when empty.
+        within: return only names that contain this text.
     """
     import folder_paths
 
@@ -27,7 +28,7 @@ def names(folders: Sequence[str], endings: Sequence[str] = (), within: str = "")
 
 
 def output_path(prefix: str) -> Path:
-    """A new numbered ``.safetensors`` below ComfyUI's output folder."""
+    """Return an unused, numbered ``.safetensors`` path in ComfyUI's output folder."""
     import folder_paths
 
     folder, name, counter, *_ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
@@ -39,10 +40,14 @@ def output_path(prefix: str) -> Path:
 
 
 def kept_path(file: str, writer: str) -> Path:
-    """A file that a node wrote into ComfyUI's output folder, or that lies in its input folder.
+    """Find a file in ComfyUI's output folder or input folder.
+
+    Args:
+        file: path relative to one of the folders.
+        writer: display name of the node that writes such files, for the error message.
 
     Raises:
-        InputError: it is in neither.
+        InputError: the file is in neither folder.
     """
     import folder_paths
 
@@ -50,14 +55,16 @@ def kept_path(file: str, writer: str) -> Path:
         path = (Path(root) / file).resolve()
         if path.is_relative_to(Path(root).resolve()) and path.is_file():
             return path
-    raise InputError(f"{file} is neither in ComfyUI's output nor in its input folder; name it as {writer} shows it")
+    raise InputError(
+        f"{file} is in neither ComfyUI's output folder nor its input folder; enter the name that {writer} displays"
+    )
 
 
 def path_of(folders: Sequence[str], name: str, remedy: str) -> Path:
-    """The file of a name.
+    """Find a file in model folders by its name.
 
     Raises:
-        WeightsError: it is not there; the sentence ends with ``remedy``.
+        WeightsError: the file is missing; the message ends with ``remedy``.
     """
     import folder_paths
 

@@ -1,4 +1,4 @@
-"""Inputs of nodes from the options of methods, and the way back."""
+"""Conversion of method options to node inputs, and of input values to options."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .sockets import NONE
 
 METHOD = "method"
 HAS_DYNAMIC_COMBO = hasattr(io, "DynamicCombo")
-"""ComfyUI 0.3.64 has none: there a method runs with its default options."""
+"""False in ComfyUI 0.3.64, which has no dynamic combo: all methods use their default options there."""
 
 
 def method_input() -> Any:
-    """The choice of a method; where the host can, each brings its own inputs."""
+    """Create the input that selects a method, with the inputs of each method where ComfyUI has dynamic combos."""
     specs = list(method_specs().values())
     tip = " ".join(f"{spec.name}: {spec.summary}" for spec in specs)
     if not HAS_DYNAMIC_COMBO:
@@ -30,11 +30,11 @@ def method_input() -> Any:
 
 
 def chosen_method(value: str | Mapping[str, Any]) -> tuple[str, object]:
-    """Name and options of the method that the node's input names.
+    """Return the name and the options of the selected method.
 
     Raises:
         InputError: an option is missing or out of range.
-        WeightsError: a file is not there.
+        WeightsError: a file is missing.
     """
     if isinstance(value, str):
         spec = method_spec(value)
@@ -57,7 +57,9 @@ def _path(method: str, o: Option, value: object, file: ModelFile) -> Path | None
     if value in (None, NONE) or not _offered(file):
         if o.default is None and not o.required:
             return None
-        raise InputError(f"the method {method} has no {o.name.replace('_', ' ')}; {file.remedy}, then reload the page")
+        raise InputError(
+            f"the method {method} needs a file for {o.name.replace('_', ' ')}; {file.remedy}, then reload the page"
+        )
     return path_of(file.folders, str(value), f"{file.remedy}, then reload the page")
 
 
@@ -66,9 +68,9 @@ def _offered(file: ModelFile) -> list[str]:
 
 
 def _input(o: Option) -> Any:
-    """A widget for one option."""
+    """Create the widget of one option."""
     if o.model_file is not None:
-        # A combo without options fails before the node can say what is missing.
+        # ComfyUI rejects a combo without options before the node can report the missing file.
         offered = _offered(o.model_file)
         optional = [NONE] if o.default is None else []
         return io.Combo.Input(

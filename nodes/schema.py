@@ -1,4 +1,4 @@
-"""Schemas that older hosts accept as well."""
+"""Node schemas that older versions of ComfyUI also accept."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ _KNOWN = {field.name for field in fields(io.Schema)}
 
 
 def schema(**values: Any) -> io.Schema:
-    """A node's schema; fields that this host does not know, such as ``search_aliases``, are dropped."""
+    """Create a node's schema without the fields that this ComfyUI does not know, such as ``search_aliases``."""
     return io.Schema(**{name: value for name, value in values.items() if name in _KNOWN})

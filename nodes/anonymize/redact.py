@@ -16,8 +16,11 @@ from .policy import no_face_input
 
 class RedactFaces(io.ComfyNode):
     HELP = """
-    Use *solid* when it matters. Pixelation and blur depend on the size of the face and are weaker: software can
-    sometimes match what is left.
+    Use *solid* for real protection: it removes all pixels of the face. Pixelation and blur scale with the size of the
+    face and are weaker, because face recognition software can sometimes match the remaining pixels.
+
+    For *sticker*, connect an image to *sticker*. Connect the mask of **Load Image** to *sticker_mask* if the sticker
+    is transparent in places. The face below is filled first.
     """
 
     @classmethod
@@ -28,8 +31,8 @@ class RedactFaces(io.ComfyNode):
             display_name="Redact Faces",
             category=ROOT,
             description=(
-                "Remove faces: a solid fill, pixelation, blur, or a sticker. Solid removes them for good; pixelation"
-                " and blur leave traces that software can sometimes match."
+                "Remove faces with a solid fill, pixelation, blur or a sticker. Solid removes them permanently;"
+                " pixelation and blur leave traces that software can sometimes match."
             ),
             inputs=[
                 io.Image.Input("image", tooltip="Images with faces."),
@@ -37,27 +40,29 @@ class RedactFaces(io.ComfyNode):
                     "style",
                     options=list(REDACTION_STYLES),
                     default="solid",
-                    tooltip="solid is safe. pixelate and blur are weaker. sticker puts an image of yours over it.",
+                    tooltip="solid is safe. pixelate and blur are weaker. sticker pastes your image over a solid fill.",
                 ),
                 io.Combo.Input(
                     "shape",
                     options=list(REDACTION_SHAPES),
                     default="ellipse",
-                    tooltip="hull follows the landmarks closely, box and ellipse are a little larger.",
+                    tooltip="hull follows the landmarks closely; box and ellipse are slightly larger.",
                 ),
                 no_face_input(),
                 FacesSocket.Input(
-                    "faces", optional=True, tooltip="Only these faces. Without it all faces are detected."
+                    "faces", optional=True, tooltip="Redact only these faces. Without it, all faces are detected."
                 ),
-                io.Image.Input("sticker", optional=True, tooltip="For the style sticker."),
+                io.Image.Input("sticker", optional=True, tooltip="Image for the style sticker."),
                 io.Mask.Input(
-                    "sticker_mask", optional=True, tooltip="From Load Image: where the sticker is transparent."
+                    "sticker_mask", optional=True, tooltip="Transparent parts of the sticker, from Load Image."
                 ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The images with the faces redacted."),
-                io.Mask.Output(display_name="mask", tooltip="Where pixels may have changed; all others are untouched."),
-                io.String.Output(display_name="report", tooltip="What happened to each face, as JSON."),
+                io.Mask.Output(
+                    display_name="mask", tooltip="Pixels that may have changed. All other pixels are unchanged."
+                ),
+                io.String.Output(display_name="report", tooltip="The outcome for each face, as JSON."),
             ],
         )
 
@@ -82,7 +87,7 @@ class RedactFaces(io.ComfyNode):
 
 
 def _with_alpha(sticker: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor | None:
-    """The sticker as RGBA ``(1, 4, h, w)``; Load Image's mask is 1 where the image is transparent."""
+    """Combine sticker and mask to RGBA ``(1, 4, h, w)``. The mask of Load Image is 1 where the image is transparent."""
     if sticker is None:
         return None
     pixels = image_to_pixels(sticker[:1])

@@ -1,4 +1,4 @@
-"""Node that saves images without the workflow and file names that ComfyUI would write into them."""
+"""Node that saves images without the metadata that ComfyUI normally writes: workflow, prompt and file names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
 class SaveDeidentifiedImage(io.ComfyNode):
     HELP = """
-    ComfyUI's own *Save Image* writes the whole workflow into the file, with the name of the photo you loaded. This
-    node writes pixels only.
+    ComfyUI's own *Save Image* writes the whole workflow into the file, including the name of the loaded photo. This
+    node writes only pixels. Connect the image output of **Veil Faces** or **Redact Faces**.
     """
 
     @classmethod
@@ -28,19 +28,19 @@ class SaveDeidentifiedImage(io.ComfyNode):
             display_name="Save De-identified Image",
             category=ROOT,
             is_output_node=True,
-            description="Save pictures clean: no workflow, no prompt, no source file name, no EXIF.",
+            description="Save images without metadata: no workflow, no prompt, no source file name, no EXIF.",
             inputs=[
-                io.Image.Input("image", tooltip="Pictures to save."),
+                io.Image.Input("image", tooltip="Images to save."),
                 io.String.Input(
                     "filename_prefix",
                     default="veiled",
-                    tooltip="Name of the files below ComfyUI's output folder; subfolder/name works.",
+                    tooltip="File name prefix in ComfyUI's output folder. It may include a subfolder: subfolder/name.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=list(_ENDINGS),
                     default="png",
-                    tooltip="png, webp and tiff keep every pixel; jpg is smaller.",
+                    tooltip="png, webp and tiff are lossless; jpg is smaller.",
                 ),
             ],
             outputs=[],

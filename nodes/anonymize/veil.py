@@ -1,4 +1,4 @@
-"""Veil Faces: give each face a new identity, by any method of the registry."""
+"""Veil Faces: give each face a new identity with any method of the registry."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 class VeilFaces(io.ComfyNode):
     HELP = """
-    Each face gets the appearance of a person who does not exist: another shape, another texture. With the default
-    method the photo's light, color, grain and sharpness stay, because its own pixels are moved and multiplied.
+    Each face gets the shape and texture of a synthetic person. The default method, *appearance*, warps and multiplies
+    the pixels of the photo, so light, color, grain and sharpness stay.
 
-    **What is checked.** Each result is compared with the original by dlib's recognizer (128-d, same person below 0.60)
-    and by the *recognizer* that you connect. Up to three identities are tried. A face that a recognizer still matches,
-    that is too small, or whose head is rotated by more than 45 degrees, is treated as *unsafe_face* says. No other
-    recognizer is asked. People who know someone may go by hair, clothes and place.
+    **Checks.** dlib's recognizer (128-d, same person below 0.60) and the connected *recognizer* compare each result
+    with the original. Up to three identities are tried. *unsafe_face* sets the action for a face that still matches
+    the original, is too small, or is rotated by more than 45 degrees. Other recognizers are not checked. People who
+    know the person may recognize hair, clothes or the place.
 
-    **What it cannot do.** With the default method: profiles, children's proportions, and glasses that hide half the
-    face. Wrinkles and beards follow the original.
+    **Limits of the default method.** It cannot replace profiles, faces of small children, and faces that are half
+    hidden by glasses. Wrinkles and beards stay as in the original.
     """
 
     @classmethod
@@ -42,7 +42,7 @@ class VeilFaces(io.ComfyNode):
             display_name="Veil Faces",
             category=ROOT,
             description=(
-                "Anonymize: give every face a new identity; keep pose, expression, gaze, hair, light and background."
+                "Anonymize: give every face a new identity and keep pose, expression, gaze, hair, light and background."
                 " The default method needs no download and no GPU."
             ),
             inputs=[
@@ -54,7 +54,7 @@ class VeilFaces(io.ComfyNode):
                     max=1.5,
                     step=0.05,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="0 keeps the person, 1 is recommended, above 1 goes further and looks less natural.",
+                    tooltip="0 keeps the person, 1 is recommended, above 1 changes more and looks less natural.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -62,32 +62,32 @@ class VeilFaces(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=True,
-                    tooltip="Another seed, another person.",
+                    tooltip="Each seed gives a different person.",
                 ),
                 unsafe_face_input(),
                 no_face_input(),
                 io.Boolean.Input(
                     "same_person",
                     default=False,
-                    tooltip="All faces are one person, as in frames or several photos, and get one identity.",
+                    tooltip="All faces show one person (several photos, video frames) and get one identity.",
                 ),
-                # Last of the widgets: a host without dynamic combos ignores the saved values of its inner ones.
+                # This widget is last: ComfyUI without dynamic combos ignores the saved values of its inner widgets.
                 method_input(),
                 FacesSocket.Input(
-                    "faces", optional=True, tooltip="Only these faces. Without it all faces are detected."
+                    "faces", optional=True, tooltip="Replace only these faces. Without it, all faces are detected."
                 ),
                 IdentitySocket.Input(
                     "identity",
                     optional=True,
                     tooltip=(
-                        "Show this identity instead of a new one: from Sample Identity, Map to Pseudonym, or another"
+                        "Render this identity instead of a new one. From Sample Identity, Map to Pseudonym, or another"
                         " Veil Faces."
                     ),
                 ),
                 RecognizerSocket.Input(
                     "recognizer",
                     optional=True,
-                    tooltip="From Load Recognizer: it checks the results as well as dlib; the stricter one decides.",
+                    tooltip="Second recognizer for the check, from Load Recognizer. A result must pass both checks.",
                 ),
             ],
             outputs=face_outputs(),

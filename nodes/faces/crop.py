@@ -1,4 +1,4 @@
-"""Nodes that cut aligned squares out and paste them back."""
+"""Nodes that crop faces to aligned squares and paste the squares back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ..sockets import ROOT, CropsSocket, FacesSocket
 
 class CropFaces(io.ComfyNode):
     HELP = """
-    The squares can go through any other node: an inpainting graph, a restorer, a face model. Keep their order.
+    Send the squares through any other nodes, such as inpainting, face restoration or a face model, then connect them
+    to **Paste Faces** together with *places*. Keep the number and the order of the squares.
     """
 
     @classmethod
@@ -24,9 +25,9 @@ class CropFaces(io.ComfyNode):
             search_aliases=["face crop", "align faces"],
             display_name="Crop Faces",
             category=ROOT,
-            description="Cut every face out as an aligned square, to work on it with any other node and paste it back.",
+            description="Crop every face to an aligned square, to edit it with other nodes and paste it back.",
             inputs=[
-                io.Image.Input("image", tooltip="The pictures the faces were found in."),
+                io.Image.Input("image", tooltip="The images in which the faces were detected."),
                 FacesSocket.Input("faces", tooltip="From Detect Faces or Select Faces."),
                 io.Int.Input(
                     "size",
@@ -40,13 +41,13 @@ class CropFaces(io.ComfyNode):
                     "alignment",
                     options=list(ALIGNMENTS),
                     default="ffhq",
-                    tooltip="ffhq shows the whole head upright, arcface the inner face, box is not turned.",
+                    tooltip="ffhq: the whole head, upright. arcface: the inner face, upright. box: not rotated.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="crops", tooltip="One square a face."),
+                io.Image.Output(display_name="crops", tooltip="One square per face."),
                 io.Mask.Output(display_name="masks", tooltip="The face in each square, with a soft edge."),
-                CropsSocket.Output(display_name="places", tooltip="Where the squares belong, for Paste Faces."),
+                CropsSocket.Output(display_name="places", tooltip="Positions of the squares, for Paste Faces."),
             ],
         )
 
@@ -60,7 +61,8 @@ class CropFaces(io.ComfyNode):
 
 class PasteFaces(io.ComfyNode):
     HELP = """
-    Squares may have been resized on the way, but none may be added or dropped.
+    Connect the edited squares and the *places* of **Crop Faces**. The squares may have another size, but must be
+    square, and their number and order must stay the same.
     """
 
     @classmethod
@@ -71,25 +73,27 @@ class PasteFaces(io.ComfyNode):
             display_name="Paste Faces",
             category=ROOT,
             description=(
-                "Put worked-on squares back into their pictures, smallest face first, so that overlapping faces stay"
-                " whole."
+                "Paste edited squares back into their images. Small faces come first, so that larger faces in front of"
+                " them stay complete."
             ),
             inputs=[
-                io.Image.Input("image", tooltip="The pictures that the faces were cropped from."),
-                io.Image.Input("crops", tooltip="The changed squares, in the order of Crop Faces."),
+                io.Image.Input("image", tooltip="The images from which the faces were cropped."),
+                io.Image.Input("crops", tooltip="The edited squares, in the order of Crop Faces."),
                 CropsSocket.Input("places", tooltip="From Crop Faces."),
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip="What to paste of each square; without it the face with a soft edge.",
+                    tooltip="Parts of the squares to paste. Without it, the face with a soft edge.",
                 ),
                 io.Boolean.Input(
-                    "match_color", default=False, tooltip="Give each square the colors of the face it replaces."
+                    "match_color",
+                    default=False,
+                    tooltip="Match the colors of each square to the face that it replaces.",
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The pictures with the squares pasted in."),
-                io.Mask.Output(display_name="mask", tooltip="Where pixels may have changed."),
+                io.Image.Output(display_name="image", tooltip="The images with the squares pasted in."),
+                io.Mask.Output(display_name="mask", tooltip="Pixels that have changed."),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""Node that finds faces."""
+"""Node that detects faces."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..sockets import ROOT, FacesSocket
 
 class DetectFaces(io.ComfyNode):
     HELP = """
-    Faces from about 24 px to the whole picture are found, also on their side. Look at the result with **Preview
-    Faces** before you trust it: no detector finds every face. Lower the threshold when one is missed.
+    The node detects faces from about 24 px up to the size of the image, also rotated ones. No detector finds every
+    face: check the result with **Preview Faces**, and lower *threshold* if a face is missed.
     """
 
     @classmethod
@@ -24,15 +24,15 @@ class DetectFaces(io.ComfyNode):
             search_aliases=["face detection", "find faces"],
             display_name="Detect Faces",
             category=ROOT,
-            description="Find the faces of each picture, with 68 landmarks. Works offline on the CPU.",
+            description="Detect the faces in each image, with 68 landmarks. Works offline on the CPU.",
             inputs=[
-                io.Image.Input("image", tooltip="Pictures to search."),
+                io.Image.Input("image", tooltip="Images to search."),
                 io.Combo.Input(
                     "detector",
                     options=["auto", "centerface", "dlib"],
                     default="auto",
                     tooltip=(
-                        "auto takes CenterFace, which also finds small faces; dlib finds frontal faces of 40 px and"
+                        "auto uses CenterFace, which also detects small faces; dlib detects frontal faces of 40 px or"
                         " more."
                     ),
                 ),
@@ -43,18 +43,20 @@ class DetectFaces(io.ComfyNode):
                     max=0.95,
                     step=0.05,
                     tooltip=(
-                        "Least confidence. Lower it when faces are missed; some of what is found will then be no face."
+                        "Minimum confidence. Lower it if faces are missed; this also gives more false detections."
                     ),
                 ),
                 io.Boolean.Input(
                     "rotated",
                     default=True,
-                    tooltip="Also look for heads lying on their side or upside down. Costs half a second a picture.",
+                    tooltip="Also detect sideways and upside-down heads. Takes half a second per image.",
                 ),
             ],
             outputs=[
-                FacesSocket.Output(display_name="faces", tooltip="For Select Faces, Veil Faces and the others."),
-                io.Int.Output(display_name="count", tooltip="How many faces were found in all pictures together."),
+                FacesSocket.Output(
+                    display_name="faces", tooltip="The detected faces, for Select Faces, Veil Faces and other nodes."
+                ),
+                io.Int.Output(display_name="count", tooltip="Total number of detected faces in all images."),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""Node that shows numbered faces."""
+"""Node that displays the detected faces with numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..sockets import ROOT, FacesSocket
 
 class PreviewFaces(io.ComfyNode):
     HELP = """
-    The number at each box is the one that *Select Faces* understands.
+    Enter the number of a box in *numbers* of **Select Faces** to select that face.
     """
 
     @classmethod
@@ -24,13 +24,13 @@ class PreviewFaces(io.ComfyNode):
             display_name="Preview Faces",
             category=ROOT,
             is_output_node=True,
-            description="Show numbered boxes and landmarks on the pictures.",
+            description="Draw numbered boxes and landmarks on the images.",
             inputs=[
-                io.Image.Input("image", tooltip="The pictures the faces were found in."),
+                io.Image.Input("image", tooltip="The images in which the faces were detected."),
                 FacesSocket.Input("faces", tooltip="From Detect Faces or Select Faces."),
-                io.Boolean.Input("landmarks", default=True, tooltip="Draw the 68 points of each face."),
+                io.Boolean.Input("landmarks", default=True, tooltip="Draw the 68 landmarks of each face."),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The pictures with boxes drawn on them.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The images with boxes and landmarks.")],
         )
 
     @classmethod
@@ -39,8 +39,8 @@ class PreviewFaces(io.ComfyNode):
         from ...pipelines.viz.sheets import draw_faces
 
         pixels = image_to_pixels(image)
-        drawn = [from_pillow(draw_faces(pixels, faces, i, landmarks)) for i in range(len(pixels))]
-        result = pixels_to_image(torch.cat(drawn))
+        annotated = [from_pillow(draw_faces(pixels, faces, i, landmarks)) for i in range(len(pixels))]
+        result = pixels_to_image(torch.cat(annotated))
         return io.NodeOutput(result, ui=ui.PreviewImage(result, cls=cls))
 
 

@@ -1,4 +1,4 @@
-"""Node with a public-domain image, so that templates run at once."""
+"""Node with a public-domain image, so that the workflow templates run without other files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..sockets import ROOT
 
 class SamplePortrait(io.ComfyNode):
     HELP = """
-    Templates start from this picture, so that they run before you load anything. Put **Load Image** in its place
-    for your own.
+    The workflow templates start with this node, so that they run without your own files. Replace it with
+    **Load Image** to use your own photo.
     """
 
     @classmethod
@@ -23,7 +23,7 @@ class SamplePortrait(io.ComfyNode):
             display_name="Sample Portrait",
             category=ROOT,
             description=(
-                "Astronaut Eileen Collins (NASA, public domain), to try things on. Replace it by Load Image for your"
+                "Test image: astronaut Eileen Collins (NASA, public domain). Replace the node with Load Image for your"
                 " own photos."
             ),
             inputs=[
@@ -31,10 +31,10 @@ class SamplePortrait(io.ComfyNode):
                     "picture",
                     options=["portrait", "group"],
                     default="portrait",
-                    tooltip="One face, or three of different sizes.",
+                    tooltip="portrait: one face. group: three faces of different sizes.",
                 )
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The picture.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The test image.")],
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Node that chooses faces."""
+"""Node that selects faces."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from ..sockets import ROOT, FacesSocket
 
 class SelectFaces(io.ComfyNode):
     HELP = """
-    **others** holds what was not chosen: to keep one person and veil the rest, select that person and wire *others*
-    into Veil Faces. Reference photos are compared with dlib's recognizer; a face that cannot be compared is treated
-    as a stranger.
+    *others* contains the faces that are not selected. To keep one person and anonymize all others, select that person
+    and connect *others* to **Veil Faces**.
+
+    *only_person* and *not_person* use dlib's recognizer. A face without landmarks cannot be compared and counts as
+    a different person.
     """
 
     @classmethod
@@ -26,41 +28,39 @@ class SelectFaces(io.ComfyNode):
             search_aliases=["choose faces", "filter faces"],
             display_name="Select Faces",
             category=ROOT,
-            description="Choose which faces are worked on: by size, place, number, or by a photo of the person.",
+            description="Select faces by size, position, number, or a reference photo of the person.",
             inputs=[
                 FacesSocket.Input("faces", tooltip="From Detect Faces."),
                 io.Combo.Input(
                     "which",
                     options=["all", "largest", "smallest", "left", "right", "numbers"],
                     default="all",
-                    tooltip="In each picture. For numbers fill in the next field; Preview Faces shows them.",
+                    tooltip="Faces to select in each image. For numbers, fill in the next field.",
                 ),
-                io.String.Input("numbers", default="0", tooltip="Such as 0,2; only used when which is numbers."),
+                io.String.Input("numbers", default="0", tooltip="Face numbers from Preview Faces, such as 0,2."),
                 io.Float.Input(
                     "min_size",
                     default=0.0,
                     min=0.0,
                     max=4096.0,
                     step=1.0,
-                    tooltip="Leave out faces smaller than this many pixels.",
+                    tooltip="Minimum face size in pixels. Smaller faces are not selected.",
                 ),
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The pictures the faces were found in; needed with a reference photo.",
+                    tooltip="The images in which the faces were detected. Needed with a reference photo.",
                 ),
-                io.Image.Input(
-                    "only_person", optional=True, tooltip="A photo of the person to take. Everybody else is left out."
-                ),
+                io.Image.Input("only_person", optional=True, tooltip="Reference photo: select only this person."),
                 io.Image.Input(
                     "not_person",
                     optional=True,
-                    tooltip="A photo of a person to leave out, such as somebody who agreed to be shown.",
+                    tooltip="Reference photo: do not select this person, such as a person who agreed to publication.",
                 ),
             ],
             outputs=[
-                FacesSocket.Output(display_name="selected", tooltip="The chosen faces."),
-                FacesSocket.Output(display_name="others", tooltip="The faces left out."),
+                FacesSocket.Output(display_name="selected", tooltip="The selected faces."),
+                FacesSocket.Output(display_name="others", tooltip="All other faces."),
             ],
         )
 
@@ -82,7 +82,7 @@ class SelectFaces(io.ComfyNode):
         if only_person is not None or not_person is not None:
             if image is None:
                 raise InputError(
-                    "to select by a reference photo, connect the pictures to the image input of Select Faces too"
+                    "to select by a reference photo, also connect the images to the image input of Select Faces"
                 )
             references = [None if p is None else image_to_pixels(p) for p in (only_person, not_person)]
             chosen = filter_by_person(image_to_pixels(image), chosen, *references)

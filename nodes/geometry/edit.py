@@ -1,4 +1,4 @@
-"""Nodes that change 3D faces."""
+"""Nodes that edit 3D faces."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from .common import CATEGORY, OUTPUTS, Geometry, fields_of, result
 
 class EditCoefficients(io.ComfyNode):
     HELP = """
-    Models have no mode called *jaw width*: each slider is a measure between landmarks, and the least change of the
-    coefficients that moves it and leaves the other measures is applied. 1 is a standard deviation among people;
-    beyond 3 faces fall apart.
+    Each slider is a measurement between landmarks, such as the jaw width. The node applies the smallest change of the
+    coefficients that changes this measurement and keeps the others. 1 is one standard deviation of the population;
+    faces become implausible beyond 3.
+
+    To apply the edit to the photo, connect the result to *edited* of **Reshape Face**.
     """
 
     @classmethod
@@ -34,9 +36,9 @@ class EditCoefficients(io.ComfyNode):
                 tooltip=tip,
             )
 
-        shape = [slider(n, f"{n.capitalize()}, in standard deviations among people.") for n in SHAPE_SLIDERS]
+        shape = [slider(n, f"{n.capitalize()}, in standard deviations of the population.") for n in SHAPE_SLIDERS]
         expression = [
-            slider(n, f"{n.capitalize()}: part of the expression, not of the person.") for n in EXPRESSION_SLIDERS
+            slider(n, f"{n.capitalize()}: changes the expression, not the identity.") for n in EXPRESSION_SLIDERS
         ]
         pose = [
             io.Float.Input(
@@ -56,7 +58,7 @@ class EditCoefficients(io.ComfyNode):
             display_name="Edit Coefficients",
             category=CATEGORY,
             is_output_node=True,
-            description="Change a face with sliders: proportions, expression and pose.",
+            description="Edit 3D faces with sliders: proportions, expression and pose.",
             inputs=[
                 CoefficientsSocket.Input("coefficients", tooltip="From Estimate Coefficients."),
                 *shape,
@@ -81,8 +83,8 @@ class EditCoefficients(io.ComfyNode):
 
 class ReplaceCoefficients(io.ComfyNode):
     HELP = """
-    Both must be of one model. *pose* is the turn and place of the head, *lighting* the light as nine harmonics a
-    color.
+    Both inputs must use the same morphable model. *pose* is the rotation and position of the head. *lighting* is nine
+    spherical harmonics per color channel.
     """
 
     @classmethod
@@ -93,14 +95,14 @@ class ReplaceCoefficients(io.ComfyNode):
             display_name="Replace or Blend Coefficients",
             category=CATEGORY,
             is_output_node=True,
-            description="Give a face parts of another one: its expression, its light, its shape.",
+            description="Copy or blend parts of another face: expression, light, shape, texture, pose or gaze.",
             inputs=[
-                CoefficientsSocket.Input("coefficients", tooltip="The face that is changed."),
-                CoefficientsSocket.Input("other", tooltip="Where the parts come from: one face, or one for each."),
+                CoefficientsSocket.Input("coefficients", tooltip="The faces to change."),
+                CoefficientsSocket.Input("other", tooltip="The source of the parts: one face, or one per face."),
                 io.String.Input(
                     "parts",
                     default="expression",
-                    tooltip="Some of identity, expression, texture, lighting, pose, gaze, separated by commas.",
+                    tooltip="One or more of identity, expression, texture, lighting, pose, gaze, separated by commas.",
                 ),
                 io.Float.Input(
                     "share",
@@ -108,7 +110,7 @@ class ReplaceCoefficients(io.ComfyNode):
                     min=-1.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="1 takes the other's, 0.5 is halfway, 2 goes past it.",
+                    tooltip="0 keeps the face, 1 copies the other, 0.5 is halfway, 2 extrapolates beyond the other.",
                 ),
             ],
             outputs=OUTPUTS,
@@ -122,8 +124,10 @@ class ReplaceCoefficients(io.ComfyNode):
 
 class PerturbCoefficients(io.ComfyNode):
     HELP = """
-    IDEudemon adds noise of 0.05 to 0.40 to HeadNeRF's codes; these coefficients have unit variance, so that 1 is as
-    far as people differ. A changed shape alone does not hide a person from a recognizer: veil the result.
+    These coefficients have unit variance, so a scale of 1 is the typical difference between people. (IDEudemon adds
+    noise of 0.05 to 0.40 to the codes of HeadNeRF.)
+
+    A new shape alone does not hide the person from a recognizer. Apply **Reshape Face** and then **Veil Faces**.
     """
 
     @classmethod
@@ -134,7 +138,7 @@ class PerturbCoefficients(io.ComfyNode):
             display_name="Perturb Coefficients",
             category=CATEGORY,
             is_output_node=True,
-            description="Add seeded noise, the same for all rows: the identity protection of IDEudemon.",
+            description="Add the same seeded noise to all faces, the identity protection of IDEudemon.",
             inputs=[
                 CoefficientsSocket.Input("coefficients", tooltip="From Estimate Coefficients."),
                 io.Float.Input(
@@ -143,7 +147,7 @@ class PerturbCoefficients(io.ComfyNode):
                     min=0.0,
                     max=3.0,
                     step=0.05,
-                    tooltip="Of the noise, in standard deviations among people.",
+                    tooltip="Standard deviation of the noise, in standard deviations of the population.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -151,10 +155,12 @@ class PerturbCoefficients(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=True,
-                    tooltip="Another seed, another change.",
+                    tooltip="Each seed gives different noise.",
                 ),
                 io.String.Input(
-                    "parts", default="identity", tooltip="Some of identity, expression, texture, separated by commas."
+                    "parts",
+                    default="identity",
+                    tooltip="One or more of identity, expression, texture, separated by commas.",
                 ),
             ],
             outputs=OUTPUTS,
@@ -169,8 +175,8 @@ class PerturbCoefficients(io.ComfyNode):
 
 class SampleGeometry(io.ComfyNode):
     HELP = """
-    The sampler was trained on the shapes of 3,200 people who do not exist, fitted with the built-in model; it works
-    with that model only. Expression, light, pose and gaze stay.
+    The sampler works only with the built-in model. It was trained on the shapes of 3,200 synthetic faces. To apply the
+    new shape to the photo, connect the result to *edited* of **Reshape Face**.
     """
 
     @classmethod
@@ -182,12 +188,12 @@ class SampleGeometry(io.ComfyNode):
             category=CATEGORY,
             is_output_node=True,
             description=(
-                "Draw the face shape of a person who does not exist (the latent-diffusion sampler of DiffDeID), keeping"
-                " everything else."
+                "Sample the face shape of a synthetic person with the latent-diffusion sampler of DiffDeID. Expression,"
+                " light, pose and gaze stay."
             ),
             inputs=[
                 CoefficientsSocket.Input(
-                    "coefficients", tooltip="From Estimate Coefficients: expression, light and pose stay."
+                    "coefficients", tooltip="From Estimate Coefficients, with the built-in model."
                 ),
                 io.Int.Input(
                     "seed",
@@ -195,10 +201,16 @@ class SampleGeometry(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=True,
-                    tooltip="Another seed, another person.",
+                    tooltip="Each seed gives a different person.",
                 ),
-                io.Int.Input("level", default=10, min=1, max=10, tooltip="1 stays akin to the face, 10 is a stranger."),
-                io.Boolean.Input("texture", default=True, tooltip="Draw the skin's texture anew as well."),
+                io.Int.Input(
+                    "level",
+                    default=10,
+                    min=1,
+                    max=10,
+                    tooltip="1 is similar to the original face, 10 is unrelated to it.",
+                ),
+                io.Boolean.Input("texture", default=True, tooltip="Also sample a new skin texture."),
             ],
             outputs=OUTPUTS,
         )

@@ -18,12 +18,12 @@ from .common import CATEGORY, Geometry, overlaid
 
 class EstimateCoefficients(io.ComfyNode):
     HELP = """
-    Fitting starts from 68 landmarks, then explains the picture with light and texture, and refines all together:
-    about a second a face. The wires of *overlay* should lie on the face; *numbers* says how far landmarks are off,
-    in shares of the distance between the eyes (2 % or less is good).
+    The fit starts from 68 landmarks, adds light and texture, and then optimizes all coefficients together, in about
+    a second per face. Check that the wireframe in *overlay* lies on the face. *numbers* gives the landmark error in
+    percent of the inter-ocular distance; 2 % or less is good.
 
-    **What it cannot do.** Depth is guessed from one picture with what faces usually look like; heads turned beyond
-    45 degrees, hands and masks mislead it. The eyes' direction is read from the darkest part between the lids.
+    **Limits.** One image does not determine depth, so the model's statistics fill it in. Heads that are rotated by more
+    than 45 degrees, hands and masks cause errors. The gaze is estimated from the darkest part between the eyelids.
     """
 
     @classmethod
@@ -33,15 +33,15 @@ class EstimateCoefficients(io.ComfyNode):
             search_aliases=["3D face reconstruction", "3DMM fitting", "pose", "gaze"],
             display_name="Estimate Coefficients",
             category=CATEGORY,
-            description="Fit a 3D face to each face of the pictures: shape, expression, texture, light, pose and gaze.",
+            description="Fit a 3D face model to each face: shape, expression, texture, light, pose and gaze.",
             inputs=[
-                io.Image.Input("image", tooltip="Pictures with faces, or the frames of a clip."),
+                io.Image.Input("image", tooltip="Images with faces, or the frames of a clip."),
                 io.Combo.Input(
                     "regressor",
                     options=["none: fit", *names(OWN, (".pth",))],
                     tooltip=(
-                        "Fitting needs no weights. epoch_20.pth of Deep3DFaceRecon reads BFM coefficients instead; load"
-                        " BFM as model."
+                        "none: fit needs no file. With epoch_20.pth of Deep3DFaceRecon, a network predicts the"
+                        " coefficients of BFM; then connect BFM to model."
                     ),
                 ),
                 io.Float.Input(
@@ -51,20 +51,24 @@ class EstimateCoefficients(io.ComfyNode):
                     max=30.0,
                     step=0.5,
                     tooltip=(
-                        "For a clip of one person: frames that are averaged over, 0 shares the shape only. -1: pictures"
-                        " are on their own."
+                        "For a clip of one person: width of the smoothing over time, in frames. All frames then share"
+                        " one shape and texture; 0 does only this. -1 treats all images independently."
                     ),
                 ),
-                MorphableSocket.Input("model", optional=True, tooltip="The built-in one without it."),
-                FacesSocket.Input("faces", optional=True, tooltip="Only these faces; without it all that are found."),
+                MorphableSocket.Input(
+                    "model", optional=True, tooltip="From Load Morphable Model. Without it, the built-in model."
+                ),
+                FacesSocket.Input(
+                    "faces", optional=True, tooltip="Fit only these faces. Without it, all faces are detected."
+                ),
             ],
             outputs=[
-                CoefficientsSocket.Output(display_name="coefficients", tooltip="One row for each face."),
+                CoefficientsSocket.Output(display_name="coefficients", tooltip="One row per face."),
                 io.Image.Output(
-                    display_name="overlay", tooltip="The fitted faces over the pictures: look whether they line up."
+                    display_name="overlay", tooltip="The images with the fitted faces as wireframes, to check the fit."
                 ),
                 io.String.Output(
-                    display_name="numbers", tooltip="Pose, gaze and the landmarks' error of each face, to read."
+                    display_name="numbers", tooltip="Pose, gaze and landmark error of each face, as text."
                 ),
             ],
         )
@@ -88,16 +92,16 @@ class EstimateCoefficients(io.ComfyNode):
         estimator: Any = (
             Fitter(model)
             if regressor.startswith("none")
-            else Regressor(path_of(OWN, regressor, "put it there and reload the page"), model)
+            else Regressor(path_of(OWN, regressor, "put the file there and reload the page"), model)
         )
         if model.name != "bfm" and isinstance(estimator, Regressor):
             raise InputError(
-                f"the regressor reads coefficients of bfm, but the model is {model.name}; load BFM_model_front.mat"
+                f"the regressor predicts coefficients of bfm, but the model is {model.name}; load BFM_model_front.mat"
             )
         pixels = image_to_pixels(image)
         chosen = [f for f in (detect_faces(pixels) if faces is None else faces) if f.landmarks]
         if not chosen:
-            raise InputError("no face with landmarks was found; connect pictures that show a face from the front")
+            raise InputError("no face with landmarks was found; connect images that show a face from the front")
         progress, estimates = bar(), []
         for done, face in enumerate(chosen):
             progress(done, len(chosen), "fitting faces")
@@ -108,12 +112,12 @@ class EstimateCoefficients(io.ComfyNode):
         if smoothing >= 0:
             estimate = smooth(estimate, smoothing)
         geometry = Geometry(model, estimate, tuple(f.image for f in chosen))
-        shown = pixels_to_image(overlaid(geometry, pixels, "wireframe", 0.9)[0])
-        return io.NodeOutput(geometry, shown, _words(geometry), ui=ui.PreviewImage(shown))
+        overlay = pixels_to_image(overlaid(geometry, pixels, "wireframe", 0.9)[0])
+        return io.NodeOutput(geometry, overlay, _words(geometry), ui=ui.PreviewImage(overlay))
 
 
 def _within(progress: Any, done: int, count: int) -> Any:
-    """Steps of one face on the bar of all; each step can be interrupted."""
+    """Map the progress of one face to the progress bar of all faces; the user can interrupt at each step."""
     return lambda step, total, what: progress(done * total + step, count * total, what)
 
 
@@ -127,7 +131,7 @@ def _words(geometry: Geometry) -> str:
         gaze = ", ".join(f"{v:+.2f}" for v in c.gaze[row].tolist())
         lines.append(
             f"face {row}: pitch {pitch:+.0f}, yaw {yaw:+.0f}, roll {roll:+.0f} degrees; gaze {gaze};"
-            f" landmarks off by {error:.1%}"
+            f" landmark error {error:.1%}"
         )
     return "\n".join(lines)
 

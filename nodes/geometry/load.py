@@ -1,4 +1,4 @@
-"""Node that opens a 3D morphable model."""
+"""Node that loads a 3D morphable model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from .common import CATEGORY, PREVIEW_SIDE
 
 class LoadMorphableModel(io.ComfyNode):
     HELP = """
-    The **built-in** model (2,440 vertices, 40 shapes, 7 expressions, 48 textures) needs nothing. **BFM** is
-    prepared with Deep3DFaceRecon and needs a registration; **ICT-FaceKit** is a clone of its repository (MIT), put
-    into `models/faceveil`. `faceveil convert-morphable` turns either into one file that opens at once. All are kept
-    in decimeters with the same camera, so that nodes treat them alike.
+    The **built-in** model (2,440 vertices, 40 shapes, 7 expressions, 48 textures) needs no file. All 3D nodes work with
+    all models, except **Sample Geometry**, which needs the built-in model.
+
+    **BFM** requires a registration with its authors; prepare `BFM_model_front.mat` with Deep3DFaceRecon.
+    For **ICT-FaceKit** (MIT), clone its repository. Put either into `models/faceveil`. `faceveil convert-morphable`
+    converts it to one file that loads faster.
     """
 
     @classmethod
@@ -27,14 +29,14 @@ class LoadMorphableModel(io.ComfyNode):
             display_name="Load Morphable Model",
             category=CATEGORY,
             is_output_node=True,
-            description="Open a 3D model of the face: the built-in one, or BFM and ICT-FaceKit, which you have.",
+            description="Load a 3D face model: the built-in model, or your copy of BFM or ICT-FaceKit.",
             inputs=[
                 io.Combo.Input(
                     "model",
                     options=[BUILT_IN, *names(OWN, (".mat", "_morphable.safetensors", "generic_neutral_mesh.obj"))],
                     tooltip=(
-                        "From models/faceveil: BFM_model_front.mat, ICT-FaceKit's folder, or a converted"
-                        " NAME_morphable.safetensors."
+                        "built-in, or a file from models/faceveil: BFM_model_front.mat, generic_neutral_mesh.obj of"
+                        " ICT-FaceKit, or a converted NAME_morphable.safetensors."
                     ),
                 ),
             ],
@@ -42,7 +44,7 @@ class LoadMorphableModel(io.ComfyNode):
                 MorphableSocket.Output(
                     display_name="model", tooltip="For Estimate Coefficients and Load Coefficients."
                 ),
-                io.Image.Output(display_name="preview", tooltip="Its mean face."),
+                io.Image.Output(display_name="preview", tooltip="The mean face of the model."),
             ],
         )
 
@@ -56,10 +58,10 @@ class LoadMorphableModel(io.ComfyNode):
         if model == BUILT_IN:
             opened = built_in_morphable_model()
         else:
-            path = path_of(OWN, model, "put it there and reload the page")
+            path = path_of(OWN, model, "put the file there and reload the page")
             opened = load_morphable(path.parent if path.suffix == ".obj" else path)
-        picture = pixels_to_image(render_styled(opened, neutral(opened.name, opened.sizes), "shaded", PREVIEW_SIDE)[0])
-        return io.NodeOutput(opened, picture, ui=ui.PreviewImage(picture))
+        preview = pixels_to_image(render_styled(opened, neutral(opened.name, opened.sizes), "shaded", PREVIEW_SIDE)[0])
+        return io.NodeOutput(opened, preview, ui=ui.PreviewImage(preview))
 
 
 NODES = [LoadMorphableModel]

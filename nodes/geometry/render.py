@@ -1,4 +1,4 @@
-"""Nodes that render 3D faces and warp photos to them."""
+"""Nodes that render 3D faces and warp photos to edited 3D faces."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .common import CATEGORY, Geometry, overlaid, rendered
 
 class Render3DFace(io.ComfyNode):
     HELP = """
-    *normals* and *depth* are what ControlNets expect (depth: the nearest point is white). With an image, the faces
-    are drawn at the picture's size where they belong; without one, each face fills a square.
+    *normals* and *depth* follow the conventions of ControlNet (depth: the nearest point is white). With *image*, the
+    faces are rendered over it, at its size and at the positions of the faces. Without it, each face fills a square.
     """
 
     @classmethod
@@ -28,25 +28,39 @@ class Render3DFace(io.ComfyNode):
             display_name="Render 3D Face",
             category=CATEGORY,
             description=(
-                "Draw 3D faces alone or over their pictures: shaded, as normals or depth for ControlNet, as a mask or"
-                " as wires."
+                "Render 3D faces alone or over their images: shaded, as normals or depth for ControlNet, as a mask, or"
+                " as a wireframe."
             ),
             inputs=[
                 CoefficientsSocket.Input("coefficients", tooltip="From any 3D node."),
-                io.Combo.Input("style", options=list(STYLES), default="shaded", tooltip="What is drawn."),
+                io.Combo.Input("style", options=list(STYLES), default="shaded", tooltip="Type of the rendering."),
                 io.Int.Input(
-                    "size", default=512, min=64, max=2048, step=64, tooltip="Of the square, when no image is connected."
+                    "size",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=64,
+                    tooltip="Side of the square in pixels, if no image is connected.",
                 ),
-                io.Float.Input("opacity", default=0.9, min=0.0, max=1.0, step=0.05, tooltip="Over an image."),
+                io.Float.Input(
+                    "opacity",
+                    default=0.9,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Opacity of the faces over the image. It has no effect without an image.",
+                ),
                 io.Image.Input(
-                    "image", optional=True, tooltip="The pictures that the coefficients come from, to draw over."
+                    "image",
+                    optional=True,
+                    tooltip="The images that were used for the estimate, to render the faces over them.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="image", tooltip="One square a face, or the pictures with the faces over them."
+                    display_name="image", tooltip="One square per face, or the images with the rendered faces."
                 ),
-                io.Mask.Output(display_name="mask", tooltip="Where the faces are."),
+                io.Mask.Output(display_name="mask", tooltip="Pixels that show a rendered face."),
             ],
         )
 
@@ -61,14 +75,16 @@ class Render3DFace(io.ComfyNode):
     ) -> io.NodeOutput:
         if image is None:
             return io.NodeOutput(*rendered(coefficients, style, size))
-        picture, mask = overlaid(coefficients, image_to_pixels(image), style, opacity)
-        return io.NodeOutput(pixels_to_image(picture), mask_to_socket(mask))
+        rendered_images, mask = overlaid(coefficients, image_to_pixels(image), style, opacity)
+        return io.NodeOutput(pixels_to_image(rendered_images), mask_to_socket(mask))
 
 
 class ReshapeFace(io.ComfyNode):
     HELP = """
-    The photo's own pixels move; nothing is painted. What was hidden cannot appear, so turn a head by a few degrees
-    only. **It hides nobody**: put *Veil Faces* behind it.
+    Connect the estimated faces to *coefficients* and the edited faces to *edited*. The node only moves pixels of the
+    photo. Parts of the face that the photo does not show cannot appear, so rotate a head by a few degrees only.
+
+    **This node does not anonymize.** Add **Veil Faces** after it.
     """
 
     @classmethod
@@ -78,15 +94,18 @@ class ReshapeFace(io.ComfyNode):
             search_aliases=["face warp", "liquify"],
             display_name="Reshape Face",
             category=CATEGORY,
-            description="Bend the photo to an edited 3D face: its own pixels follow the surface.",
+            description="Warp the photo to an edited 3D face: its pixels move with the surface.",
             inputs=[
-                io.Image.Input("image", tooltip="The pictures that the coefficients come from."),
-                CoefficientsSocket.Input("coefficients", tooltip="The faces as they are, from Estimate Coefficients."),
-                CoefficientsSocket.Input("edited", tooltip="The same faces after Edit, Replace, Perturb or Sample."),
+                io.Image.Input("image", tooltip="The images that were used for the estimate."),
+                CoefficientsSocket.Input("coefficients", tooltip="The original faces, from Estimate Coefficients."),
+                CoefficientsSocket.Input(
+                    "edited",
+                    tooltip="The same faces after an edit, for example from Edit Coefficients.",
+                ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The pictures with the faces reshaped."),
-                io.Mask.Output(display_name="mask", tooltip="Where pixels moved."),
+                io.Image.Output(display_name="image", tooltip="The images with reshaped faces."),
+                io.Mask.Output(display_name="mask", tooltip="Pixels that have moved."),
             ],
         )
 
@@ -94,19 +113,18 @@ class ReshapeFace(io.ComfyNode):
     def execute(cls, image: torch.Tensor, coefficients: Geometry, edited: Geometry) -> io.NodeOutput:
         from ...pipelines.geometry.reshape import reshape
 
-        pixels, pictures, masks = image_to_pixels(image), [], []
+        pixels, images, masks = image_to_pixels(image), [], []
         if coefficients.images != edited.images:
             raise InputError(
-                "the edited faces come from other pictures; connect both from the same Estimate Coefficients"
+                "the edited faces belong to other images; connect coefficients and edited from the same Estimate"
+                " Coefficients node"
             )
         for i, rows in enumerate(coefficients.rows_by_image(len(pixels))):
             part = coefficients.estimate.rows(rows)
-            picture, mask = reshape(
-                coefficients.model, pixels[i : i + 1], part, edited.estimate.coefficients.rows(rows)
-            )
-            pictures.append(picture)
+            warped, mask = reshape(coefficients.model, pixels[i : i + 1], part, edited.estimate.coefficients.rows(rows))
+            images.append(warped)
             masks.append(mask)
-        return io.NodeOutput(pixels_to_image(torch.cat(pictures)), mask_to_socket(torch.cat(masks)))
+        return io.NodeOutput(pixels_to_image(torch.cat(images)), mask_to_socket(torch.cat(masks)))
 
 
 NODES = [Render3DFace, ReshapeFace]

@@ -1,4 +1,4 @@
-"""Nodes that keep coefficients as files."""
+"""Nodes that save and load coefficients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from .common import CATEGORY, OUTPUTS, Geometry, result
 
 class SaveCoefficients(io.ComfyNode):
     HELP = """
-    A safetensors file with the numbers and where each face lies in its picture.
+    The safetensors file also contains the position of each face in its image. **Load Coefficients** reads it. The face
+    shape of a real person is personal data, so protect the file.
     """
 
     @classmethod
@@ -25,13 +26,13 @@ class SaveCoefficients(io.ComfyNode):
             display_name="Save Coefficients",
             category=CATEGORY,
             is_output_node=True,
-            description=(
-                "Keep 3D faces as a file: numbers, the model's name and the date, no picture and no name of one."
-            ),
+            description=("Save 3D faces as a file: coefficients, model name and date, without images or image names."),
             inputs=[
-                CoefficientsSocket.Input("coefficients", tooltip="The shape of a real person's face is personal data."),
+                CoefficientsSocket.Input(
+                    "coefficients", tooltip="The faces to save. The face shape of a real person is personal data."
+                ),
                 io.String.Input(
-                    "filename_prefix", default="coefficients", tooltip="Name of the file below ComfyUI's output folder."
+                    "filename_prefix", default="coefficients", tooltip="File name prefix in ComfyUI's output folder."
                 ),
             ],
             outputs=[],
@@ -49,7 +50,10 @@ class SaveCoefficients(io.ComfyNode):
 
 class LoadCoefficients(io.ComfyNode):
     HELP = """
-    Rows are taken for pictures of a batch in order when they are drawn over an image.
+    Enter the file name that **Save Coefficients** displays. If the file uses BFM or ICT-FaceKit, connect that model.
+
+    To render the faces over images, use one image per face in the batch: the first face belongs to the first image, the
+    second face to the second image, and so on.
     """
 
     @classmethod
@@ -60,13 +64,15 @@ class LoadCoefficients(io.ComfyNode):
             display_name="Load Coefficients",
             category=CATEGORY,
             is_output_node=True,
-            description="Read 3D faces that Save Coefficients wrote.",
+            description="Load 3D faces from a file of Save Coefficients.",
             inputs=[
                 io.String.Input(
-                    "file", default="coefficients_00001_.safetensors", tooltip="Below ComfyUI's output or input folder."
+                    "file",
+                    default="coefficients_00001_.safetensors",
+                    tooltip="File in ComfyUI's output or input folder.",
                 ),
                 MorphableSocket.Input(
-                    "model", optional=True, tooltip="The model they belong to; the built-in one without it."
+                    "model", optional=True, tooltip="The model of the saved faces. Without it, the built-in model."
                 ),
             ],
             outputs=OUTPUTS,

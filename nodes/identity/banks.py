@@ -24,9 +24,12 @@ _BANK = "bank.safetensors"
 
 class BuildSyntheticBank(io.ComfyNode):
     HELP = """
-    Use pictures of people who do not exist, from a generator. Each face is found, embedded and kept as a 256 px
-    crop without its file's name; one that is nearer to another than half the recognizer's threshold is taken for
-    the same person and left out. Nothing is built twice: choose another name, or delete the folder, to start anew.
+    Use images from a face generator, with one synthetic person each. The node detects and embeds each face and stores
+    it as a 256 px portrait without the file name. Duplicates, which are closer than half the recognizer's threshold to
+    another face, are left out.
+
+    If a bank with this *name* exists, the node loads it and ignores *folder*. To build a new bank, choose another name
+    or delete the folder of the bank.
     """
 
     @classmethod
@@ -38,29 +41,29 @@ class BuildSyntheticBank(io.ComfyNode):
             category=CATEGORY,
             is_output_node=True,
             description=(
-                "Collect people who do not exist from a folder of their pictures, once, to give them out later."
+                "Build a bank of synthetic people from a folder of portraits. Other nodes take new identities from it."
             ),
             inputs=[
                 io.String.Input(
                     "folder",
                     default="synthetic_faces",
-                    tooltip="Below ComfyUI's input folder: pictures of synthetic people, one each.",
+                    tooltip="Folder in ComfyUI's input folder, with one portrait per synthetic person.",
                 ),
                 io.String.Input(
                     "name",
                     default="people",
-                    tooltip="Of the bank. It is kept in models/faceveil/banks; an existing one is opened as it is.",
+                    tooltip="Name of the bank in models/faceveil/banks. An existing bank is loaded unchanged.",
                 ),
-                RecognizerSocket.Input("recognizer", optional=True, tooltip="dlib's without one."),
+                RecognizerSocket.Input(
+                    "recognizer", optional=True, tooltip="From Load Recognizer. Without it, dlib's recognizer."
+                ),
             ],
             outputs=[
                 BankSocket.Output(
                     display_name="bank",
                     tooltip="For Map to Pseudonym, Nearest Synthetic Person and Swap with Identity.",
                 ),
-                io.Int.Output(
-                    display_name="people", tooltip="How many it holds; somebody who was there already is left out."
-                ),
+                io.Int.Output(display_name="people", tooltip="Number of people in the bank, without duplicates."),
             ],
         )
 
@@ -73,23 +76,25 @@ class BuildSyntheticBank(io.ComfyNode):
         from ...pipelines.recognition.catalog import open_recognizer
 
         if not name.replace("-", "").replace("_", "").isalnum():
-            raise InputError(f"the bank's name {name!r} may hold letters, digits, - and _ only")
+            raise InputError(f"the bank name {name!r} may contain only letters, digits, - and _")
         place = Path(folder_paths.get_folder_paths("faceveil")[0]) / "banks" / name
         if (place / _BANK).is_file():
             bank = load_bank(place)
         else:
             root = Path(folder_paths.get_input_directory()).resolve()
-            pictures = (root / folder).resolve()
-            if not pictures.is_relative_to(root) or not pictures.is_dir():
-                raise InputError(f"{folder} is not a folder below ComfyUI's input folder; put the pictures there")
-            # Other processes would start ComfyUI again.
-            bank = bank_from_folder(pictures, place, recognizer or open_recognizer(), workers=1, progress=bar())
+            portraits = (root / folder).resolve()
+            if not portraits.is_relative_to(root) or not portraits.is_dir():
+                raise InputError(
+                    f"{folder} is not a folder in ComfyUI's input folder; put the portraits into such a folder"
+                )
+            # Worker processes would start ComfyUI again.
+            bank = bank_from_folder(portraits, place, recognizer or open_recognizer(), workers=1, progress=bar())
         return io.NodeOutput(bank, len(bank))
 
 
 class LoadSyntheticBank(io.ComfyNode):
     HELP = """
-    A bank belongs to the recognizer that it was built with.
+    Use the bank only with identities from the recognizer that it was built with. Reload the page to see a new bank.
     """
 
     @classmethod
@@ -99,9 +104,9 @@ class LoadSyntheticBank(io.ComfyNode):
             search_aliases=["identity bank"],
             display_name="Load Synthetic Bank",
             category=CATEGORY,
-            description="Open a bank of synthetic people that Build Synthetic Bank made.",
+            description="Load a bank of synthetic people from Build Synthetic Bank.",
             inputs=[
-                io.Combo.Input("bank", options=names(OWN, (_BANK,)) or [NONE], tooltip="From models/faceveil/banks.")
+                io.Combo.Input("bank", options=names(OWN, (_BANK,)) or [NONE], tooltip="Bank in models/faceveil/banks.")
             ],
             outputs=[
                 BankSocket.Output(
@@ -116,15 +121,17 @@ class LoadSyntheticBank(io.ComfyNode):
         from ...pipelines.identity.bank import load_bank
 
         return io.NodeOutput(
-            load_bank(path_of(OWN, bank, "make one with Build Synthetic Bank and reload the page").parent)
+            load_bank(path_of(OWN, bank, "build a bank with Build Synthetic Bank and reload the page").parent)
         )
 
 
 class NearestSyntheticPerson(io.ComfyNode):
     HELP = """
-    IDDiffuse takes the nearest identity of its bank. Here somebody whom the recognizer would take for the original
-    is passed over, because that would hide nobody. Without a key the choice tells a little about the person: **Map
-    to Pseudonym** with the same bank does not.
+    IDDiffuse chooses the nearest identity of its bank. This node skips synthetic people that the recognizer would
+    match with the original, because they would not hide the person.
+
+    The choice depends on the face, so it reveals some information about the person. Use **Map to Pseudonym** with the
+    same bank to avoid this.
     """
 
     @classmethod
@@ -135,19 +142,23 @@ class NearestSyntheticPerson(io.ComfyNode):
             display_name="Nearest Synthetic Person",
             category=CATEGORY,
             description=(
-                "Find the person of a bank who is most alike and still tells as somebody else (the mapping of"
-                " IDDiffuse)."
+                "Find the most similar synthetic person in a bank that a recognizer does not match with the original"
+                " (the mapping of IDDiffuse)."
             ),
             inputs=[
-                IdentitySocket.Input("identity", tooltip="From Embed Faces with the bank's recognizer, averaged."),
+                IdentitySocket.Input(
+                    "identity",
+                    tooltip="From Embed Faces with the recognizer of the bank. Several vectors are averaged.",
+                ),
                 BankSocket.Input("bank", tooltip="From Build or Load Synthetic Bank."),
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="For Veil Faces or Swap with Identity."),
                 io.Image.Output(
-                    display_name="picture", tooltip="The synthetic person, 256 px; also a source for Encode Reference."
+                    display_name="picture",
+                    tooltip="Portrait of the synthetic person, 256 px. It can be the source of Encode Reference.",
                 ),
-                io.Int.Output(display_name="number", tooltip="In the bank."),
+                io.Int.Output(display_name="number", tooltip="Number of the person in the bank."),
             ],
         )
 

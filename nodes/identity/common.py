@@ -1,4 +1,4 @@
-"""What the identity nodes share: the value of the identity socket."""
+"""Code that the identity nodes share: the value of the identity socket."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ CATEGORY = f"{ROOT}/Identity"
 
 
 def one_identity(value: SocketIdentity) -> Identity:
-    """The embeddings that an identity socket brings.
+    """Return the embeddings from an identity socket.
 
     Raises:
-        InputError: it brings what a method rendered, which is no embedding.
+        InputError: the value is an identity that a method rendered, not an embedding.
     """
     if isinstance(value, Identity):
         return value
     raise InputError(
-        "this identity is what Veil Faces rendered, not an embedding; take one from Embed Faces or Sample Identity"
+        "this identity is an output of Veil Faces, not an embedding; connect Embed Faces or Sample Identity"
     )
 
 
 def only_identity(value: SocketIdentity) -> Identity | MethodIdentity:
-    """The one identity that an identity socket brings, of either kind.
+    """Return the single identity from an identity socket: embeddings, or the identity of a method.
 
     Raises:
-        InputError: there is none, or there are several.
+        InputError: a method rendered no identity, or more than one.
     """
     if not isinstance(value, tuple):
         return value
     kept = [identity for identity in value if identity is not None]
     if len(kept) != 1:
         raise InputError(
-            f"Veil Faces rendered {len(kept) or 'no'} identities here; select one face and save its identity"
+            f"Veil Faces rendered {len(kept) or 'no'} identities, but one is needed; select one face with Select Faces"
         )
     return kept[0]

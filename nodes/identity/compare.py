@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 class CompareIdentity(io.ComfyNode):
     HELP = """
-    The recognizer is dlib's (CC0). Below 0.60 it says *same person*; between strangers the mean is about 0.85. Wire
-    *verdict* into **Preview Any**.
+    The node uses dlib's recognizer (CC0). A distance below 0.60 means *same person*; the mean distance between
+    different people is about 0.85. The node displays the verdict; **Preview Any** displays the other outputs.
     """
 
     @classmethod
@@ -30,17 +30,19 @@ class CompareIdentity(io.ComfyNode):
             display_name="Compare Identity",
             category=ROOT,
             is_output_node=True,
-            description="Ask a recognizer whether the largest faces of two pictures are the same person.",
+            description="Check whether a recognizer matches the largest faces of two images.",
             inputs=[
-                io.Image.Input("image_a", tooltip="One picture."),
-                io.Image.Input("image_b", tooltip="The other picture."),
+                io.Image.Input("image_a", tooltip="First image. Only the first image of a batch is used."),
+                io.Image.Input("image_b", tooltip="Second image. Only the first image of a batch is used."),
             ],
             outputs=[
-                io.Float.Output(display_name="distance", tooltip="Smaller is more alike."),
-                io.Boolean.Output(
-                    display_name="same_person", tooltip="Whether the distance is below the recognizer's threshold."
+                io.Float.Output(
+                    display_name="distance", tooltip="Distance of the embeddings. Smaller means more similar."
                 ),
-                io.String.Output(display_name="verdict", tooltip="The same in words."),
+                io.Boolean.Output(
+                    display_name="same_person", tooltip="True if the distance is below the recognizer's threshold."
+                ),
+                io.String.Output(display_name="verdict", tooltip="The result as text."),
             ],
         )
 
@@ -63,7 +65,8 @@ class CompareIdentity(io.ComfyNode):
 
 class IdentityDistance(io.ComfyNode):
     HELP = """
-    dlib's threshold of 0.6 on raw vectors is 0.396 on the unit vectors that identities are.
+    Both identities must be from the same recognizer. Identities are unit vectors, so the distances differ from those of
+    **Compare Identity**: dlib's threshold of 0.6 for raw embeddings is 0.396 for unit vectors.
     """
 
     @classmethod
@@ -74,16 +77,18 @@ class IdentityDistance(io.ComfyNode):
             display_name="Identity Distance",
             category=CATEGORY,
             is_output_node=True,
-            description="How far two identities are apart, in numbers, in words and as a picture.",
+            description="Measure the distance between two identities, as a number, as text and as a plot.",
             inputs=[
-                IdentitySocket.Input("identity_a", tooltip="One identity."),
-                IdentitySocket.Input("identity_b", tooltip="Another of the same space."),
+                IdentitySocket.Input("identity_a", tooltip="First identity."),
+                IdentitySocket.Input("identity_b", tooltip="Second identity, from the same recognizer."),
             ],
             outputs=[
-                io.Float.Output(display_name="distance", tooltip="Smaller is more alike."),
-                io.Boolean.Output(display_name="same_person", tooltip="Whether the distance is below the threshold."),
-                io.String.Output(display_name="verdict", tooltip="The same in words."),
-                io.Image.Output(display_name="plot", tooltip="The distance on a line with the threshold."),
+                io.Float.Output(
+                    display_name="distance", tooltip="Distance of the embeddings. Smaller means more similar."
+                ),
+                io.Boolean.Output(display_name="same_person", tooltip="True if the distance is below the threshold."),
+                io.String.Output(display_name="verdict", tooltip="The result as text."),
+                io.Image.Output(display_name="plot", tooltip="Plot of the distance and the threshold."),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""Node that gives a person the same synthetic identity everywhere."""
+"""Node that gives a person the same synthetic identity in all images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 class MapToPseudonym(io.ComfyNode):
     HELP = """
-    The key is 32 random bytes in ComfyUI's user folder, `faceveil/NAME.key`, with its ledger beside it. The ledger
-    holds keyed hashes of quantized decisions and numbers, no vectors. Keep the key away from the ledger when you
-    share one: who has both can test whether a face is in it. Lose the key, and the pseudonyms are gone. Photos that
-    a recognizer would not take for one person get two.
+    Key and ledger are files in ComfyUI's user folder: `faceveil/NAME.key` (32 random bytes) and
+    `faceveil/NAME.ledger.json` (keyed hashes and numbers, no embeddings). Back up both; without the key, the
+    pseudonyms cannot be reproduced. If you share one of the files, keep the other secret: both together allow a test
+    of whether a face is in the ledger.
+
+    If two photos of a person differ too much for the recognizer, the person gets a second pseudonym.
     """
 
     @classmethod
@@ -36,36 +38,39 @@ class MapToPseudonym(io.ComfyNode):
             category=CATEGORY,
             not_idempotent=True,
             description=(
-                "Give a person the same new identity in every picture, file and day, under a key that only you hold."
+                "Give a person the same synthetic identity in all images and workflows, with a secret key on your"
+                " computer."
             ),
             inputs=[
                 IdentitySocket.Input(
-                    "identity", tooltip="From Embed Faces: averaged for one person, or one for each face of a group."
+                    "identity", tooltip="From Embed Faces, one per person. For a group, turn average off."
                 ),
                 io.String.Input(
                     "key",
                     default="default",
-                    tooltip="Name of a key in ComfyUI's user folder; made when missing, never part of a workflow.",
+                    tooltip="Name of the key. It is created if missing and never stored in a workflow.",
                 ),
                 io.Int.Input(
                     "capacity",
                     default=1000,
                     min=2,
                     max=100_000,
-                    tooltip="How many synthetic identities there are; keep it for a key.",
+                    tooltip="Number of synthetic identities without a bank. Keep it for an existing key.",
                 ),
                 BankSocket.Input(
-                    "bank", optional=True, tooltip="Give these people out instead of drawn ones; keep it for a key."
+                    "bank",
+                    optional=True,
+                    tooltip="Assign people of this bank instead of sampled identities. Keep it for an existing key.",
                 ),
             ],
             outputs=[
                 IdentitySocket.Output(
-                    display_name="identity", tooltip="The person's synthetic identity, for Veil Faces."
+                    display_name="identity", tooltip="The synthetic identity of each person, for Veil Faces."
                 ),
                 io.Int.Output(
                     display_name="number",
                     is_output_list=True,
-                    tooltip="Of the synthetic identity; different people have different ones.",
+                    tooltip="Number of the synthetic identity. Different people have different numbers.",
                 ),
             ],
         )
@@ -77,12 +82,12 @@ class MapToPseudonym(io.ComfyNode):
         from ...pipelines.identity.pseudonym import Pseudonyms
 
         if not key.replace("-", "").replace("_", "").isalnum():
-            raise InputError(f"the key name {key!r} may hold letters, digits, - and _ only")
+            raise InputError(f"the key name {key!r} may contain only letters, digits, - and _")
         pseudonyms = Pseudonyms.open(Path(folder_paths.get_user_directory()) / "faceveil", key, capacity, bank)
         given = one_identity(identity)
         found = [pseudonyms.assign(given[i]) for i in range(len(given))]
         return io.NodeOutput(
-            Identity(np.concatenate([shown.vectors for _, shown in found]), found[0][1].space),
+            Identity(np.concatenate([assigned.vectors for _, assigned in found]), found[0][1].space),
             [number for number, _ in found],
         )
 

@@ -1,4 +1,4 @@
-"""Node that opens a face recognizer."""
+"""Node that loads a face recognizer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ _NETWORKS = (".onnx", ".pt", ".pth", ".safetensors")
 
 class LoadRecognizer(io.ComfyNode):
     HELP = """
-    *arcface*: `w600k_r50.onnx` of insightface. *adaface*, *sphereface*, *mobileface*: uniface's files under their
-    own names, checked by SHA-256. *facenet*: `20180402-114759-vggface2.pt` of facenet-pytorch. *farl*: `FaRL-Base-
-    Patch16-LAIONFace20M-ep64.pth`. They differ in who looks alike: the thresholds of AdaFace, SphereFace and
-    MobileFace are ArcFace's, unmeasured, and FaRL has none; `faceveil calibrate` measures one on photos of
-    strangers. insightface and uniface are installed with `pip install insightface uniface`.
+    Put the file into `models/faceveil` or `models/insightface`. *arcface*: `w600k_r50.onnx` of insightface. *adaface*,
+    *sphereface*, *mobileface*: files of uniface with their original names, checked by SHA-256. *facenet*:
+    `20180402-114759-vggface2.pt` of facenet-pytorch. *farl*: `FaRL-Base-Patch16-LAIONFace20M-ep64.pth`.
+
+    Some kinds also need a package: `pip install insightface uniface`.
+
+    **Thresholds.** AdaFace, SphereFace and MobileFace use the threshold of ArcFace, which was not measured for them.
+    FaRL has no threshold. `faceveil calibrate` measures a threshold on photos of different people.
     """
 
     @classmethod
@@ -30,22 +33,23 @@ class LoadRecognizer(io.ComfyNode):
             search_aliases=["ArcFace", "AdaFace", "FaceNet", "FaRL"],
             display_name="Load Recognizer",
             category=CATEGORY,
-            description="Open a recognizer that you have, in place of the built-in dlib. Nothing is downloaded.",
+            description="Load a face recognizer from your own file, instead of built-in dlib. Nothing is downloaded.",
             inputs=[
                 io.Combo.Input(
                     "kind",
                     options=list(KINDS),
-                    tooltip="dlib needs no file. Vectors of different recognizers cannot be mixed.",
+                    tooltip="dlib needs no file. Identities of different recognizers cannot be mixed.",
                 ),
                 io.Combo.Input(
                     "file",
                     options=[NONE, *names(FACES, _NETWORKS)],
-                    tooltip="From models/faceveil or models/insightface.",
+                    tooltip="Weights file from models/faceveil or models/insightface.",
                 ),
             ],
             outputs=[
                 RecognizerSocket.Output(
-                    display_name="recognizer", tooltip="For Embed Faces, Build Synthetic Bank and Swap with Identity."
+                    display_name="recognizer",
+                    tooltip="For Veil Faces, Embed Faces, Build Synthetic Bank and Swap with Identity.",
                 )
             ],
         )
@@ -54,7 +58,7 @@ class LoadRecognizer(io.ComfyNode):
     def execute(cls, kind: str, file: str = NONE) -> io.NodeOutput:
         from ...pipelines.recognition.catalog import open_recognizer
 
-        path = None if file == NONE else path_of(FACES, file, "put it there and reload the page")
+        path = None if file == NONE else path_of(FACES, file, "put the file there and reload the page")
         return io.NodeOutput(open_recognizer(kind, path))
 
 

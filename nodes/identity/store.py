@@ -1,4 +1,4 @@
-"""Nodes that keep identities as files."""
+"""Nodes that save and load identities."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 class SaveIdentity(io.ComfyNode):
     HELP = """
-    safetensors with the space and the date. Nothing says where the vector came from.
+    The safetensors file contains nothing about the origin of the identity. **Load Identity** reads it. An identity from
+    Veil Faces must be of one face only: select that face with **Select Faces**.
     """
 
     @classmethod
@@ -28,13 +29,13 @@ class SaveIdentity(io.ComfyNode):
             display_name="Save Identity",
             category=CATEGORY,
             is_output_node=True,
-            description="Keep an identity as a file: vectors, their space and the date, no picture and no name of one.",
+            description="Save an identity as a file: vectors, their space and the date, without images or image names.",
             inputs=[
                 IdentitySocket.Input(
-                    "identity", tooltip="Mind that the vector of a real person can find that person again."
+                    "identity", tooltip="The identity to save. The embedding of a real person is personal data."
                 ),
                 io.String.Input(
-                    "filename_prefix", default="identity", tooltip="Name of the file below ComfyUI's output folder."
+                    "filename_prefix", default="identity", tooltip="File name prefix in ComfyUI's output folder."
                 ),
             ],
             outputs=[],
@@ -52,7 +53,8 @@ class SaveIdentity(io.ComfyNode):
 
 class LoadIdentity(io.ComfyNode):
     HELP = """
-    Files that are damaged or of another kind are refused with a reason.
+    Enter the file name that **Save Identity** displays. An identity from **Veil Faces** works only with the same
+    method.
     """
 
     @classmethod
@@ -62,10 +64,10 @@ class LoadIdentity(io.ComfyNode):
             search_aliases=["load embedding"],
             display_name="Load Identity",
             category=CATEGORY,
-            description="Read an identity that Save Identity wrote.",
+            description="Load an identity from a file of Save Identity.",
             inputs=[
                 io.String.Input(
-                    "file", default="identity_00001_.safetensors", tooltip="Below ComfyUI's output or input folder."
+                    "file", default="identity_00001_.safetensors", tooltip="File in ComfyUI's output or input folder."
                 )
             ],
             outputs=[

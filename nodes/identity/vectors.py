@@ -1,4 +1,4 @@
-"""Nodes that make and change identities."""
+"""Nodes that compute, sample and change identities."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 class EmbedFaces(io.ComfyNode):
     HELP = """
-    dlib's recognizer, 128 numbers made unit length, or the one you connect. The vector of a real person is personal
-    data: who has it can search for that person. It is not in any picture or report that this pack writes.
+    Without *recognizer*, the node uses dlib's recognizer: 128 numbers, normalized to unit length.
+
+    The embedding of a real person is personal data: it can be used to search for that person. No image and no report of
+    this node pack contains it.
     """
 
     @classmethod
@@ -35,20 +37,22 @@ class EmbedFaces(io.ComfyNode):
             display_name="Embed Faces",
             category=CATEGORY,
             description=(
-                "Describe whose face it is, as a recognizer sees it. Several photos of one person can be averaged."
+                "Compute the embeddings of faces with a face recognizer. Several photos of one person can be averaged."
             ),
             inputs=[
-                io.Image.Input("image", tooltip="One or more pictures."),
+                io.Image.Input("image", tooltip="One or more images."),
                 io.Boolean.Input(
                     "average",
                     default=True,
-                    tooltip="All faces are one person: give one identity. Off: one for each face.",
+                    tooltip="On: all faces show one person and give one identity. Off: one identity per face.",
                 ),
                 FacesSocket.Input(
-                    "faces", optional=True, tooltip="Only these faces; without it the largest of each picture."
+                    "faces",
+                    optional=True,
+                    tooltip="Embed only these faces. Without it, the largest face of each image.",
                 ),
                 RecognizerSocket.Input(
-                    "recognizer", optional=True, tooltip="From Load Recognizer; dlib's without one."
+                    "recognizer", optional=True, tooltip="From Load Recognizer. Without it, dlib's recognizer."
                 ),
             ],
             outputs=[IdentitySocket.Output(display_name="identity", tooltip="Unit vectors in the recognizer's space.")],
@@ -66,9 +70,14 @@ class EmbedFaces(io.ComfyNode):
 
 class SampleIdentity(io.ComfyNode):
     HELP = """
-    DiffDeID does not define its ten levels. Here level L starts the sampler from the original noised to L / 10 of
-    its time and keeps the candidate whose cosine is nearest to 0.60 - 0.07 (L - 1), around the mean of all people.
-    The sampler knows 3,200 people who do not exist.
+    Without *original*, the node samples a random identity. With it, level 10 samples identities until the cosine to
+    the original is at most *max_similarity*. The built-in sampler was trained on embeddings of 3,200 synthetic faces.
+
+    Levels 1 to 9 add noise to the original up to L / 10 of the diffusion time, denoise it to *candidates* identities,
+    and keep the one whose cosine to the original is nearest to 0.60 - 0.07 (L - 1). DiffDeID does not define its
+    levels.
+
+    All cosines are computed after subtracting the mean of the training data and dividing by its standard deviation.
     """
 
     @classmethod
@@ -79,8 +88,8 @@ class SampleIdentity(io.ComfyNode):
             display_name="Sample Identity",
             category=CATEGORY,
             description=(
-                "Draw a person who does not exist (the latent-diffusion sampler of DiffDeID). With an original: at one"
-                " of ten levels from it."
+                "Sample a synthetic identity with the latent-diffusion sampler of DiffDeID. With an original, the level"
+                " sets how similar it is."
             ),
             inputs=[
                 io.Int.Input(
@@ -89,17 +98,21 @@ class SampleIdentity(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=True,
-                    tooltip="Another seed, another person.",
+                    tooltip="Each seed gives a different person.",
                 ),
                 io.Int.Input(
-                    "level", default=10, min=1, max=10, tooltip="Only with an original: 1 stays akin, 10 is a stranger."
+                    "level",
+                    default=10,
+                    min=1,
+                    max=10,
+                    tooltip="Only with an original: 1 is similar to it, 10 is unrelated to it.",
                 ),
                 io.Int.Input(
                     "candidates",
                     default=64,
                     min=1,
                     max=1024,
-                    tooltip="How many are drawn for a level; the one nearest to the level is kept.",
+                    tooltip="Number of candidates at levels 1 to 9. The one nearest to the level is kept.",
                 ),
                 io.Float.Input(
                     "max_similarity",
@@ -107,25 +120,29 @@ class SampleIdentity(io.ComfyNode):
                     min=-1.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="At level 10: people whose cosine to the original is higher are drawn again.",
+                    tooltip="Maximum cosine to the original at level 10. Identities above it are rejected.",
                 ),
                 io.Combo.Input(
                     "sampler",
                     options=[BUILT_IN, *names(OWN, (".safetensors",), "lds_")],
                     tooltip=(
-                        "The built-in one draws in dlib's space; others come from faceveil train lds, in"
-                        " models/faceveil."
+                        "built-in samples embeddings of dlib. Train other samplers with faceveil train lds and put them"
+                        " into models/faceveil."
                     ),
                 ),
                 IdentitySocket.Input(
-                    "original", optional=True, tooltip="From Embed Faces, with the sampler's recognizer."
+                    "original",
+                    optional=True,
+                    tooltip="The original identity, from Embed Faces with the recognizer of the sampler.",
                 ),
             ],
             outputs=[
-                IdentitySocket.Output(display_name="identity", tooltip="For Veil Faces, Save Identity and the like."),
+                IdentitySocket.Output(
+                    display_name="identity", tooltip="The sampled identity, for Veil Faces and other identity nodes."
+                ),
                 io.Float.Output(
                     display_name="cosine",
-                    tooltip="To the original, around the mean of all people: 1 the same, 0 strangers.",
+                    tooltip="Cosine to the original: 1 is identical, about 0 unrelated. 0 without an original.",
                 ),
             ],
         )
@@ -142,34 +159,35 @@ class SampleIdentity(io.ComfyNode):
     ) -> io.NodeOutput:
         from ...pipelines.identity.lds import LEVELS, builtin_sampler, load_sampler
 
-        people = (
+        model = (
             builtin_sampler("dlib")
             if sampler == BUILT_IN
-            else load_sampler(path_of(OWN, sampler, "train one with faceveil train lds"))
+            else load_sampler(path_of(OWN, sampler, "train a sampler with faceveil train lds"))
         )
-        if not people.unit or people.unit < len(people.mean):
+        if not model.unit or model.unit < len(model.mean):
             raise InputError(
-                f"{sampler} draws {people.space}, not identities; choose a sampler of a recognizer's space"
+                f"{sampler} samples {model.space}, not embeddings; choose a sampler of a recognizer's space"
             )
-        if original is not None and (space := one_identity(original).space) != people.space:
+        if original is not None and (space := one_identity(original).space) != model.space:
             raise InputError(
-                f"this sampler draws identities of {people.space}, but the original is of {space}; embed it with the"
-                " same recognizer"
+                f"this sampler samples identities of {model.space}, but the original is of {space}; embed the original"
+                f" with {model.space}"
             )
         if original is None:
-            drawn = people.sample(1, seed)
+            samples = model.sample(1, seed)
         elif level == LEVELS:
-            drawn = people.away_from(one_identity(original).vector, seed, max_similarity)
+            samples = model.away_from(one_identity(original).vector, seed, max_similarity)
         else:
-            drawn = people.level(one_identity(original).vector, level, seed, candidates)
+            samples = model.level(one_identity(original).vector, level, seed, candidates)
         return io.NodeOutput(
-            Identity(drawn.vectors[:1], people.space), float(drawn.cosines[0]) if original is not None else 0.0
+            Identity(samples.vectors[:1], model.space), float(samples.cosines[0]) if original is not None else 0.0
         )
 
 
 class BlendIdentity(io.ComfyNode):
     HELP = """
-    On the great circle between the two. Show the result with **Veil Faces**.
+    Both identities must be from the same recognizer. The blend follows the great circle between the two unit vectors.
+    Connect the result to *identity* of **Veil Faces** to render it.
     """
 
     @classmethod
@@ -179,20 +197,20 @@ class BlendIdentity(io.ComfyNode):
             search_aliases=["mix identities", "interpolate identity"],
             display_name="Blend Identity",
             category=CATEGORY,
-            description="Go from one identity towards another, past it, or away from it.",
+            description="Move an identity toward another identity, beyond it, or away from it.",
             inputs=[
-                IdentitySocket.Input("identity", tooltip="Where to start."),
-                IdentitySocket.Input("other", tooltip="Where to go, or what to move away from."),
+                IdentitySocket.Input("identity", tooltip="The identity to move."),
+                IdentitySocket.Input("other", tooltip="The identity to move toward or away from."),
                 io.Float.Input(
                     "share",
                     default=0.5,
                     min=-1.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="0 stays, 1 arrives, above 1 goes past it, below 0 moves away from it.",
+                    tooltip="0 keeps identity, 1 gives other, above 1 goes beyond other, below 0 moves away from it.",
                 ),
             ],
-            outputs=[IdentitySocket.Output(display_name="identity", tooltip="A unit vector of the same space.")],
+            outputs=[IdentitySocket.Output(display_name="identity", tooltip="A unit vector in the same space.")],
         )
 
     @classmethod
@@ -205,7 +223,8 @@ class BlendIdentity(io.ComfyNode):
 
 class PerturbIdentity(io.ComfyNode):
     HELP = """
-    Noise of N(0, scale^2) clamped to [-1, 1], as in IDEudemon. Check with **Identity Distance** how far it went.
+    As in IDEudemon, the node adds Gaussian noise N(0, scale^2) to each number and clamps the result to [-1, 1]. Measure
+    the effect with **Identity Distance**: a small scale may not change the identity enough.
     """
 
     @classmethod
@@ -215,16 +234,16 @@ class PerturbIdentity(io.ComfyNode):
             search_aliases=["identity noise", "IDEudemon"],
             display_name="Perturb Identity",
             category=CATEGORY,
-            description="Add seeded noise to an identity, as IDEudemon does.",
+            description="Add seeded noise to an identity, the method of IDEudemon.",
             inputs=[
-                IdentitySocket.Input("identity", tooltip="From any identity node."),
+                IdentitySocket.Input("identity", tooltip="From Embed Faces, Sample Identity or Blend Identity."),
                 io.Float.Input(
                     "scale",
                     default=0.15,
                     min=0.05,
                     max=0.40,
                     step=0.01,
-                    tooltip="Standard deviation of the noise on each number.",
+                    tooltip="Standard deviation of the noise.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -232,10 +251,10 @@ class PerturbIdentity(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=True,
-                    tooltip="Another seed, another noise.",
+                    tooltip="Each seed gives different noise.",
                 ),
             ],
-            outputs=[IdentitySocket.Output(display_name="identity", tooltip="A unit vector of the same space.")],
+            outputs=[IdentitySocket.Output(display_name="identity", tooltip="A unit vector in the same space.")],
         )
 
     @classmethod

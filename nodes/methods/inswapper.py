@@ -1,4 +1,4 @@
-"""Node of the method inswapper, with the model files that the user has."""
+"""Node of the method inswapper, which uses model files that the user provides."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 class SwapWithIdentity(io.ComfyNode):
     HELP = """
-    You need `inswapper_128.onnx` and `w600k_r50.onnx`, which other face packs use as well; their licenses exclude
-    commercial use. The identity comes from *identity*, *bank* or *sampler*. To show a person of your own, embed that
-    person's photo with the same recognizer and connect it to *identity*.
+    This node needs `inswapper_128.onnx` and `w600k_r50.onnx`. Their licenses exclude commercial use. Connect *identity*
+    or *bank*, or choose a *sampler*; *identity* has priority over *bank*, and *bank* over *sampler*. To render a
+    specific person, embed a photo with the same recognizer and connect it to *identity*.
 
-    **What is checked.** dlib's recognizer and the connected one compare each result with the original, as in Veil
-    Faces; the policies act where one still matches.
+    **Checks.** As in **Veil Faces**, dlib's recognizer and the connected recognizer compare each result with the
+    original. *unsafe_face* sets the action for faces that still match.
 
-    **What it cannot do.** The swapper works at 128 px: larger faces come out softer. Anything in front of a face may be
-    painted over.
+    **Limits.** The swapper works at 128 px, so larger faces become softer. It may paint over objects in front of
+    a face.
     """
 
     @classmethod
@@ -42,14 +42,14 @@ class SwapWithIdentity(io.ComfyNode):
             display_name="Swap with Identity",
             category=ROOT,
             description=(
-                "Swap a synthetic identity onto every face with the inswapper_128 model that you have. Results are"
-                " checked and policies act."
+                "Replace every face with a synthetic identity, using your inswapper_128 model. Recognizers check the"
+                " results."
             ),
             inputs=[
                 io.Image.Input("image", tooltip="Images with faces."),
                 RecognizerSocket.Input(
                     "recognizer",
-                    tooltip="From Load Recognizer: arcface with w600k_r50.onnx, whose embeddings inswapper takes.",
+                    tooltip="From Load Recognizer: kind arcface with w600k_r50.onnx. inswapper needs its embeddings.",
                 ),
                 io.Combo.Input(
                     "swapper",
@@ -60,8 +60,8 @@ class SwapWithIdentity(io.ComfyNode):
                     "sampler",
                     options=[NONE, *names(OWN, (".safetensors",), "lds_")],
                     tooltip=(
-                        "Samples new people: from faceveil train lds --space arcface:w600k_r50.onnx, put into"
-                        " models/faceveil."
+                        "Samples new identities. Train one with faceveil train lds --space arcface:w600k_r50.onnx and"
+                        " put it into models/faceveil."
                     ),
                 ),
                 io.Float.Input(
@@ -71,7 +71,7 @@ class SwapWithIdentity(io.ComfyNode):
                     max=1.5,
                     step=0.05,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="0 keeps the person, 1 shows the new identity, above 1 goes past it.",
+                    tooltip="0 keeps the person, 1 renders the new identity, above 1 extrapolates beyond it.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -79,20 +79,22 @@ class SwapWithIdentity(io.ComfyNode):
                     min=0,
                     max=MAX_SEED,
                     control_after_generate=True,
-                    tooltip="Another seed, another person.",
+                    tooltip="Each seed gives a different person.",
                 ),
                 unsafe_face_input(),
                 no_face_input(),
                 BankSocket.Input(
-                    "bank", optional=True, tooltip="Synthetic people to choose from, built with the same recognizer."
+                    "bank",
+                    optional=True,
+                    tooltip="Bank of synthetic people to choose from, built with the same recognizer.",
                 ),
                 IdentitySocket.Input(
                     "identity",
                     optional=True,
-                    tooltip="Show this identity on all faces, or one for each face, of the same recognizer.",
+                    tooltip="Render this identity on all faces, or one per face. It must be from the same recognizer.",
                 ),
                 FacesSocket.Input(
-                    "faces", optional=True, tooltip="Only these faces. Without it all faces are detected."
+                    "faces", optional=True, tooltip="Replace only these faces. Without it, all faces are detected."
                 ),
             ],
             outputs=face_outputs(),
@@ -122,11 +124,11 @@ class SwapWithIdentity(io.ComfyNode):
 
         if not isinstance(recognizer, ArcFace):
             raise InputError(
-                "inswapper works with arcface only; choose the kind arcface and w600k_r50.onnx in Load Recognizer"
+                "inswapper needs an arcface recognizer; choose kind arcface and file w600k_r50.onnx in Load Recognizer"
             )
         source = bank
         if source is None and sampler != NONE:
-            source = load_sampler(path_of(OWN, sampler, "train one with faceveil train lds"))
+            source = load_sampler(path_of(OWN, sampler, "train a sampler with faceveil train lds"))
         network = InSwapper(path_of(FACES, swapper, "put inswapper_128.onnx there and reload the page"))
         settings = Settings(method=NAME, strength=strength, seed=seed, policy=policy_of(unsafe_face, no_face))
         result = anonymize_batch(

@@ -1,6 +1,6 @@
-"""Face Anonymization Made Simple as a graph: load, encode, choose a level, apply, then core KSampler.
+"""Face Anonymization Made Simple as separate nodes: load, encode, set the level, apply, then core's KSampler.
 
-The pictures are aligned squares, as Crop Faces gives them; Paste Faces puts the result back.
+The images are aligned squares from Crop Faces. Paste Faces pastes the result back.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ FOLDERS = ("faceveil", "diffusion_models")
 
 @dataclass(frozen=True)
 class Reference:
-    """Encoded pictures, and at which degree they are shown.
+    """Encoded images and the anonymization degree.
 
     Attributes:
         nets: source and driving ReferenceNet.
-        source_latents: ``(B, 4, h, w)`` unscaled.
+        source_latents: ``(B, 4, h, w)``, unscaled.
         source_embedding, driving_embedding: ``(B, 1, D)``.
-        driving, unconditional: states.
-        swap: whether the source is another picture.
-        degree, source: d, and the source states at it, once chosen.
+        driving, unconditional: states of the driving image, and of a source of zeros.
+        swap: whether the source is a different image.
+        degree, source: degree d and the source states at this degree; ``source`` is None until a degree is set.
     """
 
     nets: tuple[Any, Any]
@@ -48,7 +48,7 @@ class Reference:
     source: dict[int, Tensor] | None = None
 
     def at(self, degree: float) -> Reference:
-        """The same pictures at a degree: Eq. 1, one pass of the source net's conditional row, Eq. 2."""
+        """Set the degree: Eq. 1, one conditional pass of the source ReferenceNet, Eq. 2."""
         from ...pipelines.methods.referencenet.network import mix, weaken
         from ..native.referencenet import record
 
@@ -73,10 +73,11 @@ def _path(name: str, what: str) -> Path:
 
 class LoadReferenceNet(io.ComfyNode):
     HELP = """
-    The files are those of *hkung/face-anon-simple*: put `referencenet/diffusion_pytorch_model.safetensors` and
-    `conditioning_referencenet/diffusion_pytorch_model.safetensors` (3.5 GB each) into `models/faceveil/face-anon-
-    simple`. Nothing is downloaded. Mind the license on their page: the authors' code is AGPL-3.0; this pack holds
-    none of it.
+    Put `referencenet/diffusion_pytorch_model.safetensors` and
+    `conditioning_referencenet/diffusion_pytorch_model.safetensors` (3.5 GB each) of *hkung/face-anon-simple* on
+    Hugging Face into `models/faceveil/face-anon-simple`. The node downloads nothing.
+
+    Check the license on that page. The authors' code is under AGPL-3.0; this pack contains none of it.
     """
 
     @classmethod
@@ -87,19 +88,19 @@ class LoadReferenceNet(io.ComfyNode):
             display_name="Load ReferenceNet",
             category=CATEGORY,
             description=(
-                "Load the two networks of Face Anonymization Made Simple that look at the pictures. They run once a"
-                " picture."
+                "Load the two ReferenceNets of Face Anonymization Made Simple. They encode the images; each runs once"
+                " per image."
             ),
             inputs=[
                 io.Combo.Input(
                     "source_net",
                     options=names(FOLDERS, (".safetensors",)) or [NONE],
-                    tooltip="referencenet of face-anon-simple: looks at the person who is shown.",
+                    tooltip="referencenet of face-anon-simple: encodes the identity.",
                 ),
                 io.Combo.Input(
                     "driving_net",
                     options=names(FOLDERS, (".safetensors",)) or [NONE],
-                    tooltip="conditioning_referencenet: looks at the face whose pose and expression are kept.",
+                    tooltip="conditioning_referencenet of face-anon-simple: encodes pose and expression.",
                 ),
             ],
             outputs=[ReferenceNetSocket.Output(display_name="referencenet", tooltip="For Encode Reference.")],
@@ -115,8 +116,9 @@ class LoadReferenceNet(io.ComfyNode):
 
 class LoadFaceDenoiser(io.ComfyNode):
     HELP = """
-    `unet/diffusion_pytorch_model.safetensors` of *hkung/face-anon-simple*. Networks of another size, as `faceveil
-    train referencenet` makes, need their `config.json` beside them.
+    Put `unet/diffusion_pytorch_model.safetensors` of *hkung/face-anon-simple* into `models/faceveil/face-anon-simple`.
+    A network of another size, such as one from `faceveil train referencenet`, needs its `config.json` in the same
+    folder.
     """
 
     @classmethod
@@ -127,15 +129,15 @@ class LoadFaceDenoiser(io.ComfyNode):
             display_name="Load Face Denoiser",
             category=CATEGORY,
             description=(
-                "Load the denoiser of Face Anonymization Made Simple as a MODEL. Core's Load Diffusion Model works as"
-                " well."
+                "Load the denoiser of Face Anonymization Made Simple as a MODEL. ComfyUI's Load Diffusion Model also"
+                " works."
             ),
             inputs=[
                 io.Combo.Input(
                     "denoiser", options=names(FOLDERS, (".safetensors",)) or [NONE], tooltip="unet of face-anon-simple."
                 )
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="For Apply ReferenceNet.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The denoiser, for Apply ReferenceNet.")],
         )
 
     @classmethod
@@ -147,9 +149,11 @@ class LoadFaceDenoiser(io.ComfyNode):
 
 class EncodeReference(io.ComfyNode):
     HELP = """
-    Wire **Crop Faces** (size 512) into *image*. Core's *Load VAE* and *Load CLIP Vision* bring the other two;
-    Stable Diffusion 2.1 was withdrawn by its owner in November 2025, a VAE of any Stable Diffusion 1 or 2 does the
-    same. Each picture is encoded once: try levels and seeds without waiting for it.
+    Connect **Crop Faces** (size 512) to *image*, and ComfyUI's *Load VAE* and *Load CLIP Vision* to *vae* and
+    *clip_vision*. Stable Diffusion 2.1 was withdrawn by its owner in November 2025; the VAE of any Stable Diffusion 1
+    or 2 model also works.
+
+    Each image is encoded once. Other levels and seeds reuse the result.
     """
 
     @classmethod
@@ -160,24 +164,24 @@ class EncodeReference(io.ComfyNode):
             display_name="Encode Reference",
             category=CATEGORY,
             description=(
-                "Look at a face once, for any level and any number of samplings. With a source picture: swap that"
-                " person in."
+                "Encode faces once, for any level and any number of samples. With a source image: swap that person's"
+                " face in."
             ),
             inputs=[
                 io.Image.Input(
                     "image",
-                    tooltip="Aligned faces, from Crop Faces at 512 px: their pose, expression and background are kept.",
+                    tooltip="Aligned faces from Crop Faces at 512 px. Their pose, expression and background are kept.",
                 ),
                 ReferenceNetSocket.Input("referencenet", tooltip="From Load ReferenceNet."),
-                io.Vae.Input("vae", tooltip="Any VAE of Stable Diffusion 1 or 2."),
+                io.Vae.Input("vae", tooltip="The VAE of any Stable Diffusion 1 or 2 model."),
                 io.ClipVision.Input("clip_vision", tooltip="CLIP ViT-L/14 (clip-vit-large-patch14)."),
                 io.Image.Input(
-                    "source", optional=True, tooltip="Another person to show instead: one picture, or one for each."
+                    "source", optional=True, tooltip="Another person to render instead: one image, or one per face."
                 ),
             ],
             outputs=[
                 ReferenceSocket.Output(
-                    display_name="reference", tooltip="For Anonymization Level, or Apply ReferenceNet."
+                    display_name="reference", tooltip="For Anonymization Level or Apply ReferenceNet."
                 ),
                 io.Latent.Output(display_name="latent", tooltip="Empty latents of the right size for KSampler."),
             ],
@@ -195,8 +199,8 @@ class EncodeReference(io.ComfyNode):
         if source is None:
             source_latents, source_embedding = driving_latents, driving_embedding
         else:
-            shown = resized_image(source, rgb)
-            source_latents, source_embedding = vae.encode(shown), _embed(clip_vision, shown)
+            resized = resized_image(source, rgb)
+            source_latents, source_embedding = vae.encode(resized), _embed(clip_vision, resized)
         reference = Reference(
             referencenet,
             source_latents,
@@ -211,9 +215,11 @@ class EncodeReference(io.ComfyNode):
 
 class AnonymizationLevel(io.ComfyNode):
     HELP = """
-    The paper's degree d: Z' = (1 - d) Z and S' = (1 - d) S + d S_unconditional. At 1 the person is ignored, beyond
-    1 the result moves away from the person. 1.25 is recommended (strength 1); the paper's tables use 1.2 and 1.4.
-    **Check the result with Compare Identity**: nothing here does it for you.
+    The level sets the degree d of the paper: Z' = (1 - d) Z and S' = (1 - d) S + d S_unconditional. At d = 1 the source
+    has no influence; above 1 the result moves away from the person. Strength 1 is the recommended d = 1.25; the
+    paper's tables use 1.2 and 1.4.
+
+    These nodes do not check the result. **Check it with Compare Identity.**
     """
 
     @classmethod
@@ -224,8 +230,8 @@ class AnonymizationLevel(io.ComfyNode):
             display_name="Anonymization Level",
             category=CATEGORY,
             description=(
-                "Say how far from the person the result should go. Changing it re-reads one picture only; nothing is"
-                " encoded again."
+                "Set how far the result moves away from the person. A new level runs one network once and encodes no"
+                " image again."
             ),
             inputs=[
                 ReferenceSocket.Input("reference", tooltip="From Encode Reference."),
@@ -236,35 +242,36 @@ class AnonymizationLevel(io.ComfyNode):
                     max=2.0,
                     step=0.05,
                     display_mode=io.NumberDisplay.slider,
-                    tooltip="0 keeps (or swaps in) the person, 1 is recommended, more goes further.",
+                    tooltip="0 keeps the person (or swaps the source in), 1 is recommended, higher values change more.",
                 ),
                 io.Combo.Input(
                     "unit",
                     options=["strength", "degree d"],
                     default="strength",
                     tooltip=(
-                        "strength 1 is the recommended degree 1.25; degree d is the paper's own number, 1 ignores the"
-                        " person."
+                        "strength: 1 is the recommended degree 1.25. degree d: the value of the paper; at 1 the source"
+                        " has no influence."
                     ),
                 ),
             ],
-            outputs=[ReferenceSocket.Output(display_name="reference", tooltip="The same pictures at this level.")],
+            outputs=[ReferenceSocket.Output(display_name="reference", tooltip="The same images at this level.")],
         )
 
     @classmethod
     def execute(cls, reference: Reference, level: float, unit: str) -> io.NodeOutput:
         if level < 0:
             raise InputError(
-                f"the level must be 0 or more, got {level:g}; a negative one would bring the person out more"
+                f"the level must be 0 or more, got {level:g}; choose 0 to keep the person, or a higher level"
             )
         return io.NodeOutput(reference.at(level * DEGREE if unit == "strength" else level))
 
 
 class ApplyReferenceNet(io.ComfyNode):
     HELP = """
-    *positive* and *negative* carry the references; wire both into KSampler with cfg 4. Any sampler, scheduler, LoRA
-    or preview works; the unpatched model stays as it was. The paper's 200 steps are sampler *ddpm* with scheduler
-    *ddim_uniform*. **Paste Faces** puts the decoded squares back.
+    Connect *model*, *positive* and *negative* to **KSampler** and set cfg to 4. All samplers, schedulers, LoRAs and
+    previews work. For the paper's settings use 200 steps, sampler *ddpm* and scheduler *ddim_uniform*.
+
+    Decode the result with **VAE Decode** and paste it back with **Paste Faces**. The input model is not modified.
     """
 
     @classmethod
@@ -275,24 +282,26 @@ class ApplyReferenceNet(io.ComfyNode):
             display_name="Apply ReferenceNet",
             category=CATEGORY,
             description=(
-                "Let a denoiser read the references, then sample with KSampler: cfg 4, 25 steps dpmpp_2m, or as in the"
-                " paper 200 ddpm ddim_uniform."
+                "Condition a denoiser on the references. Then sample with KSampler: cfg 4, 25 steps, dpmpp_2m, or as in"
+                " the paper 200 steps, ddpm, ddim_uniform."
             ),
             inputs=[
-                io.Model.Input("model", tooltip="The denoiser; LoRA may be on it. The model itself stays unpatched."),
+                io.Model.Input("model", tooltip="The denoiser, with or without LoRA. The input model is not modified."),
                 ReferenceSocket.Input(
                     "reference",
                     tooltip=(
-                        "From Anonymization Level. Straight from Encode Reference it is shown at d 1.25, or swapped."
+                        "From Anonymization Level. Directly from Encode Reference, d is 1.25, or 0 with a source image."
                     ),
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="For KSampler."),
+                io.Model.Output(display_name="model", tooltip="The conditioned denoiser, for KSampler."),
                 io.Conditioning.Output(
-                    display_name="positive", tooltip="Holds the references; use it with this model only."
+                    display_name="positive", tooltip="Conditioning with the references. Use it only with this model."
                 ),
-                io.Conditioning.Output(display_name="negative", tooltip="The same without the source."),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="Conditioning without the source. Use it only with this model."
+                ),
             ],
         )
 
@@ -313,13 +322,18 @@ class ApplyReferenceNet(io.ComfyNode):
 
 
 def _embed(clip_vision: Any, image: Tensor) -> Tensor:
-    """The pooled class token ``(B, 1, D)``: after the last norm and before the projection, which core's output
-    includes."""
-    seen = clip_vision.encode_image(image)
+    """Compute the pooled class token ``(B, 1, D)``, after the last norm and before the projection.
+
+    The output of core's CLIP Vision includes the projection, so it cannot be used.
+
+    Raises:
+        WeightsError: the model is not a CLIP ViT.
+    """
+    encoded = clip_vision.encode_image(image)
     tower = clip_vision.model.vision_model
     if not hasattr(tower, "post_layernorm") or getattr(tower, "output_layernorm", False):
         raise WeightsError("this CLIP Vision model is not a CLIP ViT; load clip-vit-large-patch14")
-    token = seen["last_hidden_state"][:, 0].to(clip_vision.load_device)
+    token = encoded["last_hidden_state"][:, 0].to(clip_vision.load_device)
     with torch.inference_mode():
         pooled = tower.post_layernorm(token)
     return pooled[:, None].float().to(image.device)

@@ -1,9 +1,8 @@
-"""ReferenceNets as ComfyUI's own models: loading, recording states, and a MODEL that reads them from its CONDITIONING.
+"""ReferenceNets as ComfyUI models: load them, record their states, and read the states from CONDITIONING in a MODEL.
 
-A state is what ``attn1_patch`` sees: the normed tokens before a self-attention. The first layer of each block writes,
-all layers of that block read. The states travel in ``model_conds``, so that ComfyUI does the bookkeeping of rows,
-batches,
-areas and guidance; a model that is patched for them does what it always did when they are absent.
+A state is the input of ``attn1_patch``: the normalized tokens before a self-attention layer. The first layer of each
+block records its state, and all layers of that block read it. The states are stored in ``model_conds``, so that ComfyUI
+handles guidance rows, batches and areas. Without states, the patched model computes the same as the unpatched model.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ from torch import Tensor
 from ...pipelines.core.errors import WeightsError
 
 States = dict[int, Tensor]
-"""One tensor ``(B, N, C)`` a block that has attention, numbered in the order of execution."""
+"""One tensor ``(B, N, C)`` for each block with attention, numbered in the order of execution."""
 COND = "faceveil_states"
 _unconditional: WeakKeyDictionary[Any, dict[tuple[Any, ...], States]] = WeakKeyDictionary()
 
 
 class _Recorded(Exception):
-    """Leaves a ReferenceNet after the last state that anybody reads."""
+    """Raised to stop a ReferenceNet after the last state that is read."""
 
 
 def load_unet(path: Path) -> Any:
-    """A ``ModelPatcher`` of a UNet in diffusers' layout.
+    """Load a UNet in the layout of diffusers as a ``ModelPatcher``.
 
-    Sizes other than Stable Diffusion 2.1's are read from the ``config.json`` beside the file.
+    Sizes other than that of Stable Diffusion 2.1 need a ``config.json`` in the same folder.
 
     Raises:
-        WeightsError: the file is no such network.
+        WeightsError: the file is not a UNet.
     """
     tensors = comfy.utils.load_torch_file(str(path), safe_load=True)
     config = path.with_name("config.json")
@@ -52,7 +51,7 @@ def load_unet(path: Path) -> Any:
         model = _load_of_config(tensors, json.loads(config.read_text(encoding="utf-8")))
     if model is None or "num_res_blocks" not in model.model.model_config.unet_config:
         raise WeightsError(
-            f"{path.name} is not a UNet that ComfyUI knows; use the unet or referencenet file of face-anon-simple"
+            f"{path.name} is not a UNet that ComfyUI can load; use the unet or referencenet file of face-anon-simple"
         )
     return model
 
@@ -97,8 +96,8 @@ def _load_of_config(tensors: dict[str, Tensor], config: dict[str, Any]) -> Any:
     network.set_inference_dtype(torch.float32, None)
     model = network.get_model({}, "")
     renamed = {names[key]: value for key, value in tensors.items() if key in names}
-    lacking, strange = model.diffusion_model.load_state_dict(renamed, strict=False)
-    if lacking or strange or len(renamed) != len(tensors):
+    missing, unexpected = model.diffusion_model.load_state_dict(renamed, strict=False)
+    if missing or unexpected or len(renamed) != len(tensors):
         return None
     from comfy.model_patcher import ModelPatcher
 
@@ -108,8 +107,10 @@ def _load_of_config(tensors: dict[str, Tensor], config: dict[str, Any]) -> Any:
 
 
 def blocks(unet_config: dict[str, Any]) -> dict[tuple[str, int], int]:
-    """For each place with self-attention, such as ``("input", 4)``, the number of its block among those with
-    attention."""
+    """Map each position with self-attention, such as ``("input", 4)``, to its block number.
+
+    Only blocks with attention are counted.
+    """
     found: dict[tuple[str, int], tuple[str, int]] = {}
     depths, place = list(unet_config["transformer_depth"]), 1
     for level, count in enumerate(unet_config["num_res_blocks"]):
@@ -131,11 +132,11 @@ def blocks(unet_config: dict[str, Any]) -> dict[tuple[str, int], int]:
 
 
 def record(model: Any, latents: Tensor, embedding: Tensor) -> States:
-    """States of clean pictures: one pass at time 0 up to the last block that anybody reads.
+    """Record the states of noise-free images in one pass at time step 0, up to the last block that is read.
 
     Args:
         model: a ``ModelPatcher`` of a ReferenceNet.
-        latents: ``(B, 4, h, w)`` as ``VAEEncode`` gives them.
+        latents: ``(B, 4, h, w)``, the output of ``VAEEncode``.
         embedding: ``(B, 1, D)``.
     """
     comfy.model_management.load_models_gpu([model])
@@ -165,7 +166,7 @@ def record(model: Any, latents: Tensor, embedding: Tensor) -> States:
 
 
 def record_nothing(model: Any, latents: Tensor, embedding: Tensor) -> States:
-    """States of zero latents and a zero embedding, one row, kept for each network and size."""
+    """Record the states of zero latents and a zero embedding, one row; cached for each network, size and dtype."""
     kept = _unconditional.setdefault(model.model, {})
     key = (*latents.shape[1:], model.model.manual_cast_dtype or model.model.get_dtype())
     if key not in kept:
@@ -174,20 +175,20 @@ def record_nothing(model: Any, latents: Tensor, embedding: Tensor) -> States:
 
 
 def conditioning(context: Tensor, source: States, driving: States) -> list[Any]:
-    """CONDITIONING of a batch: cross-attention tokens ``(B, 2, D)`` and the states of both references."""
+    """Create the CONDITIONING of a batch: cross-attention tokens ``(B, 2, D)`` and the states of both references."""
     states = [torch.cat([source[i].expand(len(driving[i]), -1, -1), driving[i]], 1) for i in sorted(driving)]
     return [[context, {"model_conds": {COND: comfy.conds.CONDList(states)}}]]
 
 
 def reader(model: Any) -> Any:
-    """A clone of a MODEL whose self-attentions also attend to the states in its conditioning, with v-prediction."""
+    """Clone a MODEL with v-prediction and self-attention that also attends to the states in its conditioning."""
     block_of = blocks(model.model.model_config.unet_config)
     clone = model.clone()
 
     class VPrediction(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.V_PREDICTION):
         pass
 
-    # ComfyUI guesses the kind of prediction from one weight; a fine-tuned network may look like the other kind.
+    # ComfyUI derives the prediction type from one weight, which can be wrong for a fine-tuned network.
     clone.add_object_patch("model_sampling", VPrediction(model.model.model_config))
 
     def carry(

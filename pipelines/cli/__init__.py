@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from ..core.errors import FaceVeilError, PolicyStop
+from ..core.errors import FaceVeilError, PolicyStop, unexpected
 from . import anonymize, inspect, make, train
 from .terminal import EXIT_CODES, INTERRUPTED, SOME_FAILED, UNPROTECTED, say
 
@@ -24,6 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FaceVeilError as error:
         say(f"error: {error}", error=True)
         return SOME_FAILED
+    except MemoryError:
+        say("error: the memory is full; use smaller images or close other programs", error=True)
+        return SOME_FAILED
+    except Exception as error:  # the last resort: a user gets a sentence, a developer the traceback with --debug
+        if getattr(options, "debug", False):
+            raise
+        say(f"error: {unexpected(error)}", error=True)
+        return SOME_FAILED
     except KeyboardInterrupt:
         say("interrupted; finished files are whole, the current one was not written", error=True)
         return INTERRUPTED
@@ -37,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
     )
     top.add_argument("--version", action="version", version=f"faceveil {version('faceveil')}")
+    top.add_argument("--debug", action="store_true", help="show where an unexpected error comes from")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for module in (anonymize, inspect, make, train):
         module.add_commands(commands)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError
+from ..core.files import check_outputs
 from ..methods.registry import method_spec, method_specs
 from .flags import add_options, given_flags, options_from
 from .terminal import command
@@ -23,6 +24,7 @@ STYLES = ("solid", "pixelate", "blur", "sticker")
 SHAPES = ("ellipse", "box", "hull")
 ACTIONS = ("redact", "stop", "pass")
 PREVIEW_SUFFIX = ".png"
+KEY_SUFFIX, LEDGER_SUFFIX = ".key", ".ledger.json"
 
 
 def add_commands(commands: Any) -> None:
@@ -44,6 +46,9 @@ def add_commands(commands: Any) -> None:
     _add_safety(parser.add_argument_group("what happens to faces that cannot be replaced safely"))
     _add_identity(parser.add_argument_group("which identity is shown"))
     outputs = parser.add_argument_group("further outputs")
+    outputs.add_argument(
+        "--overwrite", action="store_true", help="replace existing outputs; inputs are never overwritten"
+    )
     outputs.add_argument("--report", type=Path, metavar="FILE", help="write what was done to each face as JSON")
     outputs.add_argument(
         "--preview", type=Path, metavar="SHEET", help="write originals and results side by side (.png)"
@@ -58,6 +63,9 @@ def _add_selection(group: Any) -> None:
         "--faces",
         default="all",
         help="all, largest, smallest, left, right, or numbers such as 0,2 (default: all)",
+    )
+    group.add_argument(
+        "--allow-missing", action="store_true", help="go on where an image has no face of a number in --faces"
     )
     group.add_argument(
         "--plan",
@@ -129,6 +137,10 @@ def _anonymize(options: argparse.Namespace) -> int:
         raise InputError(f"a plan belongs to one image, but {len(tasks)} are given")
     # Missing files are reported before networks are loaded, which takes seconds.
     _check_files(options, tasks)
+    read = [*(task.source for task in tasks), *options.include, *options.exclude, *_single_files(options)]
+    outputs = [task.target for task in tasks]
+    side_files = [p for p in (options.report, options.preview, options.save_identity) if p is not None]
+    check_outputs([*outputs, *side_files], [*read, *_pseudonym_files(options)], options.overwrite)
     from .anonymize_run import Run
 
     return Run(options, settings_from(options)).run(tasks)
@@ -159,10 +171,20 @@ def _check_files(options: argparse.Namespace, tasks: list[Task]) -> None:
     """Raise where a file that the whole run needs is missing; a batch goes on past some missing inputs."""
     if not any(task.source.exists() for task in tasks):
         raise InputError(f"{tasks[0].source.name} does not exist; check its name and folder")
-    single = (options.plan, options.sticker, options.parser_file, options.identity)
-    for path in (*options.include, *options.exclude, *(p for p in single if p is not None)):
+    for path in (*options.include, *options.exclude, *_single_files(options)):
         if not path.is_file():
             raise InputError(f"{path.name} does not exist; check its name and folder")
+
+
+def _single_files(options: argparse.Namespace) -> list[Path]:
+    files = (options.plan, options.sticker, options.parser_file, options.identity)
+    return [path for path in files if path is not None]
+
+
+def _pseudonym_files(options: argparse.Namespace) -> list[Path]:
+    """The key and its ledger, which may not exist yet."""
+    key = options.pseudonyms
+    return [] if key is None else [key, key.with_suffix(KEY_SUFFIX), key.with_name(f"{key.stem}{LEDGER_SUFFIX}")]
 
 
 def settings_from(options: argparse.Namespace) -> Settings:
@@ -185,7 +207,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         method=options.method,
         strength=options.strength,
         seed=options.seed,
-        selection=Selection(options.faces, options.min_size),
+        selection=Selection(options.faces, options.min_size, allow_missing=options.allow_missing),
         policy=policy,
         shape=options.shape,
         same_person=options.same_person,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .terminal import OK, SOME_FAILED, command, progress_bar, say
+from .terminal import OK, SOME_FAILED, add_overwrite, command, progress_bar, say
 
 
 def add_commands(commands: Any) -> None:
@@ -24,6 +24,7 @@ def add_commands(commands: Any) -> None:
         type=Path,
         help="landmark model of insightface (1k3d68.onnx or 2d106det.onnx), instead of dlib",
     )
+    add_overwrite(detect)
     compare = command(commands, "compare", _compare, "tell whether two images show the same person")
     compare.add_argument("a", type=Path)
     compare.add_argument("b", type=Path)
@@ -36,6 +37,7 @@ def add_commands(commands: Any) -> None:
     command(commands, "doctor", _doctor, "check the installation")
     sample = command(commands, "sample", _sample, "write a public-domain portrait for a first try")
     sample.add_argument("output", type=Path, nargs="?", default=Path("astronaut.png"))
+    add_overwrite(sample)
     weights = command(commands, "weights", _weights, "list weights with their licenses, or download one by name")
     weights.add_argument("name", nargs="?", help="name from the list; omit it to list the weights without a download")
     weights.add_argument("--to", type=Path, default=Path("models"), help="models folder (default: models)")
@@ -45,12 +47,15 @@ def add_commands(commands: Any) -> None:
 def _detect(options: argparse.Namespace) -> int:
     import io
 
-    from ..core.files import write_whole
+    from ..core.files import check_outputs, write_whole
     from ..faces.detect import detect_faces, open_detector
     from ..faces.external import ExternalLandmarks
     from ..imaging.load import load_image
     from ..viz.sheets import draw_faces
 
+    if options.output:
+        models = [p for p in (options.detector_file, options.landmarks_file) if p is not None]
+        check_outputs([options.output], [options.input, *models], options.overwrite)
     image = load_image(options.input)
     landmarker = ExternalLandmarks(options.landmarks_file) if options.landmarks_file else None
     faces = detect_faces(image.pixels, open_detector(options.detector, options.detector_file), landmarker=landmarker)
@@ -102,11 +107,16 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _sample(options: argparse.Namespace) -> int:
+    from ..core.files import check_outputs
     from ..imaging.image import as_image
     from ..imaging.samples import astronaut
-    from ..imaging.save import save_image
+    from ..imaging.save import encode_for, save_image
 
-    save_image(as_image(astronaut()), options.output)
+    image = as_image(astronaut())
+    # The same portrait from an earlier run is no file of the user.
+    if not options.output.is_file() or options.output.read_bytes() != encode_for(image, options.output):
+        check_outputs([options.output], [], options.overwrite)
+        save_image(image, options.output)
     say(f"{options.output}: astronaut Eileen Collins, NASA, public domain")
     return OK
 

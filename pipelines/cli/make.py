@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
-from .terminal import OK, command, progress_bar, say
+from .terminal import OK, add_overwrite, command, progress_bar, say
 
 RECOGNIZER = (
     "dlib; or KIND:FILE with a weights file that you have, where KIND is arcface, adaface, sphereface, mobileface,"
@@ -39,6 +39,7 @@ def add_commands(commands: Any) -> None:
     )
     convert.add_argument("model", type=Path)
     convert.add_argument("-o", "--output", type=Path, required=True, help="NAME_morphable.safetensors")
+    add_overwrite(convert)
     calibrate = command(
         commands,
         "calibrate",
@@ -77,8 +78,10 @@ def _bank(options: argparse.Namespace) -> int:
 
 
 def _convert_morphable(options: argparse.Namespace) -> int:
+    from ..core.files import check_outputs
     from ..geometry.readers import load_morphable, save_morphable
 
+    check_outputs([options.output], [options.model], options.overwrite)
     model = load_morphable(options.model)
     save_morphable(options.output, model)
     identity, expression, texture = model.sizes

@@ -26,6 +26,11 @@ def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], 
     return parser
 
 
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add ``--overwrite`` to a command that writes a file."""
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+
 def say(text: str, error: bool = False) -> None:
     """Write one line to standard output, or to standard error."""
     stream = sys.stderr if error else sys.stdout

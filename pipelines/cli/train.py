@@ -6,11 +6,12 @@ import argparse
 from functools import partial
 from typing import Any
 
+from ..core.files import check_outputs
 from ..jobs.trainers import TRAINERS
 from ..methods.registry import method_specs
 from ..training.spec import TrainerSpec
 from .flags import add_options, options_from
-from .terminal import OK, command, progress_bar, say
+from .terminal import OK, add_overwrite, command, progress_bar, say
 
 
 def add_commands(commands: Any) -> None:
@@ -20,10 +21,14 @@ def add_commands(commands: Any) -> None:
     for trainer in (*found, *TRAINERS):
         parser = command(names, trainer.name, partial(_train, trainer), trainer.summary)
         add_options(parser, trainer.options)
+        add_overwrite(parser)
 
 
 def _train(trainer: TrainerSpec[Any], namespace: argparse.Namespace) -> int:
     options = options_from(namespace, trainer.options)
+    output = getattr(options, "output", None)
+    if output is not None:
+        check_outputs([output], [], namespace.overwrite)
     with progress_bar() as progress:
         sentence = trainer.run(options, progress)
     say(sentence)

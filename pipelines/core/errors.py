@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MAX_TEXT = 200
+"""Characters of an unforeseen error's text that are repeated."""
+
 
 class FaceVeilError(Exception):
     """Base class of all errors that the user can fix; the message is printed unchanged."""
@@ -21,3 +24,14 @@ class WeightsError(FaceVeilError):
 
 class PolicyStop(FaceVeilError):
     """The policy is ``stop`` and a face would not be protected, so no image is returned."""
+
+
+class UnexpectedError(FaceVeilError):
+    """An error that nobody foresaw, in a sentence."""
+
+
+def unexpected(error: BaseException) -> UnexpectedError:
+    """Put any error into one sentence."""
+    text = " ".join(str(error).split())[:MAX_TEXT]
+    detail = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return UnexpectedError(f"an unexpected error occurred ({detail}); please report it with the output of --debug")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import InputError, OutputError
@@ -39,6 +40,30 @@ def write_whole(path: Path, data: bytes) -> None:
         ) from None
 
 
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:
+    """Refuse outputs that would destroy a file of the user, before anything is read or computed.
+
+    Args:
+        outputs: all files that a command will write.
+        inputs: all files that it reads; none of them is ever overwritten.
+        overwrite: whether other existing files may be overwritten.
+
+    Raises:
+        OutputError: an output is an input, exists already, or is named twice.
+    """
+    read = {key for path in inputs for key in _keys(path)}
+    written: set[Path | tuple[int, int]] = set()
+    for path in outputs:
+        keys = _keys(path)
+        if keys & read:
+            raise OutputError(f"{path.name} is an input of this command and would be overwritten; name another output")
+        if keys & written:
+            raise OutputError(f"two outputs are called {path.name}; name another one")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path.name} exists already; name another output, or allow it with --overwrite")
+        written |= keys
+
+
 def read_text(path: Path) -> str:
     """Read UTF-8 text.
 
@@ -55,6 +80,15 @@ def short_reason(error: BaseException) -> str:
     """The first line of an error's message, or the name of its class."""
     text = str(error.strerror if isinstance(error, OSError) and error.strerror else error).strip()
     return text.splitlines()[0][:MAX_REASON] if text else type(error).__name__
+
+
+def _keys(path: Path) -> set[Path | tuple[int, int]]:
+    """What identifies a file: its resolved path and, for hard links, its device and inode."""
+    keys: set[Path | tuple[int, int]] = {path.resolve()}
+    if path.is_file():
+        status = path.stat()
+        keys.add((status.st_dev, status.st_ino))
+    return keys
 
 
 def _umask() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,36 +19,56 @@ class Selection:
             face of the image).
         min_size: minimum longer side of the box in pixels.
         min_score: minimum detector confidence, 0 to 1.
+        allow_missing: whether numbers may be named that no image has a face of.
 
     Raises:
-        InputError: ``which`` is neither a known word nor a list of numbers.
+        InputError: ``which`` is neither a known word nor a list of numbers, or a minimum is out of range.
     """
 
     which: str = "all"
     min_size: float = 0.0
     min_score: float = 0.0
+    allow_missing: bool = False
 
     def __post_init__(self) -> None:
         if self.which not in WORDS:
             _numbers(self.which)
+        # An infinite or undefined minimum would silently keep every face.
+        if not 0 <= self.min_size < math.inf:
+            raise InputError(f"the minimum size must be 0 or more pixels, got {self.min_size}")
+        if not 0 <= self.min_score <= 1:
+            raise InputError(f"the minimum score must be between 0 and 1, got {self.min_score}")
 
     def of(self, faces: Sequence[Face]) -> Faces:
-        """Select faces in each image separately."""
-        chosen: list[Face] = []
-        for index in sorted({face.image for face in faces}):
-            candidates = [
-                f for f in faces if f.image == index and f.size >= self.min_size and f.score >= self.min_score
-            ]
-            chosen += self._of_image(candidates)
-        return Faces(chosen)
+        """Select faces in each image separately.
+
+        Raises:
+            InputError: a face is named by a number that no image has.
+        """
+        images = [[f for f in faces if f.image == index] for index in sorted({face.image for face in faces})]
+        self._check_numbers(images)
+        return Faces(face for image in images for face in self._of_image(image))
 
     def _of_image(self, faces: list[Face]) -> list[Face]:
-        if self.which == "all" or not faces:
-            return faces
-        if self.which in _ORDERS:
-            return [min(faces, key=_ORDERS[self.which])]
-        wanted = _numbers(self.which)
-        return [face for number, face in enumerate(faces) if number in wanted]
+        # Numbers count all faces of the image, as previews show them.
+        numbers = set(range(len(faces))) if self.which in WORDS else _numbers(self.which)
+        large = [
+            face
+            for number, face in enumerate(faces)
+            if number in numbers and face.size >= self.min_size and face.score >= self.min_score
+        ]
+        return [min(large, key=_ORDERS[self.which])] if self.which in _ORDERS and large else large
+
+    def _check_numbers(self, images: list[list[Face]]) -> None:
+        if self.which in WORDS or self.allow_missing or not images:
+            return
+        most = max(map(len, images))
+        missing = sorted(number for number in _numbers(self.which) if number >= most)
+        if missing:
+            found = "1 was found" if most == 1 else f"{most} were found"
+            raise InputError(
+                f"there is no face {missing[0]}: {found}, numbered from 0; faceveil detect or Preview Faces shows them"
+            )
 
 
 _ORDERS: dict[str, Callable[[Face], float]] = {

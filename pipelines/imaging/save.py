@@ -29,22 +29,28 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def save_image(image: LoadedImage, path: Path, overwrite: bool = True) -> None:
+def save_image(image: LoadedImage, path: Path) -> None:
     """Write an image in the format that the suffix names; the file is written whole or not at all.
 
     Raises:
         OutputError: the format is unknown, the folder cannot be written, or the disk is full.
     """
+    write_whole(path, encode_for(image, path))
+
+
+def encode_for(image: LoadedImage, path: Path) -> bytes:
+    """The bytes of a file in the format that its suffix names.
+
+    Raises:
+        OutputError: the format is unknown or cannot hold the image.
+    """
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise OutputError(f"{path.name} has no known image suffix; use {', '.join(sorted(FORMATS))}")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path.name} exists already; name another output or allow overwriting")
     try:
-        data = encode(image, kind)
+        return encode(image, kind)
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"{path.name} cannot be written as {kind} ({short_reason(error)}); choose .png") from None
-    write_whole(path, data)
 
 
 def encode(image: LoadedImage, kind: str) -> bytes:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..core.errors import FaceVeilError
+from ..core.errors import FaceVeilError, unexpected
 from ..core.progress import Progress, silent
 from ..faces.face import Faces
 from ..imaging.load import load_image
 from ..imaging.save import save_image
 from ..methods.base import AnyMethod
 from ..recognition.base import FaceRecognizer
-from .photo import anonymize_batch
+from .photo import anonymize_loaded
 from .report import Report
 from .settings import GivenIdentity, Result, Settings
 from .tasks import Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ def run_tasks(
         progress(index, len(tasks), task.source.name)
         try:
             image = load_image(task.source)
-            result = anonymize_batch(
-                image.pixels, settings, faces, method=method, identity=identity, recognizers=recognizers
-            )
-            save_image(image.with_pixels(result.pixels), task.target)
+            result = anonymize_loaded(image, settings, faces, method, identity, recognizers)
+            save_image(result.first, task.target)
         except FaceVeilError as error:
             finished.append(TaskResult(task, error=error))
+            continue
+        except Exception as error:  # one bad file must not stop the others; interruptions are no Exception
+            log.debug("unexpected", exc_info=True)
+            finished.append(TaskResult(task, error=unexpected(error)))
             continue
         if on_result is not None:
             on_result(task, result)

@@ -15,6 +15,7 @@ from ..core.progress import Progress, silent
 from ..faces.detect import Detector, detect_faces
 from ..faces.face import Faces
 from ..faces.select import Selection
+from ..faces.transparency import opaque_where_changed
 from ..identity.identity import Identity
 from ..identity.pseudonym import Pseudonyms
 from ..imaging.image import LoadedImage, as_image
@@ -56,8 +57,7 @@ def anonymize(
     loaded = as_image(image)
     chosen = policy if isinstance(policy, Policy) else Policy.always(policy)
     settings = Settings(method=method, strength=strength, seed=seed, selection=Selection(faces), policy=chosen)
-    result = anonymize_batch(loaded.pixels, settings)
-    return replace(result, first=loaded.with_pixels(result.pixels))
+    return anonymize_loaded(loaded, settings)
 
 
 def anonymize_batch(
@@ -68,6 +68,7 @@ def anonymize_batch(
     method: AnyMethod | None = None,
     identity: GivenIdentity | None = None,
     recognizers: Sequence[FaceRecognizer] = (),
+    alpha: Tensor | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Take the identity out of a batch ``(B, 3, H, W)`` of images.
@@ -78,6 +79,8 @@ def anonymize_batch(
         identity: shown instead of a searched one: an ``Identity`` of the method's space or a ``MethodIdentity`` for all
             selected faces, one for each of them, or ``Pseudonyms``.
         recognizers: asked in addition to the default one; the one that finds the faces most alike decides.
+        alpha: ``(B, 1, H, W)`` in [0, 1]; faces that only transparency shows are redacted, and alpha becomes opaque where
+            pixels change.
         progress: called before each face; it may raise to interrupt.
 
     Raises:
@@ -88,7 +91,7 @@ def anonymize_batch(
         method = open_method(settings.method)
     asked = (default_recognizer(), *recognizers)
     canvas = Canvas(pixels)
-    plan = make_plan(canvas.original, settings, asked, faces, detector)
+    plan = make_plan(canvas.original, settings, asked, faces, detector, alpha)
     notes = _treat_empty(canvas, plan, settings.policy.no_face)
     wanted = _wanted(identity, plan, settings, method, canvas, asked[0].name)
     treatment = FaceTreatment(canvas, settings, method, asked)
@@ -100,7 +103,25 @@ def anonymize_batch(
         rows[i], shown[i] = treated.report, treated.identity
     progress(len(plan.selected), max(len(plan.selected), 1), "replacing faces")
     report = Report(tuple(rows[i] for i in sorted(rows)), tuple(notes))
-    return Result(canvas.pixels, canvas.mask, plan.faces, report, tuple(shown), LoadedImage(canvas.pixels[:1]))
+    opaque = opaque_where_changed(alpha, canvas.mask)
+    first = LoadedImage(canvas.pixels[:1], None if opaque is None else opaque[:1])
+    return Result(canvas.pixels, canvas.mask, plan.faces, report, tuple(shown), first, opaque)
+
+
+def anonymize_loaded(
+    image: LoadedImage,
+    settings: Settings,
+    faces: Faces | None = None,
+    method: AnyMethod | None = None,
+    identity: GivenIdentity | None = None,
+    recognizers: Sequence[FaceRecognizer] = (),
+) -> Result:
+    """Take the identity out of one loaded image, its alpha included; ``Result.first`` has its file's depth and profile.
+
+    The arguments and errors are those of ``anonymize_batch``.
+    """
+    result = anonymize_batch(image.pixels, settings, faces, None, method, identity, recognizers, alpha=image.alpha)
+    return replace(result, first=replace(image, pixels=result.pixels, alpha=result.alpha))
 
 
 def search_identity(

@@ -9,9 +9,10 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..faces.detect import Detector, detect_faces
+from ..faces.detect import Detector
 from ..faces.face import Face, Faces
 from ..faces.select import Selection
+from ..faces.transparency import detect_in_transparent
 from ..recognition.base import FaceRecognizer
 from .people import is_selected
 from .settings import Settings
@@ -42,17 +43,19 @@ def make_plan(
     recognizers: Sequence[FaceRecognizer],
     given: Faces | None = None,
     detector: Detector | None = None,
+    alpha: Tensor | None = None,
 ) -> Plan:
     """Plan a batch ``(B, 3, H, W)``.
 
     Args:
         recognizers: the first one decides whose faces are included or excluded.
+        alpha: ``(B, 1, H, W)``; faces that only transparency shows are found as well.
         given: faces of an earlier detection or drawn by hand, all of which are selected unless the settings select.
 
     Raises:
         InputError: a given face lies in no image of the batch, or outside its image.
     """
-    faces = detect_faces(pixels, detector) if given is None else given
+    faces = detect_in_transparent(pixels, alpha, detector) if given is None else given
     _check_places(faces, pixels)
     chosen = set(range(len(faces)))
     if given is None or settings.selection != Selection():
@@ -68,7 +71,9 @@ def make_plan(
     empty = sorted(set(range(len(pixels))) - {face.image for face in faces})
     if given is not None:
         # A plan without the faces of an image leaves them out on purpose; an image without faces is another matter.
-        empty = [image for image in empty if not detect_faces(pixels[image : image + 1], detector)]
+        rows = [slice(image, image + 1) for image in empty]
+        found = [detect_in_transparent(pixels[row], None if alpha is None else alpha[row], detector) for row in rows]
+        empty = [image for image, faces_there in zip(empty, found, strict=True) if not faces_there]
     return Plan(
         faces, _numbers(faces), tuple(order), {i: embeddings[i] for i in order if i in embeddings}, tuple(empty)
     )

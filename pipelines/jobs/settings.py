@@ -95,6 +95,7 @@ class Result:
         report: what happened to each.
         identities: what is shown on each of ``faces``; None on a face that was not replaced.
         first: the first image in its file's depth and with its alpha, ready to be saved.
+        alpha: ``(B, 1, H, W)``, opaque where pixels changed; None where the input had none.
     """
 
     pixels: Tensor
@@ -103,6 +104,7 @@ class Result:
     report: Report
     identities: tuple[MethodIdentity | None, ...]
     first: LoadedImage
+    alpha: Tensor | None = None
 
     @property
     def image(self) -> Image.Image:

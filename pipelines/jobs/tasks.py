@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import InputError, OutputError
+from ..core.errors import InputError
 from ..imaging.formats import FORMATS
 
 
@@ -27,7 +27,6 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
 
     Raises:
         InputError: no image was found, or several inputs have one output file.
-        OutputError: an output would overwrite its own input, or two outputs have the same name.
     """
     found: list[tuple[Path, Path]] = []
     for text in inputs:
@@ -48,8 +47,8 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
         tasks = [
             Task(source, source.with_name(f"{source.stem}_veiled{_writable(source).suffix}")) for source, _ in found
         ]
-    _check(tasks)
-    return tasks
+    # A file that is named twice, by itself and by a glob, is treated once.
+    return list(dict.fromkeys(tasks))
 
 
 def _expand(text: str) -> list[tuple[Path, Path]]:
@@ -66,14 +65,3 @@ def _expand(text: str) -> list[tuple[Path, Path]]:
 def _writable(path: Path) -> Path:
     """Replace a suffix that cannot be written by ``.png``."""
     return path if path.suffix.lower() in FORMATS else path.with_suffix(".png")
-
-
-def _check(tasks: Sequence[Task]) -> None:
-    seen: dict[Path, Path] = {}
-    for task in tasks:
-        target = task.target.resolve()
-        if target == task.source.resolve():
-            raise OutputError(f"{task.source.name} would be overwritten by its own result; name another output with -o")
-        if target in seen and seen[target] != task.source.resolve():
-            raise OutputError(f"two inputs would be written to {task.target.name}; anonymize their folders separately")
-        seen[target] = task.source.resolve()

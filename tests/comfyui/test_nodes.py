@@ -61,7 +61,9 @@ def test_every_method_can_be_chosen(nodes) -> None:
 
 def test_a_method_without_its_files_says_what_to_do(run, image) -> None:
     method = {"method": "referencenet", "checkpoint": "none", "vae": "none", "image_encoder": "none", "steps": 2}
-    with pytest.raises(Exception, match="the method referencenet has no checkpoint; put hkung/face-anon-simple into"):
+    with pytest.raises(
+        Exception, match="the method referencenet needs a file for checkpoint; put hkung/face-anon-simple into"
+    ):
         run("VeilFaces", image=image, method=method)
     with pytest.raises(Exception, match=r"set swapper to inswapper_128\.onnx and recognizer to w600k_r50\.onnx"):
         run("VeilFaces", image=image, method={"method": "inswapper"})
@@ -106,7 +108,7 @@ def test_select_and_keep_one(run, nodes, group) -> None:
 
 def test_select_by_person_needs_the_pictures(run, nodes, group, image) -> None:
     faces, _ = run("DetectFaces", image=group)
-    with pytest.raises(Exception, match="connect the pictures"):
+    with pytest.raises(Exception, match="connect the images"):
         run("SelectFaces", faces=faces, only_person=image)
     selected, others = run("SelectFaces", faces=faces, image=group, not_person=image)
     assert (len(selected), len(others)) == (0, 3)

@@ -1,0 +1,28 @@
+"""Tell whether two images show the same scene, so that a plan is not used with another image.
+
+A difference hash of 256 bits: the signs of the horizontal differences of the luminance at 16 x 17 pixels. Between 114
+different portraits at least 60 bits differ (median 126); after a change of gamma, contrast, noise, blur, size, or a
+redaction of a ninth of the image at most 38.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..imaging.resample import resize
+
+ROWS = 16
+MAX_DIFFERENT_BITS = 50
+"""Of the 256 bits of two fingerprints of one scene."""
+
+
+def fingerprints(images: Tensor) -> tuple[int, ...]:
+    """A fingerprint below 2^256 of each image of a batch ``(B, 3, H, W)``, RGB in [0, 1]."""
+    small = resize(images.mean(1, keepdim=True), ROWS, ROWS + 1)[:, 0]
+    bits = (small[:, :, 1:] > small[:, :, :-1]).flatten(1)
+    return tuple(sum(int(bit) << place for place, bit in enumerate(row.tolist())) for row in bits)
+
+
+def same_scene(a: int, b: int) -> bool:
+    """Whether two fingerprints may belong to one scene."""
+    return (a ^ b).bit_count() <= MAX_DIFFERENT_BITS
