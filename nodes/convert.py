@@ -10,6 +10,9 @@ from torch import Tensor
 from ..pipelines.core.errors import InputError
 from ..pipelines.core.progress import Progress
 
+RGBA = 4
+"""Channels of an IMAGE with alpha."""
+
 
 def image_to_pixels(image: Tensor) -> Tensor:
     """Convert an IMAGE ``(B, H, W, C)`` to ``(B, 3, H, W)`` on the CPU; drop alpha, expand gray to RGB.
@@ -28,9 +31,17 @@ def image_to_pixels(image: Tensor) -> Tensor:
     return pixels.clamp(0, 1).contiguous()
 
 
-def pixels_to_image(pixels: Tensor) -> Tensor:
-    """Convert ``(B, 3, H, W)`` to an IMAGE on ComfyUI's intermediate device."""
-    return pixels.clamp(0, 1).movedim(1, -1).contiguous().to(comfy.model_management.intermediate_device())
+def image_alpha(image: Tensor) -> Tensor | None:
+    """Alpha ``(B, 1, H, W)`` on the CPU of an IMAGE with four channels; None for others."""
+    if image.dim() != 4 or image.shape[-1] != RGBA:
+        return None
+    return image[..., 3:].detach().to("cpu", torch.float32).movedim(-1, 1).clamp(0, 1).contiguous()
+
+
+def pixels_to_image(pixels: Tensor, alpha: Tensor | None = None) -> Tensor:
+    """Convert ``(B, 3, H, W)``, with or without alpha ``(B, 1, H, W)``, to an IMAGE on the intermediate device."""
+    channels = pixels if alpha is None else torch.cat([pixels, alpha.to(pixels)], 1)
+    return channels.clamp(0, 1).movedim(1, -1).contiguous().to(comfy.model_management.intermediate_device())
 
 
 def rgb_image(image: Tensor) -> Tensor:

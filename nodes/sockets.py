@@ -30,4 +30,3 @@ BUILT_IN = "built-in"
 """Combo option for the model that comes with the package."""
 NONE = "none"
 """Combo option for no file."""
-MAX_SEED = 0xFFFFFFFFFFFFFFFF

@@ -65,7 +65,7 @@ def face_outputs() -> list[Any]:
 def output_of(result: Result) -> io.NodeOutput:
     """Convert a result to the values of ``face_outputs``."""
     return io.NodeOutput(
-        pixels_to_image(result.pixels),
+        pixels_to_image(result.pixels, result.alpha),
         mask_to_socket(result.mask),
         result.faces,
         result.identities,

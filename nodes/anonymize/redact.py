@@ -8,9 +8,10 @@ from comfy_api.latest import io
 from ...pipelines.faces.face import Faces
 from ...pipelines.faces.redact import REDACTION_SHAPES, REDACTION_STYLES, RedactionShape
 from ...pipelines.jobs.policy import Action, Policy
-from ..convert import bar, image_to_pixels, mask_from_socket, mask_to_socket, pixels_to_image
+from ..convert import bar, image_alpha, image_to_pixels, mask_from_socket, mask_to_socket, pixels_to_image
+from ..inputs import optional_faces_input
 from ..schema import schema
-from ..sockets import ROOT, FacesSocket
+from ..sockets import ROOT
 from .policy import no_face_input
 
 
@@ -49,9 +50,7 @@ class RedactFaces(io.ComfyNode):
                     tooltip="hull follows the landmarks closely; box and ellipse are slightly larger.",
                 ),
                 no_face_input(),
-                FacesSocket.Input(
-                    "faces", optional=True, tooltip="Redact only these faces. Without it, all faces are detected."
-                ),
+                optional_faces_input("Redact"),
                 io.Image.Input("sticker", optional=True, tooltip="Image for the style sticker."),
                 io.Mask.Input(
                     "sticker_mask", optional=True, tooltip="Transparent parts of the sticker, from Load Image."
@@ -82,8 +81,9 @@ class RedactFaces(io.ComfyNode):
 
         policy, rgba = Policy(no_face=no_face), _with_alpha(sticker, sticker_mask)
         settings = Settings(method=style, shape=shape, policy=policy, sticker=rgba)
-        result = anonymize_batch(image_to_pixels(image), settings, faces, progress=bar())
-        return io.NodeOutput(pixels_to_image(result.pixels), mask_to_socket(result.mask), result.report.to_json())
+        result = anonymize_batch(image_to_pixels(image), settings, faces, alpha=image_alpha(image), progress=bar())
+        image = pixels_to_image(result.pixels, result.alpha)
+        return io.NodeOutput(image, mask_to_socket(result.mask), result.report.to_json())
 
 
 def _with_alpha(sticker: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor | None:

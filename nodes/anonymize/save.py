@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io, ui
 
-from ..convert import bar, image_to_pixels
+from ..convert import bar, image_alpha, image_to_pixels
 from ..schema import schema
 from ..sockets import ROOT
 
@@ -53,7 +53,7 @@ class SaveDeidentifiedImage(io.ComfyNode):
         from ...pipelines.imaging.image import LoadedImage
         from ...pipelines.imaging.save import save_image
 
-        pixels, progress = image_to_pixels(image), bar()
+        pixels, alpha, progress = image_to_pixels(image), image_alpha(image), bar()
         height, width = pixels.shape[-2:]
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), width, height
@@ -62,7 +62,8 @@ class SaveDeidentifiedImage(io.ComfyNode):
         for index in range(len(pixels)):
             progress(index, len(pixels), "saving")
             file = f"{name}_{counter + index:05}_{_ENDINGS[format]}"
-            save_image(LoadedImage(pixels[index : index + 1]), Path(folder) / file)
+            row = slice(index, index + 1)
+            save_image(LoadedImage(pixels[row], None if alpha is None else alpha[row]), Path(folder) / file)
             saved.append(ui.SavedResult(file, subfolder, io.FolderType.output))
         progress(len(pixels), len(pixels), "saving")
         return io.NodeOutput(ui=ui.SavedImages(saved))

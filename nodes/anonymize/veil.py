@@ -9,10 +9,11 @@ import torch
 from comfy_api.latest import io
 
 from ...pipelines.faces.face import Faces
-from ..convert import bar, image_to_pixels
+from ..convert import bar, image_alpha, image_to_pixels
+from ..inputs import optional_faces_input, seed_input, strength_input
 from ..options import chosen_method, method_input
 from ..schema import schema
-from ..sockets import MAX_SEED, ROOT, FacesSocket, IdentitySocket, RecognizerSocket
+from ..sockets import ROOT, IdentitySocket, RecognizerSocket
 from .policy import face_outputs, no_face_input, output_of, policy_of, unsafe_face_input
 
 if TYPE_CHECKING:
@@ -47,23 +48,8 @@ class VeilFaces(io.ComfyNode):
             ),
             inputs=[
                 io.Image.Input("image", tooltip="Images with faces."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.5,
-                    step=0.05,
-                    display_mode=io.NumberDisplay.slider,
-                    tooltip="0 keeps the person, 1 is recommended, above 1 changes more and looks less natural.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Each seed gives a different person.",
-                ),
+                strength_input("changes more and looks less natural"),
+                seed_input(),
                 unsafe_face_input(),
                 no_face_input(),
                 io.Boolean.Input(
@@ -73,9 +59,7 @@ class VeilFaces(io.ComfyNode):
                 ),
                 # This widget is last: ComfyUI without dynamic combos ignores the saved values of its inner widgets.
                 method_input(),
-                FacesSocket.Input(
-                    "faces", optional=True, tooltip="Replace only these faces. Without it, all faces are detected."
-                ),
+                optional_faces_input("Replace"),
                 IdentitySocket.Input(
                     "identity",
                     optional=True,
@@ -121,6 +105,7 @@ class VeilFaces(io.ComfyNode):
             method=open_method(name, options),
             identity=identity,
             recognizers=() if recognizer is None else (recognizer,),
+            alpha=image_alpha(image),
             progress=bar(),
         )
         return output_of(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ...pipelines.faces.face import Faces
+from ...pipelines.faces.face import Face, Faces, ImageSet
 from ..convert import bar, image_to_pixels
 from ..schema import schema
 from ..sockets import ROOT, FacesSocket
@@ -65,13 +65,13 @@ class DetectFaces(io.ComfyNode):
         from ...pipelines.faces.detect import detect_faces, open_detector
 
         pixels, progress, opened = image_to_pixels(image), bar(), open_detector(detector)
-        found = []
+        found: list[Face] = []
         for index in range(len(pixels)):
             progress(index, len(pixels), "detecting")
             for face in detect_faces(pixels[index : index + 1], opened, threshold, rotated):
                 found.append(face.in_image(index))
         progress(len(pixels), len(pixels), "detecting")
-        return io.NodeOutput(Faces(found), len(found))
+        return io.NodeOutput(Faces(found, ImageSet.of(pixels)), len(found))
 
 
 NODES = [DetectFaces]

@@ -87,7 +87,7 @@ class SelectFaces(io.ComfyNode):
             references = [None if p is None else image_to_pixels(p) for p in (only_person, not_person)]
             chosen = filter_by_person(image_to_pixels(image), chosen, *references)
         taken = set(map(id, chosen))
-        return io.NodeOutput(chosen, Faces(face for face in faces if id(face) not in taken))
+        return io.NodeOutput(chosen, faces.only(face for face in faces if id(face) not in taken))
 
 
 NODES = [SelectFaces]

@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from comfy_api.latest import io
 
+from ..inputs import seed_input
 from ..schema import schema
-from ..sockets import MAX_SEED, CoefficientsSocket
+from ..sockets import CoefficientsSocket
 from .common import CATEGORY, OUTPUTS, Geometry, fields_of, result
 
 
@@ -149,14 +150,7 @@ class PerturbCoefficients(io.ComfyNode):
                     step=0.05,
                     tooltip="Standard deviation of the noise, in standard deviations of the population.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Each seed gives different noise.",
-                ),
+                seed_input("noise pattern"),
                 io.String.Input(
                     "parts",
                     default="identity",
@@ -195,14 +189,7 @@ class SampleGeometry(io.ComfyNode):
                 CoefficientsSocket.Input(
                     "coefficients", tooltip="From Estimate Coefficients, with the built-in model."
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Each seed gives a different person.",
-                ),
+                seed_input(),
                 io.Int.Input(
                     "level",
                     default=10,

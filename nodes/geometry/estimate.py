@@ -11,8 +11,9 @@ from ...pipelines.core.errors import InputError
 from ...pipelines.faces.face import Faces
 from ..convert import bar, image_to_pixels, pixels_to_image
 from ..files import OWN, names, path_of
+from ..inputs import optional_faces_input
 from ..schema import schema
-from ..sockets import CoefficientsSocket, FacesSocket, MorphableSocket
+from ..sockets import CoefficientsSocket, MorphableSocket
 from .common import CATEGORY, Geometry, overlaid
 
 
@@ -58,9 +59,7 @@ class EstimateCoefficients(io.ComfyNode):
                 MorphableSocket.Input(
                     "model", optional=True, tooltip="From Load Morphable Model. Without it, the built-in model."
                 ),
-                FacesSocket.Input(
-                    "faces", optional=True, tooltip="Fit only these faces. Without it, all faces are detected."
-                ),
+                optional_faces_input("Fit"),
             ],
             outputs=[
                 CoefficientsSocket.Output(display_name="coefficients", tooltip="One row per face."),
@@ -99,7 +98,9 @@ class EstimateCoefficients(io.ComfyNode):
                 f"the regressor predicts coefficients of bfm, but the model is {model.name}; load BFM_model_front.mat"
             )
         pixels = image_to_pixels(image)
-        chosen = [f for f in (detect_faces(pixels) if faces is None else faces) if f.landmarks]
+        found = detect_faces(pixels) if faces is None else faces
+        found.check(pixels)
+        chosen = [f for f in found if f.landmarks]
         if not chosen:
             raise InputError("no face with landmarks was found; connect images that show a face from the front")
         progress, estimates = bar(), []

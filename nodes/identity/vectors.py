@@ -12,8 +12,9 @@ from ...pipelines.faces.face import Faces
 from ...pipelines.identity.identity import Identity
 from ..convert import image_to_pixels
 from ..files import OWN, names, path_of
+from ..inputs import seed_input
 from ..schema import schema
-from ..sockets import BUILT_IN, MAX_SEED, FacesSocket, IdentitySocket, RecognizerSocket
+from ..sockets import BUILT_IN, FacesSocket, IdentitySocket, RecognizerSocket
 from .common import CATEGORY, one_identity
 
 if TYPE_CHECKING:
@@ -92,14 +93,7 @@ class SampleIdentity(io.ComfyNode):
                 " sets how similar it is."
             ),
             inputs=[
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Each seed gives a different person.",
-                ),
+                seed_input(),
                 io.Int.Input(
                     "level",
                     default=10,
@@ -245,14 +239,7 @@ class PerturbIdentity(io.ComfyNode):
                     step=0.01,
                     tooltip="Standard deviation of the noise.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Each seed gives different noise.",
-                ),
+                seed_input("noise pattern"),
             ],
             outputs=[IdentitySocket.Output(display_name="identity", tooltip="A unit vector in the same space.")],
         )

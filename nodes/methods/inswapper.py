@@ -10,10 +10,11 @@ from comfy_api.latest import io
 from ...pipelines.core.errors import InputError
 from ...pipelines.faces.face import Faces
 from ..anonymize.policy import face_outputs, no_face_input, output_of, policy_of, unsafe_face_input
-from ..convert import bar, image_to_pixels
+from ..convert import bar, image_alpha, image_to_pixels
 from ..files import FACES, OWN, names, path_of
+from ..inputs import optional_faces_input, seed_input, strength_input
 from ..schema import schema
-from ..sockets import MAX_SEED, NONE, ROOT, BankSocket, FacesSocket, IdentitySocket, RecognizerSocket
+from ..sockets import NONE, ROOT, BankSocket, IdentitySocket, RecognizerSocket
 
 if TYPE_CHECKING:
     from ...pipelines.identity.bank import Bank
@@ -64,23 +65,8 @@ class SwapWithIdentity(io.ComfyNode):
                         " put it into models/faceveil."
                     ),
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.5,
-                    step=0.05,
-                    display_mode=io.NumberDisplay.slider,
-                    tooltip="0 keeps the person, 1 renders the new identity, above 1 extrapolates beyond it.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Each seed gives a different person.",
-                ),
+                strength_input("extrapolates beyond it"),
+                seed_input(),
                 unsafe_face_input(),
                 no_face_input(),
                 BankSocket.Input(
@@ -93,9 +79,7 @@ class SwapWithIdentity(io.ComfyNode):
                     optional=True,
                     tooltip="Render this identity on all faces, or one per face. It must be from the same recognizer.",
                 ),
-                FacesSocket.Input(
-                    "faces", optional=True, tooltip="Replace only these faces. Without it, all faces are detected."
-                ),
+                optional_faces_input("Replace"),
             ],
             outputs=face_outputs(),
         )
@@ -138,6 +122,7 @@ class SwapWithIdentity(io.ComfyNode):
             method=InSwapperMethod(network, recognizer, source),
             identity=identity,
             recognizers=(recognizer,),
+            alpha=image_alpha(image),
             progress=bar(),
         )
         return output_of(result)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
 from .align import apply, arcface_transform, box_transform, crop, ffhq_transform
-from .face import Face
+from .face import Face, Faces
 from .masks import ellipse_mask, hull_mask
 from .paste import match_color, paste
 
@@ -51,9 +51,7 @@ class Crops:
     places: tuple[Place, ...]
 
 
-def crop_faces(
-    images: Tensor, faces: Sequence[Face], size: int, alignment: str = "ffhq", progress: Progress = silent
-) -> Crops:
+def crop_faces(images: Tensor, faces: Faces, size: int, alignment: str = "ffhq", progress: Progress = silent) -> Crops:
     """Cut faces out of a batch ``(B, 3, H, W)``.
 
     Args:
@@ -64,6 +62,7 @@ def crop_faces(
     """
     if not faces:
         raise InputError("there is no face to crop; check Detect Faces with Preview Faces")
+    faces.check(images)
     squares, masks, places = [], [], []
     for done, face in enumerate(faces):
         progress(done, len(faces), "cropping")

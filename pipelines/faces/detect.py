@@ -22,7 +22,7 @@ from ..core.errors import InputError, WeightsError
 from ..core.telemetry import import_onnxruntime
 from ..imaging.resample import resize_inside
 from ..imaging.uint8 import to_uint8
-from .face import Face, Faces
+from .face import Face, Faces, ImageSet
 from .landmarks import fit_landmarks
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def detect_faces(
             box = tuple(float(v) for v in d.box)
             face = Face(box=box, score=min(d.score, 1.0), image=index)  # type: ignore[arg-type]
             faces.append(face.with_points(points) if points is not None else face)
-    return Faces(faces)
+    return Faces(faces, ImageSet.of(image.float().cpu()))
 
 
 def _search(image: Tensor, detector: Detector, threshold: float, rotated: bool) -> list[Detection]:

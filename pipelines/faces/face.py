@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
+from torch import Tensor
 
 from ..core.errors import InputError
+from .fingerprint import fingerprints, same_scene
 
 Origin = Literal["measured", "interpolated", "manual"]
 ORIGINS: tuple[str, ...] = get_args(Origin)
@@ -90,6 +92,12 @@ class Face:
         """Return a copy that belongs to image ``index`` of a batch."""
         return replace(self, image=index)
 
+    def stretched(self, x: float, y: float) -> Face:
+        """The same face in an image that is ``x`` times as wide and ``y`` times as high."""
+        x1, y1, x2, y2 = self.box
+        landmarks = tuple((px * x, py * y) for px, py in self.landmarks)
+        return replace(self, box=(x1 * x, y1 * y, x2 * x, y2 * y), landmarks=landmarks)
+
     def moved(self, dx: float, dy: float) -> Face:
         """Return a copy whose box and landmarks are shifted by ``(dx, dy)`` pixels."""
         x1, y1, x2, y2 = self.box
@@ -97,16 +105,109 @@ class Face:
         return replace(self, box=(x1 + dx, y1 + dy, x2 + dx, y2 + dy), landmarks=landmarks)
 
 
-class Faces(tuple[Face, ...]):
-    """The faces of one or more images in a fixed order, with conversion to and from JSON."""
+@dataclass(frozen=True)
+class ImageSet:
+    """The images that faces were detected in.
 
-    def __new__(cls, faces: Iterable[Face] = ()) -> Faces:
-        return super().__new__(cls, tuple(faces))
+    Attributes:
+        count: of the batch.
+        width, height: in pixels.
+        fingerprints: one for each image, see ``faces.fingerprint``.
+    """
+
+    count: int
+    width: int
+    height: int
+    fingerprints: tuple[int, ...]
+
+    @classmethod
+    def of(cls, images: Tensor) -> ImageSet:
+        """Of a batch ``(B, 3, H, W)``."""
+        return cls(len(images), images.shape[-1], images.shape[-2], fingerprints(images))
+
+
+class Faces(tuple[Face, ...]):
+    """The faces of one or more images in a fixed order, with conversion to and from JSON: the plan of a job.
+
+    Attributes:
+        images: that they were detected in; None for faces that were drawn by hand.
+    """
+
+    images: ImageSet | None
+
+    def __new__(cls, faces: Iterable[Face] = (), images: ImageSet | None = None) -> Faces:
+        made = super().__new__(cls, tuple(faces))
+        made.images = images
+        return made
+
+    def __reduce__(self) -> tuple[type[Faces], tuple[tuple[Face, ...], ImageSet | None]]:
+        return Faces, (tuple(self), self.images)
 
     def of_image(self, index: int) -> Faces:
-        return Faces(face for face in self if face.image == index)
+        """The faces of one image, still counted in the batch."""
+        return self.only(face for face in self if face.image == index)
+
+    def only(self, faces: Iterable[Face]) -> Faces:
+        """Other faces of the same images."""
+        return Faces(faces, self.images)
+
+    def check(self, images: Tensor) -> None:
+        """Refuse to be used with other images than those of the detection.
+
+        Args:
+            images: ``(B, 3, H, W)``.
+
+        Raises:
+            InputError: the number, the size or the scene differs, or a face lies in an image that is not there.
+        """
+        count, (height, width) = len(images), images.shape[-2:]
+        outside = [face.image for face in self if not 0 <= face.image < count]
+        if outside:
+            raise InputError(
+                f"the plan has a face in image {outside[0]}, but there {'is' if count == 1 else 'are'} {count}; use the"
+                " images that the faces were detected in"
+            )
+        if self.images is None:
+            return
+        if (self.images.width, self.images.height) != (width, height):
+            raise InputError(
+                f"the faces were detected in images of {self.images.width} x {self.images.height} pixels, but these have"
+                f" {width} x {height}; use the same images, or adapt the faces with Scale Faces"
+            )
+        if self.images.count != count:
+            raise InputError(
+                f"the faces were detected in {self.images.count} images, but there are {count}; use the same images"
+            )
+        different = [
+            index
+            for index, (a, b) in enumerate(zip(self.images.fingerprints, fingerprints(images), strict=True))
+            if not same_scene(a, b)
+        ]
+        if different:
+            raise InputError(
+                f"the faces were detected in another image than image {different[0]} of these; detect them again"
+            )
+
+    def scaled(self, images: Tensor) -> Faces:
+        """The same faces in the same images at another size, ``(B, 3, H, W)``.
+
+        Raises:
+            InputError: the number of images or a scene differs, or the faces were drawn by hand.
+        """
+        if self.images is None:
+            raise InputError(
+                "these faces were drawn by hand, so the size of their images is not known; detect them again"
+            )
+        x, y = images.shape[-1] / self.images.width, images.shape[-2] / self.images.height
+        moved = Faces(
+            (face.stretched(x, y) for face in self),
+            replace(self.images, width=images.shape[-1], height=images.shape[-2]),
+        )
+        moved.check(images)
+        return moved
 
     def to_json(self) -> str:
+        """As a text that ``from_json`` reads."""
         rows = []
         for face in self:
             row: dict[str, Any] = {
@@ -119,7 +220,12 @@ class Faces(tuple[Face, ...]):
             if face.track is not None:
                 row["track"] = face.track
             rows.append(row)
-        return json.dumps({"format": PLAN_FORMAT, "faces": rows})
+        document: dict[str, Any] = {"format": PLAN_FORMAT, "faces": rows}
+        if self.images is not None:
+            prints = [f"{value:064x}" for value in self.images.fingerprints]
+            size = {"count": self.images.count, "width": self.images.width, "height": self.images.height}
+            document["images"] = size | {"fingerprints": prints}
+        return json.dumps(document)
 
     @classmethod
     def from_json(cls, text: str) -> Faces:
@@ -130,14 +236,21 @@ class Faces(tuple[Face, ...]):
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"the face plan is not JSON ({error}); save it again from Detect Faces") from None
         if not isinstance(document, dict) or document.get("format") != PLAN_FORMAT:
             raise InputError(f"the face plan is not of format {PLAN_FORMAT}; save it again from Detect Faces")
         try:
-            return cls(_face_from_row(row) for row in document["faces"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return cls((_face_from_row(row) for row in document["faces"]), _image_set(document.get("images")))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"the face plan contains an invalid face ({error}); correct or remove it") from None
+
+
+def _image_set(row: dict[str, Any] | None) -> ImageSet | None:
+    if row is None:
+        return None
+    prints = tuple(int(value, 16) for value in row["fingerprints"])
+    return ImageSet(int(row["count"]), int(row["width"]), int(row["height"]), prints)
 
 
 def _face_from_row(row: dict[str, Any]) -> Face:

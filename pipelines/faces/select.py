@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..core.errors import InputError
@@ -39,7 +39,7 @@ class Selection:
         if not 0 <= self.min_score <= 1:
             raise InputError(f"the minimum score must be between 0 and 1, got {self.min_score}")
 
-    def of(self, faces: Sequence[Face]) -> Faces:
+    def of(self, faces: Faces) -> Faces:
         """Select faces in each image separately.
 
         Raises:
@@ -47,7 +47,7 @@ class Selection:
         """
         images = [[f for f in faces if f.image == index] for index in sorted({face.image for face in faces})]
         self._check_numbers(images)
-        return Faces(face for image in images for face in self._of_image(image))
+        return faces.only(face for image in images for face in self._of_image(image))
 
     def _of_image(self, faces: list[Face]) -> list[Face]:
         # Numbers count all faces of the image, as previews show them.

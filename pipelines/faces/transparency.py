@@ -15,8 +15,8 @@ MIN_OVERLAP = 0.3
 def detect_in_transparent(images: Tensor, alpha: Tensor | None, detector: Detector | None = None) -> Faces:
     """Detect the faces of a batch as viewers can show it.
 
-    Without alpha this is ``detect_faces``. With alpha the images are also searched composited on white and on black, and
-    so is alpha itself. A face that only those show gets no landmarks: it can be redacted, not replaced.
+    Without alpha this is ``detect_faces``. With alpha the images are also searched composited on white and on black,
+    and so is alpha itself. A face that only those show gets no landmarks: it can be redacted, not replaced.
 
     Args:
         images: ``(B, 3, H, W)``, RGB in [0, 1].
@@ -30,7 +30,7 @@ def detect_in_transparent(images: Tensor, alpha: Tensor | None, detector: Detect
         for face in detect_faces(view, detector):
             if not any(face.image == known.image and _overlap(face, known) >= MIN_OVERLAP for known in found):
                 found.append(Face(face.box, (), face.score, face.image))
-    return Faces(sorted(found, key=lambda face: face.image))
+    return faces.only(sorted(found, key=lambda face: face.image))
 
 
 def opaque_where_changed(alpha: Tensor | None, mask: Tensor) -> Tensor | None:

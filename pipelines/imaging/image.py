@@ -37,10 +37,6 @@ class LoadedImage:
     gray: bool = False
     profile: bytes | None = None
 
-    def with_pixels(self, pixels: Tensor) -> LoadedImage:
-        """The same format and alpha with other pixels."""
-        return replace(self, pixels=pixels)
-
 
 def as_image(source: LoadedImage | str | Path | Image.Image | np.ndarray | Tensor) -> LoadedImage:
     """Read a path, a Pillow image, an ``(H, W[, C])`` array or a ``(1, 3, H, W)`` tensor.

@@ -43,6 +43,7 @@ def embed_identities(pixels: Tensor, faces: Faces | None = None, recognizer: Fac
         faces = Faces(replace(_largest(pixels[i : i + 1]), image=i) for i in range(len(pixels)))
     if not faces:
         raise InputError("there are no faces to embed; use images that show a face")
+    faces.check(pixels)
     return Identity(recognizer.embed_faces(pixels, faces), recognizer.name)
 
 
@@ -94,4 +95,4 @@ def filter_by_person(pixels: Tensor, faces: Faces, only: Tensor | None, without:
     def embedding(face: Face) -> np.ndarray | None:
         return recognizer.embed(pixels[face.image : face.image + 1], face.points) if face.landmarks else None
 
-    return Faces(face for face in faces if is_selected(recognizer, embedding(face), include, exclude))
+    return faces.only(face for face in faces if is_selected(recognizer, embedding(face), include, exclude))

@@ -79,8 +79,8 @@ def anonymize_batch(
         identity: shown instead of a searched one: an ``Identity`` of the method's space or a ``MethodIdentity`` for all
             selected faces, one for each of them, or ``Pseudonyms``.
         recognizers: asked in addition to the default one; the one that finds the faces most alike decides.
-        alpha: ``(B, 1, H, W)`` in [0, 1]; faces that only transparency shows are redacted, and alpha becomes opaque where
-            pixels change.
+        alpha: ``(B, 1, H, W)`` in [0, 1]; faces that only transparency shows are redacted, and alpha becomes opaque
+            where pixels change.
         progress: called before each face; it may raise to interrupt.
 
     Raises:

@@ -56,6 +56,7 @@ def make_plan(
         InputError: a given face lies in no image of the batch, or outside its image.
     """
     faces = detect_in_transparent(pixels, alpha, detector) if given is None else given
+    faces.check(pixels)
     _check_places(faces, pixels)
     chosen = set(range(len(faces)))
     if given is None or settings.selection != Selection():
@@ -90,13 +91,8 @@ def _embed(
 
 
 def _check_places(faces: Faces, pixels: Tensor) -> None:
-    count, (height, width) = len(pixels), pixels.shape[-2:]
+    height, width = pixels.shape[-2:]
     for face in faces:
-        if not 0 <= face.image < count:
-            raise InputError(
-                f"the plan has a face in image {face.image}, but the batch has {count}; use the plan with the images it"
-                " was made from"
-            )
         x1, y1, x2, y2 = face.box
         if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
             raise InputError(

@@ -89,7 +89,7 @@ def test_veil_changes_the_face_and_nothing_else(run, nodes, image) -> None:
 def test_batches_alpha_and_odd_sizes(run, nodes, image) -> None:
     rgba = torch.cat([image, torch.ones_like(image[..., :1])], -1)[:, :509, :507]
     out, mask, *_ = run("VeilFaces", image=rgba.repeat(2, 1, 1, 1), method=QUICK)
-    assert out.shape == (2, 509, 507, 3)
+    assert out.shape == (2, 509, 507, 4) and torch.all(out[..., 3] == 1)
     assert mask.shape == (2, 509, 507)
     assert torch.equal(out[0], out[1])
 
@@ -162,3 +162,39 @@ def test_saved_files_hold_nothing_but_pixels(run, nodes, image, tmp_path, monkey
     assert Image.open(files[0]).info == {}
     with pytest.raises(Exception):  # noqa: B017  # ComfyUI's own refusal to leave its folder
         run("SaveDeidentifiedImage", image=image, filename_prefix="../../b", format="png")
+
+
+def test_alpha_comes_out_opaque_where_faces_were(run, image) -> None:
+    gray = image.mean(-1, keepdim=True)
+    out, mask, *_ = run("VeilFaces", image=torch.cat([image, gray], -1), method=QUICK)
+    assert torch.all(out[..., 3][mask > 0] == 1) and torch.equal(out[..., 3][mask == 0], gray[..., 0][mask == 0])
+
+
+def test_a_plan_of_other_images_is_refused(run, image, group) -> None:
+    """Another size, another scene, another number; Scale Faces adapts the first on purpose."""
+    faces, _ = run("DetectFaces", image=image)
+    half = torch.nn.functional.interpolate(image.movedim(-1, 1), scale_factor=0.5, mode="area").movedim(1, -1)
+    with pytest.raises(Exception, match="detected in images of 512 x 512 pixels, but these have 256 x 256"):
+        run("RedactFaces", image=half, faces=faces)
+    with pytest.raises(Exception, match="detected in another image than image 0"):
+        run("RedactFaces", image=image.flip(2), faces=faces)
+    with pytest.raises(Exception, match="detected in 1 images, but there are 2"):
+        run("VeilFaces", image=image.repeat(2, 1, 1, 1), faces=faces)
+    both, _ = run("DetectFaces", image=image.repeat(2, 1, 1, 1))
+    with pytest.raises(Exception, match="a face in image 1, but there is 1"):
+        run("CropFaces", image=image, faces=both)
+    (scaled,) = run("ScaleFaces", faces=faces, image=half)
+    _, mask, _ = run("RedactFaces", image=half, faces=scaled)
+    x, y = (int(v) for v in scaled[0].points[30])
+    assert mask[0, y, x] == 1
+    with pytest.raises(Exception, match="another image"):
+        run("ScaleFaces", faces=faces, image=half.flip(2))
+
+
+def test_a_chain_of_nodes_works_on_its_own_results(run, group) -> None:
+    """The second node gets the first one's image with the faces of the original."""
+    faces, _ = run("DetectFaces", image=group)
+    largest, others = run("SelectFaces", faces=faces, which="largest")
+    first = run("RedactFaces", image=group, faces=others)[0]
+    out = run("VeilFaces", image=first, faces=largest, method=QUICK)[0]
+    assert (out != first).any()

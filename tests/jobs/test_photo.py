@@ -362,7 +362,7 @@ def test_a_change_that_changes_nothing_is_a_failure(portrait, portrait_faces, mo
 @pytest.mark.parametrize(
     ("face", "sentence"),
     [
-        (Face((10, 10, 50, 50), image=5), "a face in image 5, but the batch has 1"),
+        (Face((10, 10, 50, 50), image=5), "a face in image 5, but there is 1"),
         (Face((900, 10, 950, 50)), "outside its image of 512 x 512 pixels"),
     ],
 )
