@@ -41,7 +41,7 @@ class PreviewFaces(io.ComfyNode):
         pixels = image_to_pixels(image)
         annotated = [from_pillow(draw_faces(pixels, faces, i, landmarks)) for i in range(len(pixels))]
         result = pixels_to_image(torch.cat(annotated))
-        return io.NodeOutput(result, ui=ui.PreviewImage(result, cls=cls))
+        return io.NodeOutput(result, ui=ui.PreviewImage(result))
 
 
 NODES = [PreviewFaces]

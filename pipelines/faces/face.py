@@ -171,7 +171,7 @@ class Faces(tuple[Face, ...]):
             return
         if (self.images.width, self.images.height) != (width, height):
             raise InputError(
-                f"the faces were detected in images of {self.images.width} x {self.images.height} pixels, but these have"
+                f"the faces were detected in images of {self.images.width} x {self.images.height} pixels, but these are"
                 f" {width} x {height}; use the same images, or adapt the faces with Scale Faces"
             )
         if self.images.count != count:

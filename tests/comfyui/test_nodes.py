@@ -174,7 +174,7 @@ def test_a_plan_of_other_images_is_refused(run, image, group) -> None:
     """Another size, another scene, another number; Scale Faces adapts the first on purpose."""
     faces, _ = run("DetectFaces", image=image)
     half = torch.nn.functional.interpolate(image.movedim(-1, 1), scale_factor=0.5, mode="area").movedim(1, -1)
-    with pytest.raises(Exception, match="detected in images of 512 x 512 pixels, but these have 256 x 256"):
+    with pytest.raises(Exception, match="detected in images of 512 x 512 pixels, but these are 256 x 256"):
         run("RedactFaces", image=half, faces=faces)
     with pytest.raises(Exception, match="detected in another image than image 0"):
         run("RedactFaces", image=image.flip(2), faces=faces)
