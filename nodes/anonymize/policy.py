@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ...pipelines.jobs.policy import ACTIONS, Policy
 from ..convert import mask_to_socket, pixels_to_image
@@ -59,7 +59,13 @@ def face_outputs() -> list[Any]:
             display_name="report",
             tooltip="The outcome for each face, as JSON. It contains no image and no embedding.",
         ),
+        summary_output(),
     ]
+
+
+def summary_output() -> Any:
+    """Create the output that says in words what happened; the node shows the same text."""
+    return io.String.Output(display_name="summary", tooltip="What happened to each face, in words.")
 
 
 def output_of(result: Result) -> io.NodeOutput:
@@ -70,4 +76,6 @@ def output_of(result: Result) -> io.NodeOutput:
         result.faces,
         result.identities,
         result.report.to_json(),
+        result.report.text(),
+        ui=ui.PreviewText(result.report.text()),
     )

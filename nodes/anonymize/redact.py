@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ...pipelines.faces.face import Faces
 from ...pipelines.faces.redact import REDACTION_SHAPES, REDACTION_STYLES, RedactionShape
@@ -12,7 +12,7 @@ from ..convert import bar, image_alpha, image_to_pixels, mask_from_socket, mask_
 from ..inputs import optional_faces_input
 from ..schema import schema
 from ..sockets import ROOT
-from .policy import no_face_input
+from .policy import no_face_input, summary_output
 
 
 class RedactFaces(io.ComfyNode):
@@ -62,6 +62,7 @@ class RedactFaces(io.ComfyNode):
                     display_name="mask", tooltip="Pixels that may have changed. All other pixels are unchanged."
                 ),
                 io.String.Output(display_name="report", tooltip="The outcome for each face, as JSON."),
+                summary_output(),
             ],
         )
 
@@ -83,7 +84,8 @@ class RedactFaces(io.ComfyNode):
         settings = Settings(method=style, shape=shape, policy=policy, sticker=rgba)
         result = anonymize_batch(image_to_pixels(image), settings, faces, alpha=image_alpha(image), progress=bar())
         image = pixels_to_image(result.pixels, result.alpha)
-        return io.NodeOutput(image, mask_to_socket(result.mask), result.report.to_json())
+        report, text = result.report.to_json(), result.report.text()
+        return io.NodeOutput(image, mask_to_socket(result.mask), report, text, ui=ui.PreviewText(text))
 
 
 def _with_alpha(sticker: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor | None:

@@ -84,12 +84,7 @@ class Run:
         return search_identity(images, self._settings, method)
 
     def _finished(self, task: Task, result: Result) -> None:
-        say(f"{task.target}: {result.report.summary()}")
-        for row in result.report.faces:
-            if row.reason and row.selected:
-                say(f"  face {row.number} {row.outcome}: {row.reason}")
-        for note in result.report.notes:
-            say(f"  {note}")
+        say(f"{task.target}: " + result.report.text().replace("\n", "\n  "))
         # Numbered by order: a report must not contain the names of source files.
         self._rows.append({"picture": len(self._rows), **json.loads(result.report.to_json())})
         if self._options.preview:

@@ -8,5 +8,25 @@ Progress = Callable[[int, int, str], None]
 """``(done, total, what)``. It may raise an exception to interrupt the loop; the loop must not catch it."""
 
 
+PART_STEPS = 100
+"""Steps that a part is divided into."""
+
+
 def silent(done: int, total: int, what: str) -> None:
     """Report nothing."""
+
+
+def part_of(progress: Progress, done: int, count: int, offset: int = 0) -> Progress:
+    """The progress of one of ``count`` equal parts, of which ``done`` are finished; each step can be interrupted.
+
+    Args:
+        offset: parts before these, which ``count`` includes.
+    """
+
+    def report(step: int, steps: int, what: str) -> None:
+        # Whole numbers only: hosts draw their bar from them.
+        progress(
+            (offset + done) * PART_STEPS + min(PART_STEPS, PART_STEPS * step // max(steps, 1)), count * PART_STEPS, what
+        )
+
+    return report

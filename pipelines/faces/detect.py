@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError, WeightsError
+from ..core.progress import Progress, silent
 from ..core.telemetry import import_onnxruntime
 from ..imaging.resample import resize_inside
 from ..imaging.uint8 import to_uint8
@@ -156,6 +157,7 @@ def detect_faces(
     threshold: float = THRESHOLD,
     rotated: bool = True,
     landmarker: Landmarker | None = None,
+    progress: Progress = silent,
 ) -> Faces:
     """Detect the faces of a batch and their landmarks.
 
@@ -164,6 +166,7 @@ def detect_faces(
         detector: from ``open_detector``; default: ``auto``.
         threshold: minimum score of a face, 0 to 1.
         rotated: also detect heads that lie on their side or upside down.
+        progress: called before each image.
         landmarker: for example ``external.ExternalLandmarks``; default: dlib's predictor.
 
     Returns:
@@ -172,6 +175,7 @@ def detect_faces(
     detector = detector or open_detector()
     faces = []
     for index in range(image.shape[0]):
+        progress(index, image.shape[0], "detecting faces")
         single = image[index : index + 1].to(device="cpu", dtype=torch.float32)
         found = _search(single, detector, threshold, rotated)
         for d in sorted(found, key=lambda d: -float(np.prod(d.box[2:] - d.box[:2]))):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..core.progress import Progress, silent
 from .detect import Detector, detect_faces
 from .face import Face, Faces
 
@@ -12,7 +13,9 @@ MIN_OVERLAP = 0.3
 """Intersection over union from which two boxes are one face."""
 
 
-def detect_in_transparent(images: Tensor, alpha: Tensor | None, detector: Detector | None = None) -> Faces:
+def detect_in_transparent(
+    images: Tensor, alpha: Tensor | None, detector: Detector | None = None, progress: Progress = silent
+) -> Faces:
     """Detect the faces of a batch as viewers can show it.
 
     Without alpha this is ``detect_faces``. With alpha the images are also searched composited on white and on black,
@@ -22,12 +25,12 @@ def detect_in_transparent(images: Tensor, alpha: Tensor | None, detector: Detect
         images: ``(B, 3, H, W)``, RGB in [0, 1].
         alpha: ``(B, 1, H, W)`` in [0, 1], or None.
     """
-    faces = detect_faces(images, detector)
+    faces = detect_faces(images, detector, progress=progress)
     if alpha is None or bool((alpha == 1).all()):
         return faces
     found = list(faces)
     for view in (images * alpha + (1 - alpha), images * alpha, alpha.expand_as(images), 1 - alpha.expand_as(images)):
-        for face in detect_faces(view, detector):
+        for face in detect_faces(view, detector, progress=progress):
             if not any(face.image == known.image and _overlap(face, known) >= MIN_OVERLAP for known in found):
                 found.append(Face(face.box, (), face.score, face.image))
     return faces.only(sorted(found, key=lambda face: face.image))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.errors import InputError, PolicyStop
-from ..core.progress import Progress, silent
+from ..core.progress import Progress, part_of, silent
 from ..faces.detect import Detector, detect_faces
 from ..faces.face import Faces
 from ..faces.select import Selection
@@ -81,7 +81,7 @@ def anonymize_batch(
         recognizers: asked in addition to the default one; the one that finds the faces most alike decides.
         alpha: ``(B, 1, H, W)`` in [0, 1]; faces that only transparency shows are redacted, and alpha becomes opaque
             where pixels change.
-        progress: called before each face; it may raise to interrupt.
+        progress: called before each image, face and rendering of a search; it may raise to interrupt.
 
     Raises:
         InputError: the plan belongs to other images, or the identity does not fit the method.
@@ -91,15 +91,16 @@ def anonymize_batch(
         method = open_method(settings.method)
     asked = (default_recognizer(), *recognizers)
     canvas = Canvas(pixels)
-    plan = make_plan(canvas.original, settings, asked, faces, detector, alpha)
+    plan = make_plan(canvas.original, settings, asked, faces, detector, alpha, progress)
     notes = _treat_empty(canvas, plan, settings.policy.no_face)
-    wanted = _wanted(identity, plan, settings, method, canvas, asked[0].name)
+    wanted = _wanted(identity, plan, settings, method, canvas, asked[0].name, progress)
     treatment = FaceTreatment(canvas, settings, method, asked)
     rows = {i: _kept(plan, i, settings) for i in range(len(plan.faces)) if i not in plan.selected}
     shown: list[MethodIdentity | None] = [None] * len(plan.faces)
     for done, i in enumerate(plan.selected):
         progress(done, len(plan.selected), "replacing faces")
-        treated = treatment.treat(plan.faces[i], plan.numbers[i], plan.embeddings.get(i), wanted[i])
+        step = part_of(progress, done, len(plan.selected))
+        treated = treatment.treat(plan.faces[i], plan.numbers[i], plan.embeddings.get(i), wanted[i], step)
         rows[i], shown[i] = treated.report, treated.identity
     progress(len(plan.selected), max(len(plan.selected), 1), "replacing faces")
     report = Report(tuple(rows[i] for i in sorted(rows)), tuple(notes))
@@ -166,10 +167,11 @@ def _wanted(
     method: AnyMethod | None,
     canvas: Canvas,
     space: str,
+    progress: Progress,
 ) -> dict[int, Identity | MethodIdentity | None]:
     """What each selected face is to show; None where an identity is to be searched."""
     if identity is None and settings.same_person and method is not None:
-        identity = _shared(plan, settings, method, canvas)
+        identity = _shared(plan, settings, method, canvas, progress)
     if isinstance(identity, Pseudonyms):
         vectors = {i: plan.embeddings[i][0] for i in plan.selected if i in plan.embeddings}
         return {i: identity.assign(Identity(vectors[i], space))[1] if i in vectors else None for i in plan.selected}
@@ -194,14 +196,18 @@ def _check_count(identities: int, faces: int) -> None:
         raise InputError(f"{identities} identities were given for {faces} faces; give one for all, or one for each")
 
 
-def _shared(plan: Plan, settings: Settings, method: AnyMethod, canvas: Canvas) -> MethodIdentity | None:
+def _shared(
+    plan: Plan, settings: Settings, method: AnyMethod, canvas: Canvas, progress: Progress
+) -> MethodIdentity | None:
     """One identity for all selected faces, searched over their images together."""
     views = [
         View(canvas.original[face.image : face.image + 1], face, plan.embeddings[i][0])
         for i in sorted(plan.selected)
         if i in plan.embeddings and method.unsupported_reason(face := plan.faces[i]) is None
     ]
-    return method.sample_identity([method.prepare(v) for v in views], settings.seed) if views else None
+    if not views:
+        return None
+    return method.sample_identity([method.prepare(v) for v in views], settings.seed, progress)
 
 
 def _kept(plan: Plan, position: int, settings: Settings) -> FaceReport:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..core.progress import Progress, silent
 from ..faces.detect import Detector
 from ..faces.face import Face, Faces
 from ..faces.select import Selection
@@ -44,18 +45,20 @@ def make_plan(
     given: Faces | None = None,
     detector: Detector | None = None,
     alpha: Tensor | None = None,
+    progress: Progress = silent,
 ) -> Plan:
     """Plan a batch ``(B, 3, H, W)``.
 
     Args:
         recognizers: the first one decides whose faces are included or excluded.
+        progress: called before each image.
         alpha: ``(B, 1, H, W)``; faces that only transparency shows are found as well.
         given: faces of an earlier detection or drawn by hand, all of which are selected unless the settings select.
 
     Raises:
         InputError: a given face lies in no image of the batch, or outside its image.
     """
-    faces = detect_in_transparent(pixels, alpha, detector) if given is None else given
+    faces = detect_in_transparent(pixels, alpha, detector, progress) if given is None else given
     faces.check(pixels)
     _check_places(faces, pixels)
     chosen = set(range(len(faces)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..core.errors import FaceVeilError, PolicyStop
+from ..core.progress import Progress, part_of, silent
 from ..core.seeds import face_seed
 from ..faces.face import Face
 from ..faces.redact import RedactionStyle
@@ -69,6 +70,7 @@ class FaceTreatment:
         number: int,
         embeddings: tuple[np.ndarray, ...] | None,
         wanted: Identity | MethodIdentity | None,
+        progress: Progress = silent,
     ) -> Treated:
         """Replace or redact one selected face.
 
@@ -76,6 +78,7 @@ class FaceTreatment:
             number: its place in its image's list of faces.
             embeddings: one for each recognizer; None for a face without landmarks.
             wanted: shown instead of a searched identity.
+            progress: of this face.
 
         Raises:
             PolicyStop: the policy is ``stop`` and the face is not protected.
@@ -102,7 +105,7 @@ class FaceTreatment:
                 s.policy.out_of_range, face, replace(row, reason=reason or "no landmarks were found on it")
             )
         try:
-            return self._replace(self._method, face, row, embeddings, wanted)
+            return self._replace(self._method, face, row, embeddings, wanted, progress)
         except FaceVeilError:
             raise
         except (ArithmeticError, ValueError, IndexError, RuntimeError) as error:
@@ -116,6 +119,7 @@ class FaceTreatment:
         row: FaceReport,
         embeddings: tuple[np.ndarray, ...],
         wanted: Identity | MethodIdentity | None,
+        progress: Progress,
     ) -> Treated:
         s, image = self._settings, self._canvas.image(face.image)
         prepared = method.prepare(View(image, face, embeddings[0]))
@@ -124,15 +128,16 @@ class FaceTreatment:
         if reason is not None:
             return self._act(s.policy.out_of_range, face, replace(row, reason=reason))
         if isinstance(wanted, Identity):
-            wanted = method.from_identity([prepared], wanted, row.seed)
+            wanted = method.from_identity([prepared], wanted, row.seed, progress)
         original = self._canvas.original[face.image : face.image + 1]
         occlusion = None if s.parser is None else s.parser.occlusion(original, face)
         best: _Candidate | None = None
         tries = 1 if wanted is not None else s.tries
         tried = 0
         while tried < tries and (best is None or self._still_close(best)):
-            identity = wanted if wanted is not None else method.sample_identity([prepared], row.seed + tried)
-            change = method.render(prepared, identity, s.strength)
+            search, render = (part_of(progress, 2 * tried + half, 2 * tries) for half in (0, 1))
+            identity = wanted or method.sample_identity([prepared], row.seed + tried, search)
+            change = method.render(prepared, identity, s.strength, render)
             if occlusion is not None:
                 change = change.behind(image, occlusion)
             found = _Candidate(identity, change, verify(change, embeddings, self._recognizers))

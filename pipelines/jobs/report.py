@@ -104,6 +104,16 @@ class Report:
         words = [f"{count} {outcome}" for outcome, count in counts.items() if count]
         return f"{len(self.faces)} face{'s' if len(self.faces) != 1 else ''}: {', '.join(words)}"
 
+    def text(self) -> str:
+        """The summary, and a line for each selected face that was not replaced as asked, and for each note."""
+        several = len({face.image for face in self.faces}) > 1
+        lines = [self.summary()] if self.faces else []
+        for face in self.faces:
+            if face.selected and face.reason:
+                where = f"image {face.image}, " if several else ""
+                lines.append(f"{where}face {face.number} {face.outcome}: {face.reason}")
+        return "\n".join([*lines, *self.notes]) or self.summary()
+
     def to_json(self) -> str:
         document = {"format": FORMAT, "summary": self.summary(), **asdict(self)}
         return json.dumps(_rounded(document), indent=2)

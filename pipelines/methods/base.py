@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.progress import Progress, silent
 from ..faces.align import footprint
 from ..faces.face import Face, inter_ocular
 from ..faces.paste import paste
@@ -72,6 +73,8 @@ P = TypeVar("P")
 class Method(Protocol[P]):
     """Replaces faces. ``P`` is the type of an analyzed face.
 
+    Calls that take long report their progress, which may raise to interrupt them.
+
     ``strength`` runs from 0 (the photo) over 1 (recommended) to 1.5; each method documents its mapping.
     """
 
@@ -86,17 +89,19 @@ class Method(Protocol[P]):
     def occlusion_reason(self, prepared: P) -> str | None:
         """What in front of the analyzed face would be painted over, in a clause; None where nothing is."""
 
-    def sample_identity(self, prepared: Sequence[P], seed: int) -> MethodIdentity:
+    def sample_identity(self, prepared: Sequence[P], seed: int, progress: Progress = silent) -> MethodIdentity:
         """A new identity for one person seen in one or more images; the same images and seed repeat it."""
 
-    def from_identity(self, prepared: Sequence[P], identity: Identity, seed: int) -> MethodIdentity:
+    def from_identity(
+        self, prepared: Sequence[P], identity: Identity, seed: int, progress: Progress = silent
+    ) -> MethodIdentity:
         """What this method renders for a given identity of one person seen in one or more images.
 
         Raises:
             InputError: the method takes no identities, or not of this space.
         """
 
-    def render(self, prepared: P, identity: MethodIdentity, strength: float) -> Change:
+    def render(self, prepared: P, identity: MethodIdentity, strength: float, progress: Progress = silent) -> Change:
         """Render an identity on an analyzed face.
 
         Raises:

@@ -67,7 +67,7 @@ def test_what_veil_faces_renders_is_kept_but_is_no_embedding(run, image, own, tm
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path))
-    out, _, _, shown, _ = run("VeilFaces", image=image, method={"method": "appearance", "search": 1})
+    out, _, _, shown, *_ = run("VeilFaces", image=image, method={"method": "appearance", "search": 1})
     with pytest.raises(Exception, match="an output of Veil Faces, not an embedding"):
         run("BlendIdentity", identity=own, other=shown)
     run("SaveIdentity", identity=shown)
@@ -134,7 +134,7 @@ def test_swap_with_identity(run, folders, image, w600k, inswapper_file) -> None:
     assert own.space == "arcface-w600k" and own.vectors.shape == (1, 512)
     (other,) = run("PerturbIdentity", identity=own, scale=0.4)
     inputs = {"image": image, "recognizer": recognizer, "swapper": "inswapper_128.onnx", "identity": other}
-    out, mask, faces, shown, report = run("SwapWithIdentity", unsafe_face="pass", **inputs)
+    out, mask, faces, shown, report, _ = run("SwapWithIdentity", unsafe_face="pass", **inputs)
     assert (
         (out != image).any()
         and len(faces) == 1

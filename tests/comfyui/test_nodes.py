@@ -76,10 +76,10 @@ def test_a_second_recognizer_is_asked(run, image) -> None:
 
 
 def test_veil_changes_the_face_and_nothing_else(run, nodes, image) -> None:
-    out, mask, faces, identity, report = run("VeilFaces", image=image, method=QUICK)
+    out, mask, faces, identity, report, summary = run("VeilFaces", image=image, method=QUICK)
     assert out.shape == image.shape and out.dtype == torch.float32
     assert len(faces) == 1 and len(identity) == 1 and identity[0].method == "appearance"
-    assert json.loads(report)["faces"][0]["outcome"] == "replaced"
+    assert json.loads(report)["faces"][0]["outcome"] == "replaced" and summary == "1 face: 1 replaced"
     same = mask[..., None] == 0
     assert torch.equal(torch.where(same, out, 0), torch.where(same, image, 0))
     again = run("VeilFaces", image=image, method=QUICK, identity=identity)[0]
@@ -131,7 +131,7 @@ def test_crop_and_paste_round_trip(run, nodes, group, alignment) -> None:
 
 @pytest.mark.parametrize("style", ["solid", "pixelate", "blur"])
 def test_redact(run, nodes, image, style) -> None:
-    _, mask, report = run("RedactFaces", image=image, style=style)
+    _, mask, report, _ = run("RedactFaces", image=image, style=style)
     assert json.loads(report)["faces"][0]["outcome"] == "redacted"
     assert 0.01 < mask.mean() < 0.3
 
@@ -184,7 +184,7 @@ def test_a_plan_of_other_images_is_refused(run, image, group) -> None:
     with pytest.raises(Exception, match="a face in image 1, but there is 1"):
         run("CropFaces", image=image, faces=both)
     (scaled,) = run("ScaleFaces", faces=faces, image=half)
-    _, mask, _ = run("RedactFaces", image=half, faces=scaled)
+    _, mask, *_ = run("RedactFaces", image=half, faces=scaled)
     x, y = (int(v) for v in scaled[0].points[30])
     assert mask[0, y, x] == 1
     with pytest.raises(Exception, match="another image"):

@@ -112,13 +112,13 @@ class _Paint:
     def occlusion_reason(self, prepared):
         return None
 
-    def sample_identity(self, prepared, seed):
+    def sample_identity(self, prepared, seed, progress):
         return MethodIdentity(self.name, seed)
 
-    def from_identity(self, prepared, identity, seed):
+    def from_identity(self, prepared, identity, seed, progress):
         return MethodIdentity(self.name, seed, identity)
 
-    def render(self, view, identity, strength):
+    def render(self, view, identity, strength, progress):
         x1, y1, x2, y2 = (int(v) for v in view.face.box)
         window = view.image[..., y1:y2, x1:x2] * 0
         window[:, 0] = 1.0
@@ -144,15 +144,15 @@ def test_overlapping_real_replacements_change_both(portrait, portrait_faces) -> 
 
 
 class _Lazy(_Paint):
-    def render(self, view, identity, strength):
-        change = super().render(view, identity, strength)
+    def render(self, view, identity, strength, progress):
+        change = super().render(view, identity, strength, progress)
         x1, y1, x2, y2 = (int(v) for v in view.face.box)
         window = view.image[..., y1 - 40 : y2 + 40, x1 - 40 : x2 + 40].clone()
         return Change(window, (x1 - 40, y1 - 40), torch.ones_like(window[:, :1]), change.points)
 
 
 class _Broken(_Paint):
-    def render(self, view, identity, strength):
+    def render(self, view, identity, strength, progress):
         raise ArithmeticError("singular")
 
 
@@ -239,6 +239,17 @@ def test_a_redacted_face_returns_no_identity(portrait, portrait_faces) -> None:
     result = anonymize_batch(portrait, Settings(), portrait_faces, method=_Lazy())
     assert result.report.faces[0].outcome == "redacted"
     assert result.identities == (None,)
+
+
+def test_progress_never_runs_backwards_and_reaches_into_the_search(portrait, portrait_faces) -> None:
+    steps = []
+    quickly = AppearanceMethod(trials=6)
+    anonymize_batch(
+        portrait, Settings(tries=1), portrait_faces, method=quickly, progress=lambda *step: steps.append(step)
+    )
+    shares = [done / total for done, total, _ in steps]
+    assert shares == sorted(shares) and shares[-1] == 1
+    assert sum(what == "searching an identity" for _, _, what in steps) >= 6
 
 
 def test_an_interruption_goes_through(portrait) -> None:

@@ -72,13 +72,13 @@ class Paint:
     def occlusion_reason(self, prepared):
         return None
 
-    def sample_identity(self, prepared, seed):
+    def sample_identity(self, prepared, seed, progress):
         return MethodIdentity(self.name, seed)
 
-    def from_identity(self, prepared, identity, seed):
+    def from_identity(self, prepared, identity, seed, progress):
         return MethodIdentity(self.name, seed, identity)
 
-    def render(self, view, identity, strength):
+    def render(self, view, identity, strength, progress):
         x1, y1, x2, y2 = (int(v) for v in view.face.box)
         patch = view.image[..., y1:y2, x1:x2] * 0
         patch[:, 0] = self.red
@@ -110,7 +110,7 @@ def test_the_command_line_finds_it(dummy, portrait_file, tmp_path, capsys) -> No
     arguments = ["anonymize", str(portrait_file), "-o", str(out), "--method", dummy, "--dummy-red", "0.5"]
     assert main([*arguments, "--policy", "pass"]) in (0, 3)
     assert Image.open(out).getpixel((225, 115)) == (128, 0, 0)
-    assert main([*arguments[:-1], "7"]) == SOME_FAILED
+    assert main([*arguments[:-1], "7", "--overwrite"]) == SOME_FAILED
     assert "red must be at least 0 and at most 1, got 7.0" in capsys.readouterr().err
     assert main(["train", "dummy", "--red", "0.25"]) == OK
     assert "learned 0.25" in capsys.readouterr().out

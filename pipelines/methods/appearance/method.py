@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from torch import Tensor
 
+from ...core.progress import Progress, silent
 from ...faces.align import five_points
 from ...faces.face import Face, eye_opening, inter_ocular, mouth_gap
 from ...faces.landmarks import fit_landmarks
@@ -92,16 +93,20 @@ class AppearanceMethod:
     def occlusion_reason(self, prepared: Prepared) -> str | None:
         return "something is in front of it" if is_occluded(self.model, prepared.subject) else None
 
-    def sample_identity(self, prepared: Sequence[Prepared], seed: int) -> MethodIdentity:
+    def sample_identity(self, prepared: Sequence[Prepared], seed: int, progress: Progress = silent) -> MethodIdentity:
         # The search uses strength 1, so that the strength does not change the identity.
-        result = search(self.model, [p.subject for p in prepared], seed, self.recognizer, trials=self.trials)
+        result = search(self.model, [p.subject for p in prepared], seed, self.recognizer, self.trials, progress)
         return result.latent.method_identity()
 
-    def from_identity(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> MethodIdentity:
-        result = search_target(self.model, [p.subject for p in prepared], identity, self.recognizer, seed)
+    def from_identity(
+        self, prepared: Sequence[Prepared], identity: Identity, seed: int, progress: Progress = silent
+    ) -> MethodIdentity:
+        result = search_target(self.model, [p.subject for p in prepared], identity, self.recognizer, seed, progress)
         return result.latent.method_identity()
 
-    def render(self, prepared: Prepared, identity: MethodIdentity, strength: float) -> Change:
+    def render(
+        self, prepared: Prepared, identity: MethodIdentity, strength: float, progress: Progress = silent
+    ) -> Change:
         subject = prepared.subject
         appearance = appearance_of(self.model, latent_of(self.model, identity), subject)
         # Correct the expression on a small image, and render a large face at full size only once.

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ...core.errors import InputError
+from ...core.progress import Progress, part_of, silent
 from ...identity.identity import Identity
 from ...identity.lds import builtin_sampler
 from ...recognition.base import FaceRecognizer
@@ -65,7 +66,12 @@ class SearchResult:
 
 
 def search(
-    model: AppearanceModel, subjects: list[Subject], seed: int, recognizer: FaceRecognizer, trials: int = TRIALS
+    model: AppearanceModel,
+    subjects: list[Subject],
+    seed: int,
+    recognizer: FaceRecognizer,
+    trials: int = TRIALS,
+    progress: Progress = silent,
 ) -> SearchResult:
     """Search a new identity for one person in one or more photos.
 
@@ -73,6 +79,7 @@ def search(
         subjects: faces of the same person.
         seed: the same photos and seed give the same latent.
         trials: renderings per photo; 1 uses the linear forecast without rendering.
+        progress: called before each rendering.
     """
     solver = _Solver(model, subjects, recognizer, seed, SEARCH_RIDGE)
     embedding = np.mean([s.embedding for s in subjects], axis=0)
@@ -82,15 +89,21 @@ def search(
     starts = [solver.random_start(generator) for _ in range(count)]
     if trials == 1:
         return SearchResult(solver.latent(embedding + TARGET_DISTANCE * directions[0], starts[0]))
+    rounds = max(1, trials // count)
     found = [
-        solver.refine(embedding + TARGET_DISTANCE * d, max(1, trials // count), z)
-        for d, z in zip(directions, starts, strict=False)
+        solver.refine(embedding + TARGET_DISTANCE * d, rounds, z, part_of(progress, done, count))
+        for done, (d, z) in enumerate(zip(directions, starts, strict=False))
     ]
     return max((f for results in found for f in results), key=lambda f: f.score)
 
 
 def search_target(
-    model: AppearanceModel, subjects: list[Subject], identity: Identity, recognizer: FaceRecognizer, seed: int = 0
+    model: AppearanceModel,
+    subjects: list[Subject],
+    identity: Identity,
+    recognizer: FaceRecognizer,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> SearchResult:
     """Search a latent for one person in one or more photos whose embedding is close to ``identity``.
 
@@ -103,7 +116,7 @@ def search_target(
             f" {identity.space}; embed the face with {recognizer.name}"
         )
     solver = _Solver(model, subjects, recognizer, seed, TARGET_RIDGE)
-    results = solver.refine(identity.vector * DLIB_MEAN_LENGTH, ROUNDS, np.zeros(solver.size))
+    results = solver.refine(identity.vector * DLIB_MEAN_LENGTH, ROUNDS, np.zeros(solver.size), progress)
     return min(results, key=lambda f: max(f.target_distances))
 
 
@@ -174,11 +187,12 @@ class _Solver:
             dict(zip(REGIONS, np.split(z, self._boundaries), strict=True)), self._traits, self._seed
         )
 
-    def refine(self, target: np.ndarray, rounds: int, start: np.ndarray) -> list[SearchResult]:
+    def refine(self, target: np.ndarray, rounds: int, start: np.ndarray, progress: Progress) -> list[SearchResult]:
         """Alternate between solving and rendering, and add the error of each rendering to the targets."""
         targets = np.stack([target] * len(self._small))
         found = []
-        for _ in range(rounds):
+        for done in range(rounds):
+            progress(done, rounds, "searching an identity")
             latent = self.latent(targets, start)
             embeddings = np.stack([self._render_and_embed(latent, subject) for subject in self._small])
             targets = targets + FEEDBACK * (target - embeddings)

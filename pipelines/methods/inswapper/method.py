@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...core.errors import InputError
+from ...core.progress import Progress, silent
 from ...faces.align import apply
 from ...faces.face import Face, inter_ocular
 from ...faces.masks import hull_mask
@@ -77,7 +78,7 @@ class InSwapperMethod:
     def occlusion_reason(self, prepared: Prepared) -> str | None:
         return None
 
-    def sample_identity(self, prepared: Sequence[Prepared], seed: int) -> MethodIdentity:
+    def sample_identity(self, prepared: Sequence[Prepared], seed: int, progress: Progress = silent) -> MethodIdentity:
         own = Identity(np.concatenate([p.own.vectors for p in prepared]), SPACE).average()
         return MethodIdentity(NAME, seed, self._sampled(own, seed))
 
@@ -92,7 +93,9 @@ class InSwapperMethod:
             raise InputError("all identities in the bank are too similar to this person; use a larger bank")
         return self.source.identities[int(np.random.default_rng(seed).choice(different))]
 
-    def from_identity(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> MethodIdentity:
+    def from_identity(
+        self, prepared: Sequence[Prepared], identity: Identity, seed: int, progress: Progress = silent
+    ) -> MethodIdentity:
         if identity.space != SPACE:
             raise InputError(
                 f"inswapper needs an identity of the space {SPACE}, but this one is of {identity.space}; embed the face"
@@ -100,7 +103,9 @@ class InSwapperMethod:
             )
         return MethodIdentity(NAME, seed, identity)
 
-    def render(self, prepared: Prepared, identity: MethodIdentity, strength: float) -> Change:
+    def render(
+        self, prepared: Prepared, identity: MethodIdentity, strength: float, progress: Progress = silent
+    ) -> Change:
         target = identity.of(NAME).identity
         if target is None:
             raise InputError("this inswapper identity contains no embedding; save it again")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
+from ...core.progress import Progress, silent
 from ...faces.align import apply, crop, ffhq_transform
 from ...faces.face import Face, inter_ocular
 from ...faces.masks import hull_mask
@@ -60,14 +61,18 @@ class ReferenceNetMethod:
     def occlusion_reason(self, prepared: Prepared) -> str | None:
         return None
 
-    def sample_identity(self, prepared: Sequence[Prepared], seed: int) -> MethodIdentity:
+    def sample_identity(self, prepared: Sequence[Prepared], seed: int, progress: Progress = silent) -> MethodIdentity:
         # The noise alone decides who appears.
         return MethodIdentity(NAME, seed)
 
-    def from_identity(self, prepared: Sequence[Prepared], identity: Identity, seed: int) -> MethodIdentity:
+    def from_identity(
+        self, prepared: Sequence[Prepared], identity: Identity, seed: int, progress: Progress = silent
+    ) -> MethodIdentity:
         raise InputError("referencenet takes no identity vector; use the graph with a source image instead")
 
-    def render(self, prepared: Prepared, identity: MethodIdentity, strength: float) -> Change:
+    def render(
+        self, prepared: Prepared, identity: MethodIdentity, strength: float, progress: Progress = silent
+    ) -> Change:
         seed = identity.of(NAME).seed
         points, image = prepared.view.face.points, prepared.view.image
         inside = apply(prepared.transform, points)
@@ -76,6 +81,6 @@ class ReferenceNetMethod:
             return pasted(image, prepared.transform, prepared.square, torch.zeros_like(mask), points)
         generator = torch.Generator().manual_seed(seed)
         square = self.pipeline.anonymize(
-            prepared.square, DEGREE * strength, self.guidance, self.steps, [generator]
+            prepared.square, DEGREE * strength, self.guidance, self.steps, [generator], progress=progress
         ).cpu()
         return pasted(image, prepared.transform, square, mask, points)
