@@ -44,9 +44,15 @@ def register_model_folders() -> None:
 
     import folder_paths
 
+    from .files import SAVED
+
     models = Path(folder_paths.models_dir)
     folder_paths.add_model_folder_path("faceveil", str(models / "faceveil"), is_default=True)
     folder_paths.folder_names_and_paths["faceveil"][1].update(WEIGHT_SUFFIXES)
+    # Save Identity and Save Coefficients write to the output folder. Files from other people are in the input folder.
+    folder_paths.add_model_folder_path(SAVED, folder_paths.get_output_directory(), is_default=True)
+    folder_paths.add_model_folder_path(SAVED, folder_paths.get_input_directory())
+    folder_paths.folder_names_and_paths[SAVED][1].add(".safetensors")
     # Other packs also register this folder, and the first registration sets its suffixes. So .onnx is added here.
     folder_paths.add_model_folder_path("insightface", str(models / "insightface"))
     folder_paths.folder_names_and_paths["insightface"][1].add(".onnx")

@@ -9,8 +9,11 @@ from ..pipelines.core.errors import InputError, WeightsError
 from .sockets import NONE
 
 OWN = ("faceveil",)
+SAVED = "faceveil_saved"
+"""Registered name of ComfyUI's output and input folders, in which saved identities and coefficients are found."""
 FACES = ("faceveil", "insightface")
 """Other node packs also keep the models of insightface in models/insightface."""
+ABSENT = "absent"
 
 
 def names(folders: Sequence[str], endings: Sequence[str] = (), within: str = "") -> list[str]:
@@ -44,7 +47,7 @@ def kept_path(file: str, writer: str) -> Path:
 
     Args:
         file: path relative to one of the folders.
-        writer: display name of the node that writes such files, for the error message.
+        writer: display name of the node that writes such files; the error message names it.
 
     Raises:
         InputError: the file is in neither folder.
@@ -55,9 +58,38 @@ def kept_path(file: str, writer: str) -> Path:
         path = (Path(root) / file).resolve()
         if path.is_relative_to(Path(root).resolve()) and path.is_file():
             return path
-    raise InputError(
-        f"{file} is in neither ComfyUI's output folder nor its input folder; enter the name that {writer} displays"
-    )
+    raise InputError(f"{file} is in neither ComfyUI's output folder nor its input folder; choose a file of {writer}")
+
+
+def saved_names() -> list[str]:
+    """Names of the ``.safetensors`` files in the output and input folders; ``none`` where there is no such file."""
+    # A combo without options fails before the node can say what is missing.
+    return names((SAVED,), (".safetensors",)) or [NONE]
+
+
+def saved_stamp(file: str | None) -> str:
+    """Return a text that changes when a saved file changes, so that ComfyUI does not use an old result.
+
+    ComfyUI passes None where the widget is connected to another node.
+    """
+    try:
+        return ABSENT if file is None else _stamp(kept_path(file, ""))
+    except InputError:
+        return ABSENT
+
+
+def model_stamp(folders: Sequence[str], *files: str | None) -> str:
+    """Return a text that changes when a file in the model folders changes; other names never change it."""
+    import folder_paths
+
+    wanted = [file or NONE for file in files]
+    found = [next((p for folder in folders if (p := folder_paths.get_full_path(folder, n))), None) for n in wanted]
+    return "/".join(ABSENT if path is None else _stamp(Path(path)) for path in found)
+
+
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_mtime_ns}-{status.st_size}"
 
 
 def path_of(folders: Sequence[str], name: str, remedy: str) -> Path:

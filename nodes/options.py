@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..pipelines.core.errors import InputError
 from ..pipelines.core.options import ModelFile, Option, options_of
 from ..pipelines.methods.registry import MethodSpec, method_spec, method_specs
-from .files import names, path_of
+from .files import model_stamp, names, path_of
 from .sockets import NONE
 
 METHOD = "method"
@@ -41,6 +41,14 @@ def chosen_method(value: str | Mapping[str, Any]) -> tuple[str, object]:
         return spec.name, spec.options()
     spec = method_spec(value[METHOD])
     return spec.name, _options(spec, value)
+
+
+def method_stamp(value: str | Mapping[str, Any] | None) -> str:
+    """Return a text that changes when a model file of the selected method changes."""
+    if not isinstance(value, Mapping):
+        return ""
+    options = options_of(method_spec(value[METHOD]).options)
+    return "/".join(model_stamp(o.model_file.folders, value.get(o.name)) for o in options if o.model_file is not None)
 
 
 def _options(spec: MethodSpec, values: Mapping[str, Any]) -> object:

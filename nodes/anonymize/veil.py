@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ...pipelines.faces.face import Faces
 from ..convert import bar, image_alpha, image_to_pixels
 from ..inputs import optional_faces_input, seed_input, strength_input
-from ..options import chosen_method, method_input
+from ..options import chosen_method, method_input, method_stamp
 from ..schema import schema
 from ..sockets import ROOT, IdentitySocket, RecognizerSocket
 from .policy import face_outputs, no_face_input, output_of, policy_of, unsafe_face_input
@@ -76,6 +76,10 @@ class VeilFaces(io.ComfyNode):
             ],
             outputs=face_outputs(),
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, method: str | Mapping[str, Any] | None = None, **_: object) -> str:
+        return method_stamp(method)
 
     @classmethod
     def execute(

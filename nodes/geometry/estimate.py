@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ...pipelines.core.errors import InputError
 from ...pipelines.faces.face import Faces
 from ..convert import bar, image_to_pixels, pixels_to_image
-from ..files import OWN, names, path_of
+from ..files import OWN, model_stamp, names, path_of
 from ..inputs import optional_faces_input
 from ..schema import schema
 from ..sockets import CoefficientsSocket, MorphableSocket
@@ -71,6 +71,10 @@ class EstimateCoefficients(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, regressor: str = "", **_: object) -> str:
+        return model_stamp(OWN, regressor)
 
     @classmethod
     def execute(

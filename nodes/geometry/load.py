@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..convert import pixels_to_image
-from ..files import OWN, names, path_of
+from ..files import OWN, model_stamp, names, path_of
 from ..schema import schema
 from ..sockets import BUILT_IN, MorphableSocket
 from .common import CATEGORY, PREVIEW_SIDE
@@ -47,6 +47,10 @@ class LoadMorphableModel(io.ComfyNode):
                 io.Image.Output(display_name="preview", tooltip="The mean face of the model."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str = BUILT_IN, **_: object) -> str:
+        return model_stamp(OWN, model)
 
     @classmethod
     def execute(cls, model: str = BUILT_IN) -> io.NodeOutput:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
+from ..files import kept_path, output_path, saved_names, saved_stamp
 from ..schema import schema
-from ..sockets import CoefficientsSocket, MorphableSocket
+from ..sockets import NONE, CoefficientsSocket, MorphableSocket
 from .common import CATEGORY, OUTPUTS, Geometry, result
 
 
@@ -41,7 +42,6 @@ class SaveCoefficients(io.ComfyNode):
     @classmethod
     def execute(cls, coefficients: Geometry, filename_prefix: str) -> io.NodeOutput:
         from ...pipelines.geometry.coefficients import save_coefficients
-        from ..files import output_path
 
         path = output_path(filename_prefix)
         save_coefficients(path, coefficients.estimate.coefficients, coefficients.estimate.transforms)
@@ -50,7 +50,8 @@ class SaveCoefficients(io.ComfyNode):
 
 class LoadCoefficients(io.ComfyNode):
     HELP = """
-    Enter the file name that **Save Coefficients** displays. If the file uses BFM or ICT-FaceKit, connect that model.
+    Choose a file of **Save Coefficients**. Press `r` to list a file that was saved after the page was loaded. If the
+    file uses BFM or ICT-FaceKit, connect that model.
 
     To render the faces over images, use one image per face in the batch: the first face belongs to the first image, the
     second face to the second image, and so on.
@@ -66,11 +67,7 @@ class LoadCoefficients(io.ComfyNode):
             is_output_node=True,
             description="Load 3D faces from a file of Save Coefficients.",
             inputs=[
-                io.String.Input(
-                    "file",
-                    default="coefficients_00001_.safetensors",
-                    tooltip="File in ComfyUI's output or input folder.",
-                ),
+                io.Combo.Input("file", options=saved_names(), tooltip="A file in ComfyUI's output or input folder."),
                 MorphableSocket.Input(
                     "model", optional=True, tooltip="The model of the saved faces. Without it, the built-in model."
                 ),
@@ -79,11 +76,14 @@ class LoadCoefficients(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, file: str = NONE, **_: object) -> str:
+        return saved_stamp(file)
+
+    @classmethod
     def execute(cls, file: str, model: Any = None) -> io.NodeOutput:
         from ...pipelines.geometry.builtin import built_in_morphable_model
         from ...pipelines.geometry.coefficients import load_coefficients
         from ...pipelines.geometry.fitting import Estimate
-        from ..files import kept_path
 
         model = model or built_in_morphable_model()
         coefficients, transforms = load_coefficients(kept_path(file, "Save Coefficients"), model.name)

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ...pipelines.core.errors import InputError
 from ..convert import bar, pixels_to_image
-from ..files import OWN, names, path_of
+from ..files import OWN, model_stamp, names, path_of
 from ..schema import schema
 from ..sockets import NONE, BankSocket, IdentitySocket, RecognizerSocket
 from .common import CATEGORY, one_identity
@@ -68,6 +68,10 @@ class BuildSyntheticBank(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, name: str = "", **_: object) -> str:
+        return model_stamp(OWN, f"banks/{name}/{_BANK}")
+
+    @classmethod
     def execute(cls, folder: str, name: str, recognizer: FaceRecognizer | None = None) -> io.NodeOutput:
         import folder_paths
 
@@ -115,6 +119,10 @@ class LoadSyntheticBank(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, bank: str = NONE, **_: object) -> str:
+        return model_stamp(OWN, bank)
 
     @classmethod
     def execute(cls, bank: str = "") -> io.NodeOutput:

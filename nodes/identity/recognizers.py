@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..files import FACES, names, path_of
+from ..files import FACES, model_stamp, names, path_of
 from ..schema import schema
 from ..sockets import NONE, RecognizerSocket
 from .common import CATEGORY
@@ -53,6 +53,10 @@ class LoadRecognizer(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str = NONE, **_: object) -> str:
+        return model_stamp(FACES, file)
 
     @classmethod
     def execute(cls, kind: str, file: str = NONE) -> io.NodeOutput:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io, ui
 
-from ..files import kept_path, output_path
+from ..files import kept_path, output_path, saved_names, saved_stamp
 from ..schema import schema
-from ..sockets import IdentitySocket
+from ..sockets import NONE, IdentitySocket
 from .common import CATEGORY, only_identity
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class SaveIdentity(io.ComfyNode):
 
 class LoadIdentity(io.ComfyNode):
     HELP = """
-    Enter the file name that **Save Identity** displays. An identity from **Veil Faces** works only with the same
-    method.
+    Choose a file of **Save Identity**. Press `r` to list a file that was saved after the page was loaded. An identity
+    from **Veil Faces** works only with the same method.
     """
 
     @classmethod
@@ -66,14 +66,16 @@ class LoadIdentity(io.ComfyNode):
             category=CATEGORY,
             description="Load an identity from a file of Save Identity.",
             inputs=[
-                io.String.Input(
-                    "file", default="identity_00001_.safetensors", tooltip="File in ComfyUI's output or input folder."
-                )
+                io.Combo.Input("file", options=saved_names(), tooltip="A file in ComfyUI's output or input folder.")
             ],
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="For Veil Faces and the other identity nodes.")
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str = NONE, **_: object) -> str:
+        return saved_stamp(file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

@@ -11,7 +11,7 @@ from ...pipelines.core.errors import InputError
 from ...pipelines.faces.face import Faces
 from ...pipelines.identity.identity import Identity
 from ..convert import image_to_pixels
-from ..files import OWN, names, path_of
+from ..files import OWN, model_stamp, names, path_of
 from ..inputs import seed_input
 from ..schema import schema
 from ..sockets import BUILT_IN, FacesSocket, IdentitySocket, RecognizerSocket
@@ -140,6 +140,10 @@ class SampleIdentity(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, sampler: str = BUILT_IN, **_: object) -> str:
+        return model_stamp(OWN, sampler)
 
     @classmethod
     def execute(

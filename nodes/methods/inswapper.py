@@ -11,7 +11,7 @@ from ...pipelines.core.errors import InputError
 from ...pipelines.faces.face import Faces
 from ..anonymize.policy import face_outputs, no_face_input, output_of, policy_of, unsafe_face_input
 from ..convert import bar, image_alpha, image_to_pixels
-from ..files import FACES, OWN, names, path_of
+from ..files import FACES, OWN, model_stamp, names, path_of
 from ..inputs import optional_faces_input, seed_input, strength_input
 from ..schema import schema
 from ..sockets import NONE, ROOT, BankSocket, IdentitySocket, RecognizerSocket
@@ -83,6 +83,10 @@ class SwapWithIdentity(io.ComfyNode):
             ],
             outputs=face_outputs(),
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, swapper: str = NONE, sampler: str = NONE, **_: object) -> str:
+        return model_stamp(FACES, swapper, sampler)
 
     @classmethod
     def execute(

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...pipelines.core.errors import InputError, WeightsError
 from ...pipelines.methods.referencenet.pipeline import DEGREE
 from ..convert import resized_image, rgb_image
-from ..files import names, path_of
+from ..files import model_stamp, names, path_of
 from ..schema import schema
 from ..sockets import NONE, ROOT, ReferenceNetSocket, ReferenceSocket
 
@@ -107,6 +107,10 @@ class LoadReferenceNet(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, source_net: str = NONE, driving_net: str = NONE, **_: object) -> str:
+        return model_stamp(FOLDERS, source_net, driving_net)
+
+    @classmethod
     def execute(cls, source_net: str = "", driving_net: str = "") -> io.NodeOutput:
         from ..native.referencenet import load_unet
 
@@ -139,6 +143,10 @@ class LoadFaceDenoiser(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The denoiser, for Apply ReferenceNet.")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, denoiser: str = NONE, **_: object) -> str:
+        return model_stamp(FOLDERS, denoiser)
 
     @classmethod
     def execute(cls, denoiser: str = "") -> io.NodeOutput:

@@ -63,6 +63,32 @@ def test_files_and_pseudonyms_stay_in_their_folders(run, own, tmp_path, monkeypa
         run("MapToPseudonym", identity=own, key="../x")
 
 
+def test_a_file_that_changes_is_read_again(nodes, run, own, tmp_path, monkeypatch) -> None:
+    """ComfyUI repeats a node whose fingerprint differs from that of the cached run."""
+    import folder_paths
+
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(folder_paths, "output_directory", str(tmp_path / "out"))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "faceveil", ([str(tmp_path)], {".onnx"}))
+    load, recognizer, veil = (nodes[f"FaceVeil_{n}"] for n in ("LoadIdentity", "LoadRecognizer", "VeilFaces"))
+    run("SaveIdentity", identity=own)
+    swap = {"method": "inswapper", "model": "swap.onnx", "recognizer": "swap.onnx"}
+    cases = [
+        (tmp_path / "out" / "identity_00001_.safetensors", load, {"file": "identity_00001_.safetensors"}),
+        (tmp_path / "mine.onnx", recognizer, {"kind": "insightface", "file": "mine.onnx"}),
+        (tmp_path / "swap.onnx", veil, {"method": swap, "strength": 1.0}),
+    ]
+    for file, node, inputs in cases:
+        missing = file.exists() or node.fingerprint_inputs(**inputs)
+        file.write_bytes(b"one")
+        before = node.fingerprint_inputs(**inputs)
+        assert before == node.fingerprint_inputs(**inputs) != missing
+        file.write_bytes(b"others")
+        assert node.fingerprint_inputs(**inputs) != before
+    # A widget that is connected to another node is None.
+    assert load.fingerprint_inputs(file=None) == recognizer.fingerprint_inputs(kind=None, file=None)
+
+
 def test_what_veil_faces_renders_is_kept_but_is_no_embedding(run, image, own, tmp_path, monkeypatch) -> None:
     import folder_paths
 

@@ -198,3 +198,21 @@ def test_a_chain_of_nodes_works_on_its_own_results(run, group) -> None:
     first = run("RedactFaces", image=group, faces=others)[0]
     out = run("VeilFaces", image=first, faces=largest, method=QUICK)[0]
     assert (out != first).any()
+
+
+def test_veil_faces_can_be_interrupted_in_the_search(run, image) -> None:
+    """Before the first rendering of a search that would take a minute."""
+    import comfy.model_management as management
+
+    management.interrupt_current_processing(True)
+    with pytest.raises(management.InterruptProcessingException):
+        run("VeilFaces", image=image.repeat(4, 1, 1, 1), method={"method": "appearance", "search": 64})
+
+
+def test_progress_is_sent_for_every_rendering(run, image, monkeypatch) -> None:
+    import comfy.utils
+
+    sent = []
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", lambda self, *step: sent.append(step))
+    run("VeilFaces", image=image, method={"method": "appearance", "search": 6})
+    assert len(sent) > 8 and sent[-1][0] == sent[-1][1]
