@@ -1,7 +1,10 @@
-"""Pictures that tests share: the public-domain portrait always, real photos where the data folder is."""
+"""Images that tests share: the public-domain portrait always, real photos where the data folder is."""
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
+HELPERS = ROOT / "tests" / "helpers"
 DATA = ROOT.parent / "shared" / "data"
 
 
@@ -48,6 +52,17 @@ def photos() -> list[Path]:
     if not found:
         pytest.skip("no ../shared/data/photos beside the repository")
     return found
+
+
+@pytest.fixture
+def dummy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a method in a package of its own, which the registry finds beside the others."""
+    methods = importlib.import_module("faceveil.pipelines.methods")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(HELPERS)])
+    yield "dummy"
+    for name in [n for n in sys.modules if n.startswith(f"{methods.__name__}.dummy")]:
+        del sys.modules[name]
+    methods.__dict__.pop("dummy", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...pipelines.faces.face import Faces
-from ...pipelines.faces.redact import REDACTION_SHAPES, REDACTION_STYLES, RedactionShape
+from ...pipelines.faces.names import REDACTION_SHAPES, REDACTION_STYLES, RedactionShape
 from ...pipelines.jobs.policy import Action, Policy
 from ..convert import bar, image_alpha, image_to_pixels, mask_from_socket, mask_to_socket, pixels_to_image
 from ..inputs import optional_faces_input

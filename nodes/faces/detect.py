@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ...pipelines.faces.face import Face, Faces, ImageSet
+from ...pipelines.faces.names import BUILT_IN_DETECTORS
 from ..convert import bar, image_to_pixels
 from ..schema import schema
 from ..sockets import ROOT, FacesSocket
@@ -29,7 +29,7 @@ class DetectFaces(io.ComfyNode):
                 io.Image.Input("image", tooltip="Images to search."),
                 io.Combo.Input(
                     "detector",
-                    options=["auto", "centerface", "dlib"],
+                    options=list(BUILT_IN_DETECTORS),
                     default="auto",
                     tooltip=(
                         "auto uses CenterFace, which also detects small faces; dlib detects frontal faces of 40 px or"
@@ -64,14 +64,10 @@ class DetectFaces(io.ComfyNode):
     def execute(cls, image: torch.Tensor, detector: str, threshold: float, rotated: bool) -> io.NodeOutput:
         from ...pipelines.faces.detect import detect_faces, open_detector
 
-        pixels, progress, opened = image_to_pixels(image), bar(), open_detector(detector)
-        found: list[Face] = []
-        for index in range(len(pixels)):
-            progress(index, len(pixels), "detecting")
-            for face in detect_faces(pixels[index : index + 1], opened, threshold, rotated):
-                found.append(face.in_image(index))
-        progress(len(pixels), len(pixels), "detecting")
-        return io.NodeOutput(Faces(found, ImageSet.of(pixels)), len(found))
+        pixels, progress = image_to_pixels(image), bar()
+        found = detect_faces(pixels, open_detector(detector), threshold, rotated, progress=progress)
+        progress(len(pixels), len(pixels), "detecting faces")
+        return io.NodeOutput(found, len(found))
 
 
 NODES = [DetectFaces]

@@ -21,7 +21,7 @@ class LoadRecognizer(io.ComfyNode):
     Some kinds also need a package: `pip install insightface uniface`.
 
     **Thresholds.** AdaFace, SphereFace and MobileFace use the threshold of ArcFace, which was not measured for them.
-    FaRL has no threshold. `faceveil calibrate` measures a threshold on photos of different people.
+    FaRL has no threshold. `faceveil calibrate` measures one on photos of different people; enter it as *threshold*.
     """
 
     @classmethod
@@ -45,6 +45,17 @@ class LoadRecognizer(io.ComfyNode):
                     options=[NONE, *names(FACES, _NETWORKS)],
                     tooltip="Weights file from models/faceveil or models/insightface.",
                 ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip=(
+                        "Faces below this L2 distance of unit vectors show one person. 0 uses the known threshold;"
+                        " faceveil calibrate measures another."
+                    ),
+                ),
             ],
             outputs=[
                 RecognizerSocket.Output(
@@ -59,11 +70,12 @@ class LoadRecognizer(io.ComfyNode):
         return model_stamp(FACES, file)
 
     @classmethod
-    def execute(cls, kind: str, file: str = NONE) -> io.NodeOutput:
+    def execute(cls, kind: str, file: str = NONE, threshold: float = 0.0) -> io.NodeOutput:
         from ...pipelines.recognition.catalog import open_recognizer
 
         path = None if file == NONE else path_of(FACES, file, "put the file there and reload the page")
-        return io.NodeOutput(open_recognizer(kind, path))
+        recognizer = open_recognizer(kind, path)
+        return io.NodeOutput(recognizer.with_threshold(threshold) if threshold else recognizer)
 
 
 NODES = [LoadRecognizer]

@@ -14,7 +14,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...pipelines.core.errors import InputError, WeightsError
-from ...pipelines.methods.referencenet.pipeline import DEGREE
+from ...pipelines.methods.referencenet.pipeline import DEGREE, MAX_DEGREE
 from ..convert import resized_image, rgb_image
 from ..files import model_stamp, names, path_of
 from ..schema import schema
@@ -267,11 +267,12 @@ class AnonymizationLevel(io.ComfyNode):
 
     @classmethod
     def execute(cls, reference: Reference, level: float, unit: str) -> io.NodeOutput:
-        if level < 0:
+        degree = level * DEGREE if unit == "strength" else level
+        if not 0 <= degree <= MAX_DEGREE:
             raise InputError(
-                f"the level must be 0 or more, got {level:g}; choose 0 to keep the person, or a higher level"
+                f"the degree d must be between 0 and {MAX_DEGREE:g}, got {degree:g}; strength 1 is d = {DEGREE:g}"
             )
-        return io.NodeOutput(reference.at(level * DEGREE if unit == "strength" else level))
+        return io.NodeOutput(reference.at(degree))
 
 
 class ApplyReferenceNet(io.ComfyNode):

@@ -14,8 +14,11 @@ from .terminal import EXIT_CODES, INTERRUPTED, SOME_FAILED, UNPROTECTED, say
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if options.debug:
+        # Only ours: the libraries below log a lot.
+        logging.getLogger(__name__.removesuffix(".cli")).setLevel(logging.DEBUG)
     try:
         return int(options.run(options))
     except PolicyStop as error:
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("error: the memory is full; use smaller images or close other programs", error=True)
         return SOME_FAILED
     except Exception as error:  # the last resort: a user gets a sentence, a developer the traceback with --debug
-        if getattr(options, "debug", False):
+        if options.debug:
             raise
         say(f"error: {unexpected(error)}", error=True)
         return SOME_FAILED

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError
 from ..core.files import check_outputs
+from ..faces.names import REDACTION_SHAPES, REDACTION_STYLES
+from ..jobs.policy import ACTIONS
 from ..methods.registry import method_spec, method_specs
-from .flags import add_options, given_flags, options_from
+from .flags import add_options, given_flags, given_paths, options_from
 from .terminal import command
 
 if TYPE_CHECKING:
@@ -19,12 +21,9 @@ if TYPE_CHECKING:
     from ..jobs.settings import Settings
     from ..jobs.tasks import Task
 
-STYLES = ("solid", "pixelate", "blur", "sticker")
-"""Redaction styles, beside the methods; written out because naming them must not import torch."""
-SHAPES = ("ellipse", "box", "hull")
-ACTIONS = ("redact", "stop", "pass")
 PREVIEW_SUFFIX = ".png"
-KEY_SUFFIX, LEDGER_SUFFIX = ".key", ".ledger.json"
+PSEUDONYM_SPACE = "dlib"
+"""Space of the identities that pseudonyms take without a bank."""
 
 
 def add_commands(commands: Any) -> None:
@@ -34,7 +33,7 @@ def add_commands(commands: Any) -> None:
     specs = method_specs()
     parser.add_argument(
         "--method",
-        choices=(*specs, *STYLES),
+        choices=(*specs, *REDACTION_STYLES),
         default=next(iter(specs)),
         help="a method, which gives a new face, or a redaction style (default: %(default)s)",
     )
@@ -89,7 +88,7 @@ def _add_safety(group: Any) -> None:
         choices=ACTIONS,
         help="what happens to images without a face; redact fills the whole image (default: as --policy)",
     )
-    group.add_argument("--shape", choices=SHAPES, default="ellipse", help="of a redaction (default: ellipse)")
+    group.add_argument("--shape", choices=REDACTION_SHAPES, default="ellipse", help="of a redaction (default: ellipse)")
     group.add_argument("--sticker", type=Path, metavar="FILE", help="an image with transparency for --method sticker")
     group.add_argument(
         "--parser-file",
@@ -101,9 +100,9 @@ def _add_safety(group: Any) -> None:
         "--verify",
         action="append",
         default=[],
-        metavar="KIND:FILE",
-        help="ask this recognizer as well as dlib, from a file that you have; the one that finds the faces most alike"
-        " decides (repeatable)",
+        metavar="KIND:FILE[@DISTANCE]",
+        help="ask this recognizer as well as dlib, from a file that you have; DISTANCE is a threshold that faceveil"
+        " calibrate measured; the recognizer that finds the faces most alike decides (repeatable)",
     )
 
 
@@ -153,10 +152,11 @@ def _check_flags(options: argparse.Namespace) -> None:
         flags = given_flags(options, spec.options, name) if name != options.method else []
         if flags:
             raise InputError(f"{flags[0]} belongs to --method {name}, but the method is {options.method}")
-    shows_identities = options.method in specs and method_spec(options.method).identity_space
-    if options.pseudonyms and not shows_identities:
-        able = [spec.name for spec in specs.values() if spec.identity_space]
-        raise InputError(f"--pseudonyms need a method that shows identities: {', '.join(able)}")
+    # A bank can be of another space; its own is compared when it is open.
+    spaces = {name: spec.identity_space for name, spec in specs.items() if spec.identity_space}
+    able = [name for name, space in spaces.items() if options.bank or space == PSEUDONYM_SPACE]
+    if options.pseudonyms and options.method not in able:
+        raise InputError(f"--pseudonyms need a method that can show them: {', '.join(able)}")
     if options.bank and not options.pseudonyms:
         raise InputError("--bank belongs to --pseudonyms; give a key file as well")
     for flag in ("identity", "same_person", "save_identity"):
@@ -171,8 +171,14 @@ def _check_files(options: argparse.Namespace, tasks: list[Task]) -> None:
     """Raise where a file that the whole run needs is missing; a batch goes on past some missing inputs."""
     if not any(task.source.exists() for task in tasks):
         raise InputError(f"{tasks[0].source.name} does not exist; check its name and folder")
-    for path in (*options.include, *options.exclude, *_single_files(options)):
-        if not path.is_file():
+    named = [*options.include, *options.exclude, *_single_files(options), *_recognizer_files(options.verify)]
+    spec = method_specs().get(options.method)
+    if spec is not None:
+        named += given_paths(options, spec.options, spec.name)
+    if options.bank is not None:
+        named.append(options.bank)
+    for path in named:
+        if not path.exists():
             raise InputError(f"{path.name} does not exist; check its name and folder")
 
 
@@ -181,8 +187,17 @@ def _single_files(options: argparse.Namespace) -> list[Path]:
     return [path for path in files if path is not None]
 
 
+def _recognizer_files(named: list[str]) -> list[Path]:
+    """The files in ``KIND:FILE[@DISTANCE],...``."""
+    parts = [part.partition(":")[2] for text in named for part in text.split(",")]
+    # A file is looked up with and without the threshold, because its name may contain the character, too.
+    return [Path(p) if Path(p).exists() else Path(p.rpartition("@")[0] or p) for p in parts if p]
+
+
 def _pseudonym_files(options: argparse.Namespace) -> list[Path]:
     """The key and its ledger, which may not exist yet."""
+    from ..identity.pseudonym import KEY_SUFFIX, LEDGER_SUFFIX
+
     key = options.pseudonyms
     return [] if key is None else [key, key.with_suffix(KEY_SUFFIX), key.with_name(f"{key.stem}{LEDGER_SUFFIX}")]
 

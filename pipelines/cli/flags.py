@@ -43,6 +43,12 @@ def given_flags(namespace: argparse.Namespace, cls: type, prefix: str) -> list[s
     return [_flag(prefix, o) for o in options_of(cls) if getattr(namespace, _destination(prefix, o)) != o.default]
 
 
+def given_paths(namespace: argparse.Namespace, cls: type, prefix: str) -> list[Path]:
+    """Paths of ``cls`` that are not the default."""
+    values = {o: getattr(namespace, _destination(prefix, o)) for o in options_of(cls) if o.kind is Path}
+    return [value for o, value in values.items() if value not in (None, o.default)]
+
+
 def _flag(prefix: str, o: Option) -> str:
     return "--" + "-".join(part for part in (prefix, o.name.replace("_", "-")) if part)
 

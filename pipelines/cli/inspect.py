@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..faces.names import DETECTORS
 from .terminal import OK, SOME_FAILED, add_overwrite, command, progress_bar, say
 
 
@@ -16,7 +17,7 @@ def add_commands(commands: Any) -> None:
         "-o", "--output", type=Path, help="write the plan (.json) or an image with numbered boxes (.png)"
     )
     detect.add_argument(
-        "--detector", default="auto", help="auto, centerface, dlib, insightface, uniface (default: auto)"
+        "--detector", choices=DETECTORS, default="auto", help="what finds the faces (default: %(default)s)"
     )
     detect.add_argument("--detector-file", type=Path, help="model file of an insightface or uniface detector")
     detect.add_argument(
@@ -76,23 +77,16 @@ def _detect(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from ..identity.compare import compare_identities, recognizer_named
+    from ..identity.compare import recognizer_named
     from ..imaging.load import load_image
-    from ..jobs.people import embed_identities, embed_reference
-    from ..recognition.dlib_resnet import default_recognizer
+    from ..jobs.people import embed_reference
     from ..recognition.verdict import judge
 
     images = [load_image(path) for path in (options.a, options.b)]
-    if options.recognizer == "dlib":
-        # The threshold of 0.6 belongs to embeddings that are not normalized.
-        name, verdict = "dlib", judge(default_recognizer(), *map(embed_reference, images))
-    else:
-        recognizer = recognizer_named(options.recognizer)
-        name, verdict = (
-            recognizer.name,
-            compare_identities(*(embed_identities(image.pixels, recognizer=recognizer) for image in images)),
-        )
-    say(f"{name}: distance {verdict.distance:.2f}, same person below {verdict.threshold:.2f}: {verdict.words}")
+    recognizer = recognizer_named(options.recognizer)
+    verdict = judge(recognizer, *(embed_reference(image, recognizer=recognizer) for image in images))
+    limit = f"same person below {verdict.threshold:.2f}"
+    say(f"{recognizer.name}: distance {verdict.distance:.2f}, {limit}: {verdict.words}")
     return OK
 
 

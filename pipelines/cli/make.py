@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..recognition.kinds import KINDS
 from .terminal import OK, add_overwrite, command, progress_bar, say
 
 RECOGNIZER = (
-    "dlib; or KIND:FILE with a weights file that you have, where KIND is arcface, adaface, sphereface, mobileface,"
-    " facenet or farl; or an ensemble of several as ensemble:FILE,KIND:FILE,… (default: dlib)"
+    f"dlib; or KIND:FILE with a weights file that you have, where KIND is one of {', '.join(KINDS[1:])}; or an ensemble"
+    " of several as ensemble:FILE,KIND:FILE,… (default: dlib)"
 )
 
 
@@ -55,6 +56,10 @@ def _triplets(options: argparse.Namespace) -> int:
     from ..methods.inswapper.network import ImageSwapper
     from ..methods.referencenet.triplets import build_triplets
 
+    if options.output.resolve().is_relative_to(options.people.resolve()):
+        raise InputError("the triplets would be written into the folder of photos; name another output folder")
+    if options.output.is_dir() and any(options.output.iterdir()):
+        raise InputError(f"{options.output.name} is not empty; name a new output folder")
     if not options.people.is_dir():
         raise InputError(f"{options.people.name} is not a folder; name a folder with one subfolder for each person")
     with progress_bar() as progress:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..core.files import check_outputs
+from ..core.options import options_of
 from ..jobs.trainers import TRAINERS
 from ..methods.registry import method_specs
 from ..training.spec import TrainerSpec
@@ -26,9 +28,9 @@ def add_commands(commands: Any) -> None:
 
 def _train(trainer: TrainerSpec[Any], namespace: argparse.Namespace) -> int:
     options = options_from(namespace, trainer.options)
-    output = getattr(options, "output", None)
-    if output is not None:
-        check_outputs([output], [], namespace.overwrite)
+    inputs = [value for o in options_of(trainer.options) if isinstance(value := getattr(options, o.name), Path)]
+    written = list(trainer.writes(options))
+    check_outputs(written, [path for path in inputs if path not in written], namespace.overwrite)
     with progress_bar() as progress:
         sentence = trainer.run(options, progress)
     say(sentence)

@@ -26,8 +26,12 @@ class PolicyStop(FaceVeilError):
     """The policy is ``stop`` and a face would not be protected, so no image is returned."""
 
 
+class CannotReplace(FaceVeilError):
+    """A method cannot replace this face; the policy acts, and the other faces are treated."""
+
+
 class UnexpectedError(FaceVeilError):
-    """An error that nobody foresaw, in a sentence."""
+    """An unforeseen error, in one sentence."""
 
 
 def unexpected(error: BaseException) -> UnexpectedError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,11 +25,10 @@ from ..imaging.resample import resize_inside
 from ..imaging.uint8 import to_uint8
 from .face import Face, Faces, ImageSet
 from .landmarks import fit_landmarks
+from .names import DETECTORS
 
 log = logging.getLogger(__name__)
 
-DetectorName = Literal["auto", "centerface", "dlib", "insightface", "uniface"]
-DETECTORS: tuple[str, ...] = get_args(DetectorName)
 
 SCALES = (2800, 960, 416)
 """Longer sides, in pixels, to which an image is resized for detection."""

@@ -7,8 +7,6 @@ face.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,12 +16,8 @@ from ..imaging.resample import blur
 from .align import box_transform
 from .face import Face
 from .masks import box_mask, ellipse_mask, hull_mask
+from .names import REDACTION_SHAPES, REDACTION_STYLES, RedactionShape, RedactionStyle
 from .paste import paste
-
-RedactionStyle = Literal["solid", "pixelate", "blur", "sticker"]
-REDACTION_STYLES: tuple[str, ...] = get_args(RedactionStyle)
-RedactionShape = Literal["ellipse", "box", "hull"]
-REDACTION_SHAPES: tuple[str, ...] = get_args(RedactionShape)
 
 BLOCKS = 6
 """Mosaic blocks along the longer side of a face. Below 8, none of the available recognizers distinguishes people."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,17 @@ def compare_identities(a: Identity, b: Identity) -> Verdict:
 def recognizer_named(text: str) -> FaceRecognizer:
     """Open the recognizer that a user names: ``dlib``, ``KIND:FILE``, or ``ensemble:FILE,KIND:FILE,KIND:FILE...``.
 
+    ``@DISTANCE`` at the end sets the threshold that ``faceveil calibrate`` measured.
+
     Raises:
         InputError: the text is not the name of a recognizer.
         WeightsError: a weights file is missing or damaged.
     """
+    named, at, distance = text.rpartition("@")
+    with suppress(ValueError):
+        if at:
+            # The name of a file may contain the character, too: then no number follows.
+            return recognizer_named(named).with_threshold(float(distance))
     first, *others = text.split(",")
     kind, _, file = first.partition(":")
     if kind == "ensemble" and file:

@@ -24,7 +24,7 @@ from ..core.errors import InputError, WeightsError
 from ..core.files import write_whole
 from ..core.stored import read_safetensors
 from ..recognition.base import FaceRecognizer, unit
-from ..recognition.thresholds import Threshold
+from ..recognition.thresholds import MAX_DISTANCE, Threshold
 
 FORMAT = "faceveil.ensemble/1"
 REMEDY = "train one with: faceveil train ensemble --people DIR"
@@ -80,7 +80,7 @@ class EnsembleRecognizer(FaceRecognizer):
             raise InputError(f"this ensemble joins {', '.join(mapper.spaces)}, got {', '.join(given) or 'none'}")
         self._mapper, self._recognizers, self.name = mapper.eval(), tuple(recognizers), mapper.space
 
-    def threshold_at(self, false_match_rate: float | None = None) -> Threshold:
+    def _known_threshold(self, false_match_rate: float | None) -> Threshold:
         return Threshold(self._mapper.threshold, FALSE_MATCH_RATE, "measured when the ensemble was trained")
 
     def embed_many(self, images: Sequence[Tensor], landmarks: Sequence[np.ndarray]) -> np.ndarray:
@@ -114,6 +114,8 @@ def load_ensemble(path: Path) -> EnsembleMapper:
     try:
         mapper = EnsembleMapper(**json.loads(metadata["ensemble"]))
         mapper.load_state_dict(tensors)
+        if not 0 < mapper.threshold < MAX_DISTANCE:
+            raise ValueError(mapper.threshold)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path.name} is incomplete or of another version ({type(error).__name__}); train or download it again"

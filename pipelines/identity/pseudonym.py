@@ -35,6 +35,7 @@ reach .82 (280 hashes), different people .46 (79 hashes)."""
 OLDER_ENTRY_SHARE = 0.55
 """An older entry is preferred to the best one when it has at least this share of the best one's matching hashes."""
 KEY_BYTES = 32
+KEY_SUFFIX, LEDGER_SUFFIX = ".key", ".ledger.json"
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,18 @@ from ..recognition.catalog import open_recognizer
 from ..recognition.dlib_resnet import default_recognizer
 
 
-def embed_reference(photo: LoadedImage, detector: Detector | None = None) -> np.ndarray:
-    """Embed the largest face of a reference photo with the default recognizer, ``(D,)``.
+def embed_reference(
+    photo: LoadedImage, detector: Detector | None = None, recognizer: FaceRecognizer | None = None
+) -> np.ndarray:
+    """Embed the largest face of a reference photo, ``(D,)``.
+
+    Args:
+        recognizer: dlib when omitted.
 
     Raises:
         InputError: no face was found.
     """
-    return default_recognizer().embed(photo.pixels, _largest(photo.pixels, detector).points)
+    return (recognizer or default_recognizer()).embed(photo.pixels, _largest(photo.pixels, detector).points)
 
 
 def embed_identities(pixels: Tensor, faces: Faces | None = None, recognizer: FaceRecognizer | None = None) -> Identity:

@@ -90,6 +90,9 @@ def anonymize_batch(
     if method is None and not settings.redacts_only:
         method = open_method(settings.method)
     asked = (default_recognizer(), *recognizers)
+    for recognizer in recognizers:
+        # Raises where no threshold is known: such a recognizer cannot verify.
+        recognizer.threshold_at()
     canvas = Canvas(pixels)
     plan = make_plan(canvas.original, settings, asked, faces, detector, alpha, progress)
     notes = _treat_empty(canvas, plan, settings.policy.no_face)

@@ -19,7 +19,7 @@ class Policy:
     Attributes:
         no_face: no face was found in the image; ``redact`` then redacts the whole image.
         out_of_range: the face is too small, rotated too far, or has no landmarks.
-        failed: the method raised an error.
+        failed: the method raised an error, or changed no pixel.
         still_similar: a recognizer still matches the new face with the original after all tries.
 
     Raises:

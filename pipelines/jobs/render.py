@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ..core.errors import FaceVeilError
 from ..faces.face import Face
-from ..faces.redact import RedactionShape, RedactionStyle, redact
+from ..faces.names import RedactionShape, RedactionStyle
+from ..faces.redact import redact
 from ..methods.base import Change
 
 FILL = 0.5

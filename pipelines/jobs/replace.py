@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core.errors import FaceVeilError, PolicyStop
+from ..core.errors import CannotReplace, FaceVeilError, PolicyStop
 from ..core.progress import Progress, part_of, silent
 from ..core.seeds import face_seed
 from ..faces.face import Face
-from ..faces.redact import RedactionStyle
+from ..faces.names import RedactionStyle
 from ..identity.identity import Identity
 from ..methods.base import AnyMethod, Change, View
 from ..methods.identities import MethodIdentity
@@ -106,6 +106,8 @@ class FaceTreatment:
             )
         try:
             return self._replace(self._method, face, row, embeddings, wanted, progress)
+        except CannotReplace as error:
+            return self._act(s.policy.failed, face, replace(row, reason=str(error)))
         except FaceVeilError:
             raise
         except (ArithmeticError, ValueError, IndexError, RuntimeError) as error:
@@ -155,8 +157,10 @@ class FaceTreatment:
         s, matched = self._settings, best.verification.matched_by
         if s.strength == 0:
             return Treated(replace(row, outcome="kept", reason="strength 0 keeps the person"))
-        if not best.verification.checks:
-            reason = "no recognizer could compare it"
+        failed = best.verification.failed
+        if failed and not matched:
+            # A missing comparison is not a passed one.
+            reason = f"{' and '.join(failed)} could not compare it"
             if s.policy.still_similar != "pass":
                 return self._act(s.policy.still_similar, face, replace(row, reason=reason))
             row = replace(row, outcome="unverified", reason=reason)
@@ -173,7 +177,7 @@ class FaceTreatment:
         if not self._canvas.apply(face.image, best.change):
             return self._act(s.policy.failed, face, replace(row, reason="the method changed none of its pixels"))
         kept = utility(face.points, best.verification.points)
-        return Treated(replace(row, method=name, utility=kept), best.identity)
+        return Treated(replace(row, method=name, seed=best.identity.seed, utility=kept), best.identity)
 
     def _act(self, action: Action, face: Face, row: FaceReport) -> Treated:
         if action == "stop":

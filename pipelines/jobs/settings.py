@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..faces.face import Faces
+from ..faces.names import REDACTION_SHAPES, REDACTION_STYLES, RedactionShape
 from ..faces.parse import FaceParser
-from ..faces.redact import REDACTION_SHAPES, REDACTION_STYLES, RedactionShape
 from ..faces.select import Selection
 from ..identity.identity import Identity
 from ..identity.pseudonym import Pseudonyms

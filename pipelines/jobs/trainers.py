@@ -51,7 +51,7 @@ class TrainEnsemble:
 def _train_sampler(options: TrainSampler, progress: Progress) -> str:
     from .portraits import train_on_folder
 
-    output = options.output or Path(f"lds_{options.space.replace(':', '-').replace('/', '-')}.safetensors")
+    output = _sampler_file(options)
     _, count = train_on_folder(
         options.images,
         options.space,
@@ -63,6 +63,10 @@ def _train_sampler(options: TrainSampler, progress: Progress) -> str:
         logs=options.logs,
     )
     return f"{output}: learned from {count} faces"
+
+
+def _sampler_file(options: TrainSampler) -> Path:
+    return options.output or Path(f"lds_{options.space.replace(':', '-').replace('/', '-')}.safetensors")
 
 
 def _train_ensemble(options: TrainEnsemble, progress: Progress) -> str:
@@ -83,6 +87,18 @@ def _train_ensemble(options: TrainEnsemble, progress: Progress) -> str:
 
 
 TRAINERS = (
-    TrainerSpec("lds", "DiffDeID's identity sampler, from a folder of portraits", TrainSampler, _train_sampler),
-    TrainerSpec("ensemble", "IDDiffuse's ensemble identity, from a folder of people", TrainEnsemble, _train_ensemble),
+    TrainerSpec(
+        "lds",
+        "DiffDeID's identity sampler, from a folder of portraits",
+        TrainSampler,
+        _train_sampler,
+        writes=lambda options: [_sampler_file(options)],
+    ),
+    TrainerSpec(
+        "ensemble",
+        "IDDiffuse's ensemble identity, from a folder of people",
+        TrainEnsemble,
+        _train_ensemble,
+        writes=lambda options: [options.output],
+    ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,16 +26,18 @@ class Verification:
 
     Attributes:
         checks: one for each recognizer that could compare the faces.
+        failed: names of the recognizers that could not.
         points: landmarks of the new face as measured in its pixels, in pixels of the image, ``(68, 2)``.
     """
 
     checks: tuple[Check, ...]
+    failed: tuple[str, ...]
     points: np.ndarray
 
     @property
     def margin(self) -> float:
-        """Of the recognizer that finds the two faces most alike, in its thresholds; 0 where none could compare."""
-        return min((check.margin for check in self.checks), default=0.0)
+        """Of the recognizer that finds the two faces most alike, in its thresholds; 0 where one could not compare."""
+        return 0.0 if self.failed else min((check.margin for check in self.checks), default=0.0)
 
     @property
     def matched_by(self) -> tuple[str, ...]:
@@ -50,20 +53,22 @@ def verify(change: Change, originals: Sequence[np.ndarray], recognizers: Sequenc
     """
     meant = change.points - np.asarray(change.origin)
     box = np.concatenate([meant.min(0), meant.max(0)])
-    # Measured anew: the recognizer of an attacker does not know where the landmarks were meant to be.
+    # Measured again: the recognizer of an attacker does not know where the landmarks were meant to be.
     measured = fit_landmarks(change.patch, box, five_points(meant))
     points = meant if measured is None else measured
-    checks = []
+    checks, failed = [], []
     for recognizer, original in zip(recognizers, originals, strict=True):
         try:
             distance = recognizer.distance(recognizer.embed(change.patch, points), original)
-            threshold = recognizer.threshold
         except (FaceVeilError, RuntimeError, ValueError) as error:
             log.warning("%s could not compare a face: %s", recognizer.name, error)
-            continue
-        if np.isfinite(distance):
+            distance = math.nan
+        if math.isfinite(distance):
+            threshold = recognizer.threshold
             checks.append(Check(recognizer.name, threshold, distance, distance < threshold))
-    return Verification(tuple(checks), points + np.asarray(change.origin))
+        else:
+            failed.append(recognizer.name)
+    return Verification(tuple(checks), tuple(failed), points + np.asarray(change.origin))
 
 
 def utility(original: np.ndarray, rendered: np.ndarray) -> Utility:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.errors import InputError
 from ..faces.face import Face
-from .thresholds import Threshold, threshold_of
+from .thresholds import MAX_DISTANCE, Threshold, threshold_of
 
 
 class FaceRecognizer(ABC):
@@ -21,15 +23,14 @@ class FaceRecognizer(ABC):
         name: of the recognizer and of its embedding space; embeddings of different ones cannot be compared.
         dimension: D, the length of an embedding.
         alignment: how the face is cut out, such as ``arcface-112``.
-        differentiable: whether ``embed_crops`` passes gradients from embeddings to pixels.
         mean_length: mean length of an embedding; 1 where the network's embeddings are normalized.
     """
 
     name: str
     dimension: int
     alignment: str
-    differentiable: ClassVar[bool] = False
     mean_length: ClassVar[float] = 1.0
+    _measured: float | None = None
 
     @abstractmethod
     def embed_many(self, images: Sequence[Tensor], landmarks: Sequence[np.ndarray]) -> np.ndarray:
@@ -60,6 +61,26 @@ class FaceRecognizer(ABC):
         Raises:
             InputError: no threshold is known for this recognizer.
         """
+        if self._measured is not None:
+            return Threshold(self._measured, None, "given by the user")
+        return self._known_threshold(false_match_rate)
+
+    def with_threshold(self, distance: float) -> Self:
+        """A copy with a threshold that the user measured, as ``faceveil calibrate`` prints it.
+
+        Args:
+            distance: L2 distance of two unit vectors, between 0 and 2.
+
+        Raises:
+            InputError: the distance is out of range.
+        """
+        if not 0 < distance < MAX_DISTANCE:
+            raise InputError(f"the threshold of {self.name} must be between 0 and {MAX_DISTANCE:g}, got {distance:g}")
+        changed = copy.copy(self)
+        changed._measured = distance
+        return changed
+
+    def _known_threshold(self, false_match_rate: float | None) -> Threshold:
         return threshold_of(self.name, false_match_rate)
 
     @property
@@ -77,9 +98,8 @@ class FaceRecognizer(ABC):
 
 
 class TorchRecognizer(FaceRecognizer):
-    """A recognizer whose network runs in torch on any device; subclasses set ``_network`` and cut out the faces."""
+    """A recognizer whose network runs in torch; subclasses set ``_network`` and cut out the faces."""
 
-    differentiable = True
     _network: torch.nn.Module
 
     @abstractmethod

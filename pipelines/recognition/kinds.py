@@ -6,5 +6,3 @@ from typing import Literal, get_args
 
 Kind = Literal["dlib", "arcface", "adaface", "sphereface", "mobileface", "facenet", "farl"]
 KINDS: tuple[str, ...] = get_args(Kind)
-FORMS = "dlib, or KIND:FILE with KIND one of arcface, adaface, sphereface, mobileface, facenet, farl"
-"""How a recognizer is named in text."""

@@ -10,6 +10,8 @@ from ..core.errors import InputError
 
 MIN_PAIRS = 10
 """A false-match rate that is estimated from fewer pairs than this is a guess."""
+MAX_DISTANCE = 2.0
+"""L2 distance of two opposite unit vectors."""
 DLIB_MEAN_LENGTH = 1.515
 """Mean length of dlib's embeddings over 4,000 synthetic faces; dlib does not normalize them."""
 
@@ -56,14 +58,15 @@ def threshold_of(name: str, false_match_rate: float | None = None) -> Threshold:
     found = next((known for prefix, known in THRESHOLDS.items() if name.startswith(prefix)), ())
     if not found:
         raise InputError(
-            f"no threshold is known for {name}; measure one on photos of strangers with: faceveil calibrate"
+            f"no threshold is known for {name}; measure one on photos of strangers with faceveil calibrate, and name it"
+            " as KIND:FILE@DISTANCE or on Load Recognizer"
         )
     if false_match_rate is None:
         return found[0]
     wanted = false_match_rate
     measured = [(abs(t.false_match_rate - wanted), t) for t in found if t.false_match_rate is not None]
     if not measured:
-        raise InputError(f"no false-match rate was measured for {name}; measure thresholds with: faceveil calibrate")
+        raise InputError(f"no false-match rate was measured for {name}; measure one with faceveil calibrate")
     return min(measured, key=lambda pair: pair[0])[1]
 
 

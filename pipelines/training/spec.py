@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from ..core.progress import Progress
@@ -20,9 +21,11 @@ class TrainerSpec(Generic[O]):
         summary: one clause for ``--help``.
         options: a frozen dataclass of ``core.options.option`` fields.
         run: trains, writes the weights, and returns one sentence about the result.
+        writes: the files and folders that a training with these options would replace.
     """
 
     name: str
     summary: str
     options: type[O]
     run: Callable[[O, Progress], str]
+    writes: Callable[[O], Sequence[Path]]

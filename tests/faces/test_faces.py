@@ -33,11 +33,15 @@ def test_mirroring_landmarks_twice_is_the_identity() -> None:
 
 
 def test_selection() -> None:
-    faces = [Face((0, 0, 10, 10)), Face((50, 0, 90, 40)), Face((100, 0, 120, 20), image=1)]
-    assert Selection("largest").of(faces) == (faces[1], faces[2])
-    assert Selection("left").of(faces) == (faces[0], faces[2])
-    assert Selection("1").of(faces) == (faces[1],)
-    assert Selection("all", min_size=15).of(faces) == (faces[1], faces[2])
+    faces = Faces((Face((0, 0, 10, 10)), Face((50, 0, 90, 40)), Face((100, 0, 120, 20), image=1)), 200, 100)
+    cases = {
+        Selection("largest"): (1, 2),
+        Selection("left"): (0, 2),
+        Selection("1"): (1,),
+        Selection("all", min_size=15): (1, 2),
+    }
+    for selection, numbers in cases.items():
+        assert tuple(selection.of(faces)) == tuple(faces[n] for n in numbers)
     with pytest.raises(InputError, match="not one of"):
         Selection("unknown")
 

@@ -7,7 +7,8 @@ import torch
 from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.face import Face
-from faceveil.pipelines.faces.redact import REDACTION_SHAPES, REDACTION_STYLES, redact
+from faceveil.pipelines.faces.names import REDACTION_SHAPES, REDACTION_STYLES
+from faceveil.pipelines.faces.redact import redact
 
 
 def _sticker() -> torch.Tensor:

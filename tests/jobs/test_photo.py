@@ -8,6 +8,7 @@ import faceveil
 import numpy as np
 import pytest
 import torch
+from dummy.method import Paint
 from faceveil.pipelines.core.errors import InputError, PolicyStop
 from faceveil.pipelines.core.seeds import face_seed
 from faceveil.pipelines.faces.face import Face, Faces
@@ -22,13 +23,12 @@ from faceveil.pipelines.jobs.photo import anonymize_batch, search_identity
 from faceveil.pipelines.jobs.policy import Policy
 from faceveil.pipelines.jobs.report import Check
 from faceveil.pipelines.jobs.settings import Settings
-from faceveil.pipelines.jobs.verify import Verification, verify
+from faceveil.pipelines.jobs.verify import Verification
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod
-from faceveil.pipelines.methods.base import Change, View
-from faceveil.pipelines.methods.identities import MethodIdentity
+from faceveil.pipelines.methods.base import Change
 from faceveil.pipelines.recognition.base import FaceRecognizer
 from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
-from faceveil.pipelines.recognition.thresholds import Threshold
+from faceveil.pipelines.recognition.thresholds import Threshold, threshold_of
 
 SEARCH = 2
 """Renderings of a search: enough for what these tests look at."""
@@ -98,37 +98,10 @@ def test_seeds_follow_the_person_or_the_place() -> None:
     assert face_seed(1, tracked[0].box, 7) == face_seed(1, tracked[1].box, 7)
 
 
-class _Paint:
-    """A method that paints the face red, to follow the order of pasting."""
-
-    name = "paint"
-
-    def unsupported_reason(self, face):
-        return None
-
-    def prepare(self, view):
-        return view
-
-    def occlusion_reason(self, prepared):
-        return None
-
-    def sample_identity(self, prepared, seed, progress):
-        return MethodIdentity(self.name, seed)
-
-    def from_identity(self, prepared, identity, seed, progress):
-        return MethodIdentity(self.name, seed, identity)
-
-    def render(self, view, identity, strength, progress):
-        x1, y1, x2, y2 = (int(v) for v in view.face.box)
-        window = view.image[..., y1:y2, x1:x2] * 0
-        window[:, 0] = 1.0
-        return Change(window, (x1, y1), torch.ones_like(window[:, :1]), view.face.points)
-
-
 def test_overlapping_faces_never_show_an_original_pixel_again(portrait, portrait_faces) -> None:
     face = portrait_faces[0]
     shifted = face.moved(30, 10)
-    result = anonymize_batch(portrait, Settings(policy=Policy.always("pass")), Faces([face, shifted]), method=_Paint())
+    result = anonymize_batch(portrait, Settings(policy=Policy.always("pass")), Faces([face, shifted]), method=Paint())
     red = torch.tensor([1.0, 0, 0]).view(3, 1, 1)
     for f in (face, shifted):
         x1, y1, x2, y2 = (int(v) for v in f.box)
@@ -143,20 +116,20 @@ def test_overlapping_real_replacements_change_both(portrait, portrait_faces) -> 
     assert (inner != portrait[..., y1 + 40 : y2 - 20, x1 + 20 : x2 - 20]).any(1).float().mean() > 0.9
 
 
-class _Lazy(_Paint):
+class _Lazy(Paint):
     def render(self, view, identity, strength, progress):
         change = super().render(view, identity, strength, progress)
         x1, y1, x2, y2 = (int(v) for v in view.face.box)
-        window = view.image[..., y1 - 40 : y2 + 40, x1 - 40 : x2 + 40].clone()
-        return Change(window, (x1 - 40, y1 - 40), torch.ones_like(window[:, :1]), change.points)
+        patch = view.image[..., y1 - 40 : y2 + 40, x1 - 40 : x2 + 40].clone()
+        return Change(patch, (x1 - 40, y1 - 40), torch.ones_like(patch[:, :1]), change.points)
 
 
-class _Broken(_Paint):
+class _Broken(Paint):
     def render(self, view, identity, strength, progress):
         raise ArithmeticError("singular")
 
 
-class _Picky(_Paint):
+class _Picky(Paint):
     def unsupported_reason(self, face):
         return "it is a Tuesday"
 
@@ -351,19 +324,30 @@ def test_the_worst_recognizer_decides(portrait, portrait_faces) -> None:
     assert (row.outcome, row.reason) == ("redacted", "test still matches it")
 
 
-def test_a_recognizer_that_fails_does_not_stop_the_job(portrait, portrait_faces) -> None:
-    change = AppearanceMethod(trials=1)
-    view = View(portrait, portrait_faces[0], default_recognizer().embed(portrait, portrait_faces[0].points))
-    prepared = change.prepare(view)
-    rendered = change.render(prepared, change.sample_identity([prepared], 0), 1.0)
-    found = verify(rendered, [np.array([1.0, 0.0])], [_Recognizer(broken=True)])
-    assert found.checks == () and found.margin == 0
+def test_a_recognizer_that_could_not_compare_did_not_pass(portrait, portrait_faces) -> None:
+    result = anonymize_batch(
+        portrait,
+        Settings(tries=1),
+        portrait_faces,
+        method=AppearanceMethod(trials=SEARCH),
+        recognizers=[_Recognizer(broken=True)],
+    )
+    row = result.report.faces[0]
+    assert [c.recognizer for c in row.checks] == ["dlib"] and not row.checks[0].same_person
+    assert (row.outcome, row.reason) == ("redacted", "test could not compare it")
+
+
+def test_a_recognizer_without_a_threshold_cannot_verify(portrait, portrait_faces) -> None:
+    recognizer = _Recognizer()
+    recognizer.threshold_at = lambda *_: threshold_of("farl")  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="no threshold is known for farl"):
+        anonymize_batch(portrait, Settings(), portrait_faces, recognizers=[recognizer])
 
 
 def test_a_change_that_changes_nothing_is_a_failure(portrait, portrait_faces, monkeypatch) -> None:
     monkeypatch.setattr(
         "faceveil.pipelines.jobs.replace.verify",
-        lambda change, originals, recognizers: Verification((Check("test", 0.5, 1.0, False),), change.points),
+        lambda change, originals, recognizers: Verification((Check("test", 0.5, 1.0, False),), (), change.points),
     )
     result = anonymize_batch(portrait, Settings(), portrait_faces, method=_Lazy())
     row = result.report.faces[0]
@@ -383,7 +367,7 @@ def test_a_plan_of_other_images_is_refused(portrait, face, sentence) -> None:
 
 
 def test_the_report_names_what_really_ran(portrait, portrait_faces) -> None:
-    painted = anonymize_batch(portrait, Settings(policy=Policy.always("pass")), portrait_faces, method=_Paint())
+    painted = anonymize_batch(portrait, Settings(policy=Policy.always("pass")), portrait_faces, method=Paint())
     assert painted.report.faces[0].method == "paint"
     redacted = anonymize_batch(portrait, Settings(), portrait_faces, method=_Broken())
     assert redacted.report.faces[0].method == "solid"

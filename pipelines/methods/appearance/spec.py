@@ -93,12 +93,19 @@ SPEC = MethodSpec(
     check=_check,
     identity_space="dlib",
     trainers=(
-        TrainerSpec("appearance", "the built-in appearance model, from a folder of portraits", TrainAppearance, _train),
+        TrainerSpec(
+            "appearance",
+            "the built-in appearance model, from a folder of portraits",
+            TrainAppearance,
+            _train,
+            writes=lambda options: [options.output],
+        ),
         TrainerSpec(
             "morphable",
             "the built-in 3D morphable model, from the built-in appearance model",
             TrainMorphable,
             _train_morphable,
+            writes=lambda options: [options.output],
         ),
     ),
 )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core.errors import InputError
+from ...core.errors import CannotReplace, InputError
 from ...core.progress import Progress, silent
 from ...faces.align import apply
 from ...faces.face import Face, inter_ocular
@@ -90,7 +90,7 @@ class InSwapperMethod:
             return Identity(self.source.away_from(own.vector, seed).vectors, SPACE)
         different = self.source.different_from(own)
         if not len(different):
-            raise InputError("all identities in the bank are too similar to this person; use a larger bank")
+            raise CannotReplace("all identities in the bank are too similar to this person; use a larger bank")
         return self.source.identities[int(np.random.default_rng(seed).choice(different))]
 
     def from_identity(

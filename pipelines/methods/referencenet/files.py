@@ -113,11 +113,13 @@ def open_vae(path: Path) -> Any:
     """
     from diffusers import AutoencoderKL
 
-    file = path / WEIGHTS if path.is_dir() else path
+    file = _vae_file(path)
     if not file.is_file():
         raise WeightsError(missing_file_message("sd-vae", file))
     tensors = _tensors(file)
-    config = _config(path) if path.is_dir() and (path / "config.json").is_file() else _SD_VAE
+    # A file of another name may lie beside the config of another VAE.
+    own = file.name == WEIGHTS and (file.parent / "config.json").is_file()
+    config = _config(file.parent) if own else _SD_VAE
     net = AutoencoderKL.from_config({k: v for k, v in config.items() if not k.startswith("_")})
     if not any(".resnets." in key for key in tensors):
         from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
@@ -137,7 +139,7 @@ def open_image_encoder(path: Path) -> Any:
     """
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    file = path / "model.safetensors" if path.is_dir() or not path.suffix else path
+    file = _encoder_file(path)
     if not file.is_file():
         raise WeightsError(missing_file_message("clip-vit-large-patch14", file))
     config = _config(file.parent) if (file.parent / "config.json").is_file() else {}
@@ -168,6 +170,20 @@ def open_image_encoder(path: Path) -> Any:
     prefix = "vision_model." if any(key.startswith("vision_model.") for key in net.state_dict()) else ""
     _load_weights(net, {prefix + key.removeprefix("vision_model."): value for key, value in tensors.items()}, file)
     return net.eval().requires_grad_(False)
+
+
+def needed_files(checkpoint: Path, vae: Path, image_encoder: Path) -> dict[str, Path]:
+    """Name of the model card and path of each file that ``open_pipeline`` reads."""
+    networks = {_CARDS[part]: checkpoint / part / WEIGHTS for part in (UNET, SOURCE, DRIVING)}
+    return networks | {"sd-vae": _vae_file(vae), "clip-vit-large-patch14": _encoder_file(image_encoder)}
+
+
+def _vae_file(path: Path) -> Path:
+    return path / WEIGHTS if path.is_dir() or not path.suffix else path
+
+
+def _encoder_file(path: Path) -> Path:
+    return path / "model.safetensors" if path.is_dir() or not path.suffix else path
 
 
 def missing_file_message(name: str, path: Path) -> str:

@@ -14,6 +14,7 @@ from ..registry import MethodSpec
 
 if TYPE_CHECKING:
     from .method import ReferenceNetMethod
+    from .training import Config
 
 MODELS = Path("models")
 CHECKPOINT = MODELS / "faceveil" / "face-anon-simple"
@@ -71,25 +72,42 @@ def _open(options: ReferenceNetOptions) -> ReferenceNetMethod:
 
 
 def _check() -> str:
-    from .files import UNET, WEIGHTS, missing_file_message
+    from .files import missing_file_message, needed_files
 
-    file = CHECKPOINT / UNET / WEIGHTS
-    if not file.is_file():
-        raise WeightsError(missing_file_message("face-anon-simple-unet", file))
-    return f"weights in {CHECKPOINT}"
+    options = ReferenceNetOptions()
+    for name, file in needed_files(options.checkpoint, options.vae, options.image_encoder).items():
+        if not file.is_file():
+            raise WeightsError(missing_file_message(name, file))
+    return f"weights in {CHECKPOINT}, {options.vae} and {options.image_encoder}"
+
+
+def _written(options: TrainReferenceNet) -> list[Path]:
+    """The folders of the networks; a resumed training continues its own."""
+    from .files import DRIVING, SOURCE, UNET
+
+    if options.resume:
+        return []
+    output = Path(_config_of(options).output)
+    return [output / part for part in (UNET, SOURCE, DRIVING)]
+
+
+def _config_of(options: TrainReferenceNet) -> Config:
+    try:
+        from ...training.config import read_config
+        from .training import PATHS, Config
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"training needs the package {error.name}; install it with: pip install 'faceveil[train]'"
+        ) from None
+    return read_config(options.config, Config, PATHS)
 
 
 def _train(options: TrainReferenceNet, progress: Progress) -> str:
     import json
 
-    try:
-        from ...training.config import read_config
-        from .training import PATHS, Config, train
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"training needs the package {error.name}; install it with: pip install 'faceveil[train]'"
-        ) from None
-    config = read_config(options.config, Config, PATHS)
+    config = _config_of(options)
+    from .training import train
+
     return f"{config.output}: {json.dumps(train(config, options.resume, progress))}"
 
 
@@ -107,5 +125,13 @@ SPEC = MethodSpec(
         "sd-vae",
         "clip-vit-large-patch14",
     ),
-    trainers=(TrainerSpec("referencenet", "Face Anonymization Made Simple, from triplets", TrainReferenceNet, _train),),
+    trainers=(
+        TrainerSpec(
+            "referencenet",
+            "Face Anonymization Made Simple, from triplets",
+            TrainReferenceNet,
+            _train,
+            writes=_written,
+        ),
+    ),
 )

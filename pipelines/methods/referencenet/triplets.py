@@ -23,13 +23,12 @@ from torch import Tensor
 from ...core.errors import InputError
 from ...core.files import write_whole
 from ...core.progress import Progress, silent
+from ...imaging.formats import find_images
 from ...imaging.image import LoadedImage
 from ...imaging.load import load_image
 from ...imaging.save import save_image
 
 log = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 Swapper = Callable[[Tensor, Tensor], "Tensor | None"]
 """Function that swaps the face of the first image ``(1, 3, H, W)`` into the second one; returns None on failure."""
@@ -184,11 +183,7 @@ def build_triplets(
     Raises:
         InputError: there are fewer than two people, or no person has two images.
     """
-    photos = {
-        d.name: sorted(p for p in d.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        for d in sorted(people.iterdir())
-        if d.is_dir()
-    }
+    photos = {d.name: find_images(d) for d in sorted(people.iterdir()) if d.is_dir()}
     photos = {name: files for name, files in photos.items() if files}
     if len(photos) < 2 or all(len(files) < 2 for files in photos.values()):
         raise InputError(
