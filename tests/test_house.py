@@ -88,8 +88,17 @@ def test_the_rule_would_notice(tmp_path: Path) -> None:
     assert _method("pipelines.methods.base") is None
 
 
-def test_the_architecture_page_names_every_room() -> None:
+def _picture() -> str:
+    """The rooms from the top down, one rank a line."""
+    ranks: dict[int, list[str]] = {}
+    for room, rank in RANK.items():
+        ranks.setdefault(rank, []).append(room.rpartition(".")[2])
+    return "\n  v\n".join("  ".join(ranks[rank]) for rank in sorted(ranks, reverse=True))
+
+
+def test_the_architecture_page_shows_the_rooms() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert f"```\n{_picture()}\n```" in page
     assert all(f"{room.rpartition('.')[2]}/" in page for room in RANK)
     folders = {p.parent.relative_to(ROOT / "pipelines").parts[0] for p in SOURCES if len(p.relative_to(ROOT).parts) > 2
                and p.is_relative_to(ROOT / "pipelines")}  # fmt: skip
@@ -99,6 +108,12 @@ def test_the_architecture_page_names_every_room() -> None:
 @pytest.mark.parametrize("path", TESTED, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_file_is_long(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text().replace('"', "")
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_requirements_match_pyproject() -> None:

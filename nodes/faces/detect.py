@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ...pipelines.faces.names import BUILT_IN_DETECTORS
-from ..convert import bar, image_to_pixels
+from ..convert import bar, image_alpha, image_to_pixels
 from ..schema import schema
 from ..sockets import ROOT, FacesSocket
 
@@ -62,10 +62,11 @@ class DetectFaces(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: torch.Tensor, detector: str, threshold: float, rotated: bool) -> io.NodeOutput:
-        from ...pipelines.faces.detect import detect_faces, open_detector
+        from ...pipelines.faces.detect import open_detector
+        from ...pipelines.faces.transparency import detect_in_transparent
 
         pixels, progress = image_to_pixels(image), bar()
-        found = detect_faces(pixels, open_detector(detector), threshold, rotated, progress=progress)
+        found = detect_in_transparent(pixels, image_alpha(image), open_detector(detector), progress, threshold, rotated)
         progress(len(pixels), len(pixels), "detecting faces")
         return io.NodeOutput(found, len(found))
 

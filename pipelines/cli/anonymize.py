@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError
-from ..core.files import check_outputs
+from ..core.files import check_outputs, exists
 from ..faces.names import REDACTION_SHAPES, REDACTION_STYLES
 from ..jobs.policy import ACTIONS
 from ..methods.registry import method_spec, method_specs
 from .flags import add_options, given_flags, given_paths, options_from
-from .terminal import command
+from .terminal import command, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ..jobs.tasks import Task
 
 PREVIEW_SUFFIX = ".png"
+MAX_SKIPPED = 5
+"""Names of skipped files that are printed."""
 PSEUDONYM_SPACE = "dlib"
 """Space of the identities that pseudonyms take without a bank."""
 
@@ -126,7 +128,7 @@ def _add_identity(group: Any) -> None:
 
 
 def _anonymize(options: argparse.Namespace) -> int:
-    from ..jobs.tasks import plan_tasks
+    from ..jobs.tasks import plan_tasks, skipped_files
 
     _check_flags(options)
     tasks = plan_tasks(options.input, options.output)
@@ -139,10 +141,18 @@ def _anonymize(options: argparse.Namespace) -> int:
     read = [*(task.source for task in tasks), *options.include, *options.exclude, *_single_files(options)]
     outputs = [task.target for task in tasks]
     side_files = [p for p in (options.report, options.preview, options.save_identity) if p is not None]
-    check_outputs([*outputs, *side_files], [*read, *_pseudonym_files(options)], options.overwrite)
+    read += [*_pseudonym_files(options), *_needed(options)]
+    check_outputs([*outputs, *side_files], read, options.overwrite)
     from .anonymize_run import Run
 
+    _tell_skipped(skipped_files(options.input, options.output))
     return Run(options, settings_from(options)).run(tasks)
+
+
+def _tell_skipped(files: list[Path]) -> None:
+    if files:
+        some = ", ".join(path.name for path in files[:MAX_SKIPPED]) + ", …" * (len(files) > MAX_SKIPPED)
+        say(f"{len(files)} file{'s' * (len(files) != 1)} skipped (no image of a known format, or a result): {some}")
 
 
 def _check_flags(options: argparse.Namespace) -> None:
@@ -169,22 +179,27 @@ def _check_flags(options: argparse.Namespace) -> None:
 
 def _check_files(options: argparse.Namespace, tasks: list[Task]) -> None:
     """Raise where a file that the whole run needs is missing; a batch goes on past some missing inputs."""
-    if not any(task.source.exists() for task in tasks):
+    if not any(exists(task.source) for task in tasks):
         raise InputError(f"{tasks[0].source.name} does not exist; check its name and folder")
-    named = [*options.include, *options.exclude, *_single_files(options), *_recognizer_files(options.verify)]
-    spec = method_specs().get(options.method)
-    if spec is not None:
-        named += given_paths(options, spec.options, spec.name)
-    if options.bank is not None:
-        named.append(options.bank)
-    for path in named:
-        if not path.exists():
+    for path in (*options.include, *options.exclude, *_single_files(options), *_needed(options)):
+        if not exists(path):
             raise InputError(f"{path.name} does not exist; check its name and folder")
 
 
 def _single_files(options: argparse.Namespace) -> list[Path]:
     files = (options.plan, options.sticker, options.parser_file, options.identity)
     return [path for path in files if path is not None]
+
+
+def _needed(options: argparse.Namespace) -> list[Path]:
+    """Files of recognizers, of the method and of the bank."""
+    found = _recognizer_files(options.verify)
+    spec = method_specs().get(options.method)
+    if spec is not None:
+        found += given_paths(options, spec.options, spec.name)
+    if options.bank is not None:
+        found += [options.bank, *options.bank.rglob("*")]
+    return found
 
 
 def _recognizer_files(named: list[str]) -> list[Path]:

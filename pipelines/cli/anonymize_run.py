@@ -67,8 +67,13 @@ class Run:
                 faces=self._faces,
                 recognizers=self._recognizers,
             )
-        self._write_side_files(self._options)
-        return _conclude(done)
+        code = _conclude(done)
+        try:
+            self._write_side_files(self._options)
+        except FaceVeilError as error:
+            say(f"error: {error}", error=True)
+            return code if code == UNPROTECTED else SOME_FAILED
+        return code
 
     def _opened_method(self) -> AnyMethod | None:
         if self._settings.redacts_only:

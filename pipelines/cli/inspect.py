@@ -6,8 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import InputError
 from ..faces.names import DETECTORS
 from .terminal import OK, SOME_FAILED, add_overwrite, command, progress_bar, say
+
+PLAN, BOXES = ".json", ".png"
+"""Suffixes of what ``detect`` writes."""
 
 
 def add_commands(commands: Any) -> None:
@@ -49,17 +53,21 @@ def _detect(options: argparse.Namespace) -> int:
     import io
 
     from ..core.files import check_outputs, write_whole
-    from ..faces.detect import detect_faces, open_detector
+    from ..faces.detect import open_detector
     from ..faces.external import ExternalLandmarks
+    from ..faces.transparency import detect_in_transparent
     from ..imaging.load import load_image
     from ..viz.sheets import draw_faces
 
+    if options.output and options.output.suffix.lower() not in (PLAN, BOXES):
+        raise InputError(f"{options.output.name} must end in {PLAN} (a plan) or {BOXES} (an image with boxes)")
     if options.output:
         models = [p for p in (options.detector_file, options.landmarks_file) if p is not None]
         check_outputs([options.output], [options.input, *models], options.overwrite)
     image = load_image(options.input)
     landmarker = ExternalLandmarks(options.landmarks_file) if options.landmarks_file else None
-    faces = detect_faces(image.pixels, open_detector(options.detector, options.detector_file), landmarker=landmarker)
+    detector = open_detector(options.detector, options.detector_file)
+    faces = detect_in_transparent(image.pixels, image.alpha, detector, landmarker=landmarker)
     for number, face in enumerate(faces):
         x1, y1, x2, y2 = (round(v) for v in face.box)
         say(
@@ -67,7 +75,7 @@ def _detect(options: argparse.Namespace) -> int:
             + ("" if face.landmarks else ", no landmarks")
         )
     say(f"{len(faces)} face{'s' if len(faces) != 1 else ''}")
-    if options.output and options.output.suffix.lower() == ".json":
+    if options.output and options.output.suffix.lower() == PLAN:
         write_whole(options.output, faces.to_json().encode())
     elif options.output:
         buffer = io.BytesIO()

@@ -59,9 +59,22 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bo
             raise OutputError(f"{path.name} is an input of this command and would be overwritten; name another output")
         if keys & written:
             raise OutputError(f"two outputs are called {path.name}; name another one")
-        if path.exists() and not overwrite:
+        if exists(path) and not overwrite:
             raise OutputError(f"{path.name} exists already; name another output, or allow it with --overwrite")
         written |= keys
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; False where the path is unusable, such as a loop of links."""
+    try:
+        return path.exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; False where the path is unusable."""
+    return exists(path) and path.is_dir()
 
 
 def read_text(path: Path) -> str:
@@ -84,8 +97,12 @@ def short_reason(error: BaseException) -> str:
 
 def _keys(path: Path) -> set[Path | tuple[int, int]]:
     """What identifies a file: its resolved path and, for hard links, its device and inode."""
-    keys: set[Path | tuple[int, int]] = {path.resolve()}
-    if path.is_file():
+    try:
+        keys: set[Path | tuple[int, int]] = {path.resolve()}
+    except (OSError, RuntimeError, ValueError):
+        # An unusable path, such as a loop of links: reading or writing it fails later, for this file alone.
+        return {path.absolute()}
+    if exists(path) and path.is_file():
         status = path.stat()
         keys.add((status.st_dev, status.st_ino))
     return keys

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import InputError
-from .fingerprint import fingerprints, same_scene
+from .fingerprint import digests, fingerprints, same_scene
 
 Origin = Literal["measured", "interpolated", "manual"]
 ORIGINS: tuple[str, ...] = get_args(Origin)
@@ -113,17 +113,23 @@ class ImageSet:
         count: of the batch.
         width, height: in pixels.
         fingerprints: one for each image, see ``faces.fingerprint``.
+        digests: one for each image; empty where they are not known.
     """
 
     count: int
     width: int
     height: int
     fingerprints: tuple[int, ...]
+    digests: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.fingerprints) != self.count or len(self.digests) not in (0, self.count):
+            raise InputError(f"the face plan describes {self.count} images incompletely; detect the faces again")
 
     @classmethod
     def of(cls, images: Tensor) -> ImageSet:
         """Of a batch ``(B, 3, H, W)``."""
-        return cls(len(images), images.shape[-1], images.shape[-2], fingerprints(images))
+        return cls(len(images), images.shape[-1], images.shape[-2], fingerprints(images), digests(images))
 
 
 class Faces(tuple[Face, ...]):
@@ -164,7 +170,7 @@ class Faces(tuple[Face, ...]):
         outside = [face.image for face in self if not 0 <= face.image < count]
         if outside:
             raise InputError(
-                f"the plan has a face in image {outside[0]}, but there {'is' if count == 1 else 'are'} {count}; use the"
+                f"the plan has a face in image {outside[0]}, but {count} image{'s' * (count != 1)} were given; use the"
                 " images that the faces were detected in"
             )
         if self.images is None:
@@ -188,6 +194,13 @@ class Faces(tuple[Face, ...]):
                 f"the faces were detected in another image than image {different[0]} of these; detect them again"
             )
 
+    def changed_images(self, images: Tensor) -> tuple[int, ...]:
+        """Indices of images ``(B, 3, H, W)`` whose pixels are not known to be exactly those of the detection."""
+        known = self.images.digests if self.images is not None else ()
+        if not known:
+            return tuple(range(len(images)))
+        return tuple(i for i, (a, b) in enumerate(zip(known, digests(images), strict=True)) if a != b)
+
     def scaled(self, images: Tensor) -> Faces:
         """The same faces in the same images at another size, ``(B, 3, H, W)``.
 
@@ -201,7 +214,7 @@ class Faces(tuple[Face, ...]):
         x, y = images.shape[-1] / self.images.width, images.shape[-2] / self.images.height
         moved = Faces(
             (face.stretched(x, y) for face in self),
-            replace(self.images, width=images.shape[-1], height=images.shape[-2]),
+            replace(self.images, width=images.shape[-1], height=images.shape[-2], digests=()),
         )
         moved.check(images)
         return moved
@@ -224,7 +237,7 @@ class Faces(tuple[Face, ...]):
         if self.images is not None:
             prints = [f"{value:064x}" for value in self.images.fingerprints]
             size = {"count": self.images.count, "width": self.images.width, "height": self.images.height}
-            document["images"] = size | {"fingerprints": prints}
+            document["images"] = size | {"fingerprints": prints, "digests": list(self.images.digests)}
         return json.dumps(document)
 
     @classmethod
@@ -250,7 +263,8 @@ def _image_set(row: dict[str, Any] | None) -> ImageSet | None:
     if row is None:
         return None
     prints = tuple(int(value, 16) for value in row["fingerprints"])
-    return ImageSet(int(row["count"]), int(row["width"]), int(row["height"]), prints)
+    known = tuple(str(value) for value in row.get("digests", ()))
+    return ImageSet(int(row["count"]), int(row["width"]), int(row["height"]), prints, known)
 
 
 def _face_from_row(row: dict[str, Any]) -> Face:

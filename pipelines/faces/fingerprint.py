@@ -1,4 +1,4 @@
-"""Tell whether two images show the same scene, so that a plan is not used with another image.
+"""Tell whether two images are equal, or show the same scene, so that a plan is not used with another image.
 
 A difference hash of 256 bits: the signs of the horizontal differences of the luminance at 16 x 17 pixels. Between 114
 different portraits at least 60 bits differ (median 126); after a change of gamma, contrast, noise, blur, size, or a
@@ -6,6 +6,8 @@ redaction of a ninth of the image at most 38.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 from torch import Tensor
 
@@ -21,6 +23,12 @@ def fingerprints(images: Tensor) -> tuple[int, ...]:
     small = resize(images.mean(1, keepdim=True), ROWS, ROWS + 1)[:, 0]
     bits = (small[:, :, 1:] > small[:, :, :-1]).flatten(1)
     return tuple(sum(int(bit) << place for place, bit in enumerate(row.tolist())) for row in bits)
+
+
+def digests(images: Tensor) -> tuple[str, ...]:
+    """SHA-256 of the 8-bit pixels of each image of a batch ``(B, 3, H, W)``, RGB in [0, 1]."""
+    pixels = (images.float().clamp(0, 1) * 255).round().byte().cpu().contiguous()
+    return tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels)
 
 
 def same_scene(a: int, b: int) -> bool:

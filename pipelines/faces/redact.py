@@ -21,6 +21,8 @@ from .paste import paste
 
 BLOCKS = 6
 """Mosaic blocks along the longer side of a face. Below 8, none of the available recognizers distinguishes people."""
+MIN_BLOCK = 8
+"""Pixels of a block: smaller ones would leave a small face as it is."""
 BLUR_SHARE = 0.22
 """Standard deviation of the blur as a fraction of the longer side of the face."""
 GROW = 0.25
@@ -110,7 +112,7 @@ def _pixelated(image: Tensor, face: Face) -> Tensor:
     rows, columns = _patch(image, face, GROW)
     patch = image[..., rows, columns]
     x1, y1, x2, y2 = _whole_face_box(face)
-    block = max(1, round(max(x2 - x1, y2 - y1) / BLOCKS))
+    block = max(MIN_BLOCK, round(max(x2 - x1, y2 - y1) / BLOCKS))
     height, width = patch.shape[-2:]
     blocks = max(1, -(-height // block)), max(1, -(-width // block))
     small = torch.nn.functional.adaptive_avg_pool2d(patch, blocks)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..core.progress import Progress, silent
-from .detect import Detector, detect_faces
+from .detect import THRESHOLD, Detector, Landmarker, detect_faces
 from .face import Face, Faces
 
 MIN_OVERLAP = 0.3
@@ -14,7 +14,13 @@ MIN_OVERLAP = 0.3
 
 
 def detect_in_transparent(
-    images: Tensor, alpha: Tensor | None, detector: Detector | None = None, progress: Progress = silent
+    images: Tensor,
+    alpha: Tensor | None,
+    detector: Detector | None = None,
+    progress: Progress = silent,
+    threshold: float = THRESHOLD,
+    rotated: bool = True,
+    landmarker: Landmarker | None = None,
 ) -> Faces:
     """Detect the faces of a batch as viewers can show it.
 
@@ -24,14 +30,16 @@ def detect_in_transparent(
     Args:
         images: ``(B, 3, H, W)``, RGB in [0, 1].
         alpha: ``(B, 1, H, W)`` in [0, 1], or None.
+
+    The other arguments are those of ``detect_faces``.
     """
-    faces = detect_faces(images, detector, progress=progress)
+    faces = detect_faces(images, detector, threshold, rotated, landmarker, progress)
     if alpha is None or bool((alpha == 1).all()):
         return faces
     found = list(faces)
     for view in (images * alpha + (1 - alpha), images * alpha, alpha.expand_as(images), 1 - alpha.expand_as(images)):
-        for face in detect_faces(view, detector, progress=progress):
-            if not any(face.image == known.image and _overlap(face, known) >= MIN_OVERLAP for known in found):
+        for face in detect_faces(view, detector, threshold, rotated, landmarker, progress):
+            if not any(face.image == known.image and overlap(face, known) >= MIN_OVERLAP for known in found):
                 found.append(Face(face.box, (), face.score, face.image))
     return faces.only(sorted(found, key=lambda face: face.image))
 
@@ -41,7 +49,7 @@ def opaque_where_changed(alpha: Tensor | None, mask: Tensor) -> Tensor | None:
     return None if alpha is None else torch.maximum(alpha.to(mask), (mask > 0).to(mask))
 
 
-def _overlap(a: Face, b: Face) -> float:
+def overlap(a: Face, b: Face) -> float:
     """Intersection over union of two boxes."""
     width = min(a.box[2], b.box[2]) - max(a.box[0], b.box[0])
     height = min(a.box[3], b.box[3]) - max(a.box[1], b.box[1])

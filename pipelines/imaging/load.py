@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core.errors import InputError
-from ..core.files import short_reason
+from ..core.files import exists, short_reason
 from .deep import is_deep, load_deep
 from .formats import FORMATS
 from .image import LoadedImage, from_array, from_pillow_image
@@ -24,10 +24,11 @@ def load_image(path: Path) -> LoadedImage:
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path.name} does not exist; check its name and folder")
-    if path.is_dir():
-        raise InputError(f"{path.name} is a folder, not an image")
+    if not path.is_file():
+        # A named pipe would never end.
+        raise InputError(f"{path.name or path.absolute()} is no file; name an image")
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:

@@ -44,7 +44,8 @@ def anonymize(
 
     Args:
         image: a path, a Pillow image, an array ``(H, W[, C])`` or a tensor ``(1, 3, H, W)`` in [0, 1].
-        method: ``appearance`` (a new face), or a redaction: ``solid``, ``pixelate``, ``blur``.
+        method: ``appearance``, ``referencenet`` or ``inswapper`` (a new face), or a redaction: ``solid``, ``pixelate``,
+            ``blur``. The two methods in the middle open their weights from the folder ``models``.
         strength: 0 to 1.5.
         seed: the same seed repeats the result.
         faces: ``all``, ``largest``, ``smallest``, ``left``, ``right`` or numbers such as ``0,2``.
@@ -103,7 +104,9 @@ def anonymize_batch(
     for done, i in enumerate(plan.selected):
         progress(done, len(plan.selected), "replacing faces")
         step = part_of(progress, done, len(plan.selected))
-        treated = treatment.treat(plan.faces[i], plan.numbers[i], plan.embeddings.get(i), wanted[i], step)
+        treated = treatment.treat(
+            plan.faces[i], plan.numbers[i], plan.embeddings.get(i), wanted[i], step, seen=i not in plan.unseen
+        )
         rows[i], shown[i] = treated.report, treated.identity
     progress(len(plan.selected), max(len(plan.selected), 1), "replacing faces")
     report = Report(tuple(rows[i] for i in sorted(rows)), tuple(notes))

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
-from ..faces.detect import Detector
+from ..faces.detect import Detector, detect_faces
 from ..faces.face import Face, Faces
 from ..faces.select import Selection
-from ..faces.transparency import detect_in_transparent
+from ..faces.transparency import MIN_OVERLAP, detect_in_transparent, overlap
 from ..recognition.base import FaceRecognizer
 from .people import is_selected
 from .settings import Settings
@@ -29,6 +29,7 @@ class Plan:
         selected: positions in ``faces``, in the order of treatment.
         embeddings: of each selected face with landmarks, one ``(D,)`` for each recognizer.
         empty: indices of images in which no face was found.
+        unseen: positions of faces at whose place no face was found.
     """
 
     faces: Faces
@@ -36,6 +37,7 @@ class Plan:
     selected: tuple[int, ...]
     embeddings: Mapping[int, tuple[np.ndarray, ...]]
     empty: tuple[int, ...]
+    unseen: frozenset[int] = frozenset()
 
 
 def make_plan(
@@ -56,11 +58,12 @@ def make_plan(
         given: faces of an earlier detection or drawn by hand, all of which are selected unless the settings select.
 
     Raises:
-        InputError: a given face lies in no image of the batch, or outside its image.
+        InputError: a given face lies in no image of the batch or outside its image, or the plan is of another image.
     """
     faces = detect_in_transparent(pixels, alpha, detector, progress) if given is None else given
     faces.check(pixels)
     _check_places(faces, pixels)
+    unseen = frozenset() if given is None else _unseen(faces, pixels, detector)
     chosen = set(range(len(faces)))
     if given is None or settings.selection != Selection():
         wanted = set(map(id, settings.selection.of(faces)))
@@ -78,9 +81,38 @@ def make_plan(
         rows = [slice(image, image + 1) for image in empty]
         found = [detect_in_transparent(pixels[row], None if alpha is None else alpha[row], detector) for row in rows]
         empty = [image for image, faces_there in zip(empty, found, strict=True) if not faces_there]
-    return Plan(
-        faces, _numbers(faces), tuple(order), {i: embeddings[i] for i in order if i in embeddings}, tuple(empty)
-    )
+    kept = {i: embeddings[i] for i in order if i in embeddings}
+    return Plan(faces, _numbers(faces), tuple(order), kept, tuple(empty), unseen)
+
+
+def _unseen(faces: Faces, pixels: Tensor, detector: Detector | None) -> frozenset[int]:
+    """Positions of given faces with landmarks at whose place no detector finds a face.
+
+    Images that are exactly those of the detection are not searched again.
+
+    Raises:
+        InputError: faces are in other places, so the plan is of another image.
+    """
+    unseen: set[int] = set()
+    for image in faces.changed_images(pixels):
+        places = [i for i, face in enumerate(faces) if face.image == image and face.landmarks]
+        missing, others = _missing(faces, places, detect_faces(pixels[image : image + 1], detector, rotated=False))
+        if missing:
+            missing, others = _missing(faces, places, detect_faces(pixels[image : image + 1], detector))
+        if missing and others:
+            raise InputError(
+                f"the plan does not fit image {image}: it has a face where none is found, and none where one is found;"
+                " detect the faces of this image again"
+            )
+        unseen |= missing
+    return frozenset(unseen)
+
+
+def _missing(faces: Faces, places: Sequence[int], found: Faces) -> tuple[set[int], list[Face]]:
+    """Positions at which no face was found, and the found faces that are in none of the plan's places."""
+    missing = {i for i in places if not any(overlap(faces[i], face) >= MIN_OVERLAP for face in found)}
+    planned = [face for face in faces if places and face.image == faces[places[0]].image]
+    return missing, [face for face in found if not any(overlap(face, known) >= MIN_OVERLAP for known in planned)]
 
 
 def _embed(

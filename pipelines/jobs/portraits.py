@@ -105,10 +105,10 @@ def train_on_folder(
     vectors = vectors_from_folder(images, space, workers, progress)
     # DiffDeID: Eq. 2 (L2 loss) for embeddings; Eq. 3 (L1 loss) for coefficients, of which there are fewer.
     recipe = Recipe(steps=steps, seed=seed) if vectors.unit else Recipe(steps=steps, seed=seed, norm="l1", width=192)
-    sampler = train_sampler(
-        vectors.train, vectors.space, vectors.unit, recipe, output.with_suffix(".state"), logs, progress=progress
-    )
+    state = output.with_suffix(".state")
+    sampler = train_sampler(vectors.train, vectors.space, vectors.unit, recipe, state, logs, progress=progress)
     save_sampler(output, sampler)
+    state.unlink(missing_ok=True)
     return sampler, len(vectors.train)
 
 
@@ -137,6 +137,7 @@ def ensemble_from_folder(
     recipe: EnsembleRecipe,
     state: Path | None = None,
     workers: int | None = None,
+    logs: Path | None = None,
     progress: Progress = silent,
 ) -> EnsembleMapper:
     """Train the ensemble identity E_I of IDDiffuse.
@@ -153,7 +154,7 @@ def ensemble_from_folder(
     parts = [embed_portraits(portraits, r, progress) for r in recognizers]
     labels = np.array([p.path.relative_to(people).parts[0] for p in portraits])
     spaces, sizes = [r.name for r in recognizers], [p.shape[1] for p in parts]
-    return train_ensemble(np.concatenate(parts, 1), labels, spaces, sizes, recipe, state, progress)
+    return train_ensemble(np.concatenate(parts, 1), labels, spaces, sizes, recipe, state, logs, progress)
 
 
 def _face(portrait: Portrait) -> Tensor:

@@ -71,6 +71,7 @@ class FaceTreatment:
         embeddings: tuple[np.ndarray, ...] | None,
         wanted: Identity | MethodIdentity | None,
         progress: Progress = silent,
+        seen: bool = True,
     ) -> Treated:
         """Replace or redact one selected face.
 
@@ -79,6 +80,7 @@ class FaceTreatment:
             embeddings: one for each recognizer; None for a face without landmarks.
             wanted: shown instead of a searched identity.
             progress: of this face.
+            seen: whether a face was found at its place.
 
         Raises:
             PolicyStop: the policy is ``stop`` and the face is not protected.
@@ -99,7 +101,7 @@ class FaceTreatment:
         if self._method is None:
             self._canvas.redact(face, s.method, s.shape, s.sticker)  # type: ignore[arg-type]  # Settings checked it
             return Treated(replace(row, outcome="redacted", method=s.method))
-        reason = self._method.unsupported_reason(face)
+        reason = self._method.unsupported_reason(face) if seen else "no face was found at its place"
         if reason is not None or embeddings is None:
             return self._act(
                 s.policy.out_of_range, face, replace(row, reason=reason or "no landmarks were found on it")

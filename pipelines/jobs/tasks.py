@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import InputError
+from ..core.files import exists, is_folder
 from ..imaging.formats import FORMATS
 
 
@@ -19,23 +20,27 @@ class Task:
     target: Path
 
 
+VEILED = "_veiled"
+"""Added to the name of a result that is written beside its input."""
+
+
 def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
     """Expand files, folders and globs, and name an output file for each image.
 
     The subfolders of an input folder are recreated below ``output``. Without ``output`` each result is written next to
-    its input as ``NAME_veiled.EXT``.
+    its input as ``NAME_veiled.EXT``. Results of earlier runs in an input folder are left out.
 
     Raises:
         InputError: no image was found, or several inputs have one output file.
     """
     found: list[tuple[Path, Path]] = []
     for text in inputs:
-        found += _expand(text)
+        found += [pair for pair in _expand(text) if not _is_result(pair[0], Path(text), output)]
     if not found:
         raise InputError(
             f"no image was found in {', '.join(inputs)}; name files that end in {', '.join(sorted(FORMATS))}"
         )
-    if output is not None and Path(output).suffix.lower() in FORMATS and not Path(output).is_dir():
+    if output is not None and Path(output).suffix.lower() in FORMATS and not is_folder(Path(output)):
         if len(found) > 1:
             raise InputError(
                 f"{len(found)} images cannot be written to the one file {Path(output).name}; name a folder with -o"
@@ -45,19 +50,36 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
         tasks = [Task(source, Path(output) / _writable(relative)) for source, relative in found]
     else:
         tasks = [
-            Task(source, source.with_name(f"{source.stem}_veiled{_writable(source).suffix}")) for source, _ in found
+            Task(source, source.with_name(f"{source.stem}{VEILED}{_writable(source).suffix}")) for source, _ in found
         ]
     # A file that is named twice, by itself and by a glob, is treated once.
     return list(dict.fromkeys(tasks))
 
 
+def skipped_files(inputs: Sequence[str], output: str | None) -> list[Path]:
+    """Files in the named folders that ``plan_tasks`` leaves out: other formats, and results of earlier runs."""
+    folders = [Path(text) for text in inputs if is_folder(Path(text))]
+    inside = [(p, folder) for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()]
+    return [p for p, folder in inside if p.suffix.lower() not in FORMATS or _is_result(p, folder, output)]
+
+
+def _is_result(path: Path, folder: Path, output: str | None) -> bool:
+    """Whether an image of an input folder was written by an earlier run with the same output."""
+    if not is_folder(folder):
+        return False
+    if output is None:
+        return path.stem.endswith(VEILED)
+    target = Path(output).resolve()
+    return target != folder.resolve() and path.resolve().is_relative_to(target)
+
+
 def _expand(text: str) -> list[tuple[Path, Path]]:
     """List pairs of an input file and its path relative to the named folder."""
     path = Path(text)
-    if path.is_dir():
+    if is_folder(path):
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
         return [(p, p.relative_to(path)) for p in inside]
-    if path.exists() or not glob.has_magic(text):
+    if exists(path) or not glob.has_magic(text):
         return [(path, Path(path.name))]
     return [(p, Path(p.name)) for p in sorted(map(Path, glob.glob(text, recursive=True))) if p.is_file()]
 

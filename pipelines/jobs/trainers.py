@@ -43,6 +43,7 @@ class TrainEnsemble:
     epochs: int = option(50, "Passes over all people.", minimum=1)
     seed: int = option(0, "The same seed repeats a training.", minimum=0)
     workers: int | None = option(None, "Processes; all cores when omitted.", minimum=1)
+    logs: Path | None = option(None, "Folder for TensorBoard: loss and learning rate.")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -81,8 +82,9 @@ def _train_ensemble(options: TrainEnsemble, progress: Progress) -> str:
     recognizers = [recognizer_named(name) for name in names]
     recipe = Recipe(epochs=options.epochs, seed=options.seed)
     state = options.output.with_suffix(".state")
-    mapper = ensemble_from_folder(options.people, recognizers, recipe, state, options.workers, progress)
+    mapper = ensemble_from_folder(options.people, recognizers, recipe, state, options.workers, options.logs, progress)
     save_ensemble(options.output, mapper)
+    state.unlink(missing_ok=True)
     return f"{options.output}: joins {', '.join(mapper.spaces)}; same person below {mapper.threshold:.2f}"
 
 

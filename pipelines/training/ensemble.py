@@ -15,7 +15,7 @@ from ..core.errors import InputError
 from ..core.progress import Progress, silent
 from ..identity.ensemble import FALSE_MATCH_RATE, EnsembleMapper
 from ..recognition.thresholds import MIN_PAIRS, measure_threshold
-from .loop import Plan, Trainer
+from .loop import Plan, Trainer, subject_of
 
 MIN_PEOPLE = 12
 
@@ -66,6 +66,7 @@ def train_ensemble(
     dimensions: Sequence[int],
     recipe: Recipe,
     state: Path | None = None,
+    logs: Path | None = None,
     progress: Progress = silent,
 ) -> EnsembleMapper:
     """Learn E_I.
@@ -73,7 +74,8 @@ def train_ensemble(
     Args:
         joined: ``(N, sum D)``, the recognizers' unit vectors side by side.
         people: a label of the person in each row, ``(N,)``.
-        state: file that a stopped training continues from, exactly.
+        state: file that a stopped training continues from, exactly; remove it when the mapper is saved.
+        logs: folder for TensorBoard.
 
     Raises:
         InputError: fewer than 12 people with two photos each, or values that are not finite.
@@ -101,7 +103,8 @@ def train_ensemble(
 
     optimizer = torch.optim.Adam(mapper.parameters(), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    plan = Plan(recipe.epochs * batches, "learning the ensemble", state)
+    subject = subject_of(joined, people.tolist(), spaces, dimensions, recipe)
+    plan = Plan(recipe.epochs * batches, "learning the ensemble", state, subject, logs=logs)
     Trainer(mapper, schedule, loss).run(plan, progress)
     with torch.no_grad():
         # One photo of each person, so that all pairs are of different people.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
@@ -28,7 +30,9 @@ class Plan:
     Attributes:
         steps: optimizer steps in all.
         what: names the training to the progress callback.
-        state: file that a stopped training continues from, exactly; removed when the training is complete.
+        state: file that a stopped training continues from, exactly; the caller removes it when the
+            result is saved.
+        subject: digest of the data and the settings; a state of another subject is refused.
         save_every: steps between two saves of the state.
         logs: folder for TensorBoard.
         stop_after: stop after this many steps, as if a signal had come.
@@ -37,6 +41,7 @@ class Plan:
     steps: int
     what: str
     state: Path | None = None
+    subject: str = ""
     save_every: int = 1000
     logs: Path | None = None
     stop_after: int | None = None
@@ -74,7 +79,7 @@ class Trainer:
             InputError: the saved state is damaged or belongs to another training.
             KeyboardInterrupt: a signal stopped the training; its state was saved.
         """
-        first = self._resume(plan.state)
+        first = self._resume(plan)
         last = plan.steps if plan.stop_after is None else min(first + plan.stop_after, plan.steps)
         with stop_on_signals() as stop, TrainingLog(plan.logs) as log:
             for step in range(first, last):
@@ -82,17 +87,16 @@ class Trainer:
                     progress(step, plan.steps, plan.what)
                 loss = self._step(step)
                 log.write(step, loss=loss, learning_rate=float(self._schedule.get_last_lr()[0]))
-                if plan.state is not None and (stop.requested or (step + 1) % plan.save_every == 0):
-                    self._save(plan.state, step + 1)
+                if stop.requested or (step + 1) % plan.save_every == 0:
+                    self._save(plan, step + 1)
                 if stop.requested:
                     raise KeyboardInterrupt
         progress(last, plan.steps, plan.what)
         if last < plan.steps:
-            if plan.state is not None:
-                self._save(plan.state, last)
+            self._save(plan, last)
             return False
-        if plan.state is not None:
-            plan.state.unlink(missing_ok=True)
+        # The result is not written yet: until it is, a run that is cut off continues from here.
+        self._save(plan, last)
         if self._ema is not None:
             self._ema.copy_to(self._network.parameters())
         return True
@@ -107,22 +111,28 @@ class Trainer:
             self._ema.step(self._network.parameters())
         return float(loss.detach())
 
-    def _save(self, path: Path, step: int) -> None:
+    def _save(self, plan: Plan, step: int) -> None:
+        if plan.state is None:
+            return
         state: dict[str, Any] = {
             "step": step,
+            "subject": plan.subject,
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
         }
         if self._ema is not None:
             state["ema"] = self._ema.state_dict()
-        save_state(path, state)
+        save_state(plan.state, state)
 
-    def _resume(self, path: Path | None) -> int:
+    def _resume(self, plan: Plan) -> int:
+        path = plan.state
         state = None if path is None else load_state(path)
         if state is None or path is None:
             return 0
         try:
+            if state["subject"] != plan.subject:
+                raise ValueError(plan.subject)
             self._network.load_state_dict(state["network"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._schedule.load_state_dict(state["schedule"])
@@ -133,3 +143,10 @@ class Trainer:
             raise InputError(
                 f"the training state {path.name} belongs to another training; delete it to start again"
             ) from None
+
+
+def subject_of(data: np.ndarray, *settings: object) -> str:
+    """A digest of the data and the settings of a training."""
+    digest = hashlib.sha256(np.ascontiguousarray(data).tobytes())
+    digest.update(repr((data.shape, settings)).encode())
+    return digest.hexdigest()

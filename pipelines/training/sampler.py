@@ -14,7 +14,7 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
 from ..identity.lds import BETAS, TIMES, Denoiser, IdentitySampler, Norm
-from .loop import Plan, Trainer
+from .loop import Plan, Trainer, subject_of
 
 MIN_FACES = 200
 _STEP_SEEDS = 1_000_003
@@ -59,7 +59,7 @@ def train_sampler(
 
     Args:
         unit: how many of the leading numbers are a unit vector.
-        state: file that a stopped training continues from, exactly.
+        state: file that a stopped training continues from, exactly; remove it when the sampler is saved.
         logs: folder for TensorBoard.
         stop_after: stop after this many steps and return the sampler as it is then.
 
@@ -88,6 +88,7 @@ def train_sampler(
         error = network(noise.add_noise(clean, epsilon, time), time) - epsilon
         return error.square().mean() if recipe.norm == "l2" else error.abs().mean()
 
-    plan = Plan(recipe.steps, f"learning {space}", state, logs=logs, stop_after=stop_after)
+    subject = subject_of(vectors, space, unit, recipe)
+    plan = Plan(recipe.steps, f"learning {space}", state, subject, logs=logs, stop_after=stop_after)
     Trainer(network, schedule, loss, recipe.ema).run(plan, progress)
     return IdentitySampler(network, mean, std, space, unit)

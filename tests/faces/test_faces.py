@@ -33,7 +33,7 @@ def test_mirroring_landmarks_twice_is_the_identity() -> None:
 
 
 def test_selection() -> None:
-    faces = Faces((Face((0, 0, 10, 10)), Face((50, 0, 90, 40)), Face((100, 0, 120, 20), image=1)), 200, 100)
+    faces = Faces((Face((0, 0, 10, 10)), Face((50, 0, 90, 40)), Face((100, 0, 120, 20), image=1)))
     cases = {
         Selection("largest"): (1, 2),
         Selection("left"): (0, 2),

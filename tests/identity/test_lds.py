@@ -9,6 +9,9 @@ import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError, WeightsError
 from faceveil.pipelines.identity.lds import (
+    BETAS,
+    STEPS,
+    TIMES,
     Denoiser,
     IdentitySampler,
     alphas_cumprod,
@@ -102,3 +105,30 @@ def test_joint_vectors_of_a_folder(portrait_file, tmp_path) -> None:
     assert vectors.train.shape == (1, 168) and abs(np.linalg.norm(vectors.train[0, :128]) - 1) < 1e-9
     with pytest.raises(InputError, match="'bones' is not one of dlib"):
         vectors_from_folder(tmp_path / "faces", "bones", workers=1)
+
+
+def test_sampling_is_the_deterministic_ddim_of_diffusers() -> None:
+    """The solver of first order with the data prediction is DDIM with eta = 0 (Lu et al. 2022, section 3.4)."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    sampler = builtin_sampler("dlib")
+    start = 699
+    x = torch.randn(3, len(sampler.mean), generator=torch.Generator().manual_seed(1))
+    scheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=TIMES,
+        beta_start=BETAS[0],
+        beta_end=BETAS[1],
+        beta_schedule="linear",
+        algorithm_type="dpmsolver++",
+        solver_order=1,
+        final_sigmas_type="zero",
+    )
+    times = np.unique(np.linspace(0, start, round(STEPS * (start + 1) / TIMES)).round().astype(int))[::-1]
+    scheduler.set_timesteps(timesteps=times.tolist())
+    theirs = x
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            noise = sampler.denoiser(theirs, torch.full((3,), int(t)))
+            theirs = scheduler.step(noise, t, theirs).prev_sample
+    ours = sampler._denoise(x, start)
+    assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()

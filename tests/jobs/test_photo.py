@@ -11,6 +11,7 @@ import torch
 from dummy.method import Paint
 from faceveil.pipelines.core.errors import InputError, PolicyStop
 from faceveil.pipelines.core.seeds import face_seed
+from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.face import Face, Faces
 from faceveil.pipelines.faces.select import Selection
 from faceveil.pipelines.identity.identity import Identity
@@ -364,6 +365,27 @@ def test_a_change_that_changes_nothing_is_a_failure(portrait, portrait_faces, mo
 def test_a_plan_of_other_images_is_refused(portrait, face, sentence) -> None:
     with pytest.raises(InputError, match=sentence):
         anonymize_batch(portrait, Settings(method="solid"), Faces([face]))
+
+
+def test_a_plan_of_a_similar_image_is_refused(portrait, portrait_faces) -> None:
+    """The same face on the same wall, elsewhere: the scenes are alike, the places are not."""
+    face = torch.nn.functional.interpolate(portrait, size=(256, 256), mode="area")
+    left, right = torch.ones(1, 3, 800, 800), torch.ones(1, 3, 800, 800)
+    left[..., 20:276, 20:276] = face
+    right[..., 520:776, 520:776] = face
+    plan = detect_faces(left)
+    assert len(plan) == 1 and anonymize_batch(left, Settings(method="solid"), plan).report.safe
+    with pytest.raises(InputError, match=r"detected in another image|does not fit image 0"):
+        anonymize_batch(right, Settings(method="solid"), plan)
+    drawn_by_hand = Faces(plan)
+    with pytest.raises(InputError, match="does not fit image 0"):
+        anonymize_batch(right, Settings(), drawn_by_hand)
+
+
+def test_what_nobody_sees_is_not_called_replaced(portrait_faces) -> None:
+    wall = torch.ones(1, 3, 512, 512)
+    row = anonymize_batch(wall, Settings(policy=Policy(no_face="pass")), Faces(portrait_faces)).report.faces[0]
+    assert (row.outcome, row.reason) == ("redacted", "no face was found at its place")
 
 
 def test_the_report_names_what_really_ran(portrait, portrait_faces) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from faceveil.pipelines.cli import main
 from faceveil.pipelines.cli.terminal import SOME_FAILED, UNPROTECTED
-from faceveil.pipelines.core.errors import InputError, WeightsError
+from faceveil.pipelines.core.errors import CannotReplace, InputError, WeightsError
 from faceveil.pipelines.identity.bank import Bank, build_bank
 from faceveil.pipelines.identity.blend import slerp
 from faceveil.pipelines.identity.identity import Identity
@@ -123,7 +123,7 @@ def test_identities_come_from_a_bank_a_sampler_or_the_user(
     with pytest.raises(InputError, match="no source of new identities"):
         InSwapperMethod(network, recognizer, None).sample_identity(own, 1)
     near = Bank(own[0].own, 1.2)
-    with pytest.raises(InputError, match="all identities in the bank are too similar"):
+    with pytest.raises(CannotReplace, match="all identities in the bank are too similar"):
         InSwapperMethod(network, recognizer, near).sample_identity(own, 1)
     with pytest.raises(InputError, match="the source is of dlib"):
         InSwapperMethod(network, recognizer, Bank(Identity(np.ones(128), "dlib"), 0.4))

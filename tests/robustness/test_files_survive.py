@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from faceveil.pipelines.cli import main
-from faceveil.pipelines.cli.terminal import OK, SOME_FAILED
+from faceveil.pipelines.cli.terminal import OK, SOME_FAILED, UNPROTECTED
 from faceveil.pipelines.faces.face import Face, Faces
 from PIL import Image
 
@@ -87,6 +87,35 @@ def test_a_file_that_is_named_twice_is_treated_once(folder, capsys) -> None:
     names = [str(folder / "sub" / "a.png"), str(folder / "sub" / "*.png")]
     assert main(["anonymize", *names, "-o", str(folder / "out"), "--no-face", "pass"]) == OK
     assert [p.name for p in (folder / "out").iterdir()] == ["a.png"]
+
+
+def test_a_folder_can_be_run_again(folder, capsys) -> None:
+    """With the output below the input, and beside it; results are not inputs, and left-out files are named."""
+    (folder / "notes.txt").write_text("x")
+    pictures = sorted(p.name for p in folder.rglob("*.png"))
+    for _ in range(2):
+        run = ["anonymize", str(folder), "-o", str(folder / "out"), "--no-face", "pass", "--overwrite"]
+        assert main(run) in (OK, SOME_FAILED)
+        assert sorted(p.name for p in (folder / "out").rglob("*.png")) == pictures
+        assert "notes.txt" in capsys.readouterr().out
+
+
+def test_an_unusable_path_fails_alone(folder, capsys) -> None:
+    """A loop of links, a pipe and a name that is too long."""
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    os.mkfifo(folder / "pipe.png")
+    names = [folder / "loop.png", folder / "pipe.png", folder / f"{'a' * 300}.png", folder / "sub" / "a.png"]
+    assert main(["anonymize", *map(str, names), "-o", str(folder / "out"), "--no-face", "pass"]) == SOME_FAILED
+    assert [p.name for p in (folder / "out").iterdir()] == ["a.png"]
+    said = capsys.readouterr().err
+    assert said.count("failed:") == 3 and "unexpected" not in said
+
+
+def test_a_face_that_passed_is_reported_even_if_a_side_file_fails(tmp_path, portrait_file) -> None:
+    target = tmp_path / "file"
+    target.write_text("x")
+    run = ["anonymize", str(portrait_file), "-o", str(tmp_path / "o.png"), "--policy", "pass", "--strength", "0.1"]
+    assert main([*run, "--appearance-search", "1", "--save-identity", str(target / "x.safetensors")]) == UNPROTECTED
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:

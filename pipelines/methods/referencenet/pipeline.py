@@ -114,10 +114,6 @@ class ReferenceNetPipeline:
         self.driving_net.clear_cache()
         return self
 
-    def compile(self) -> None:
-        """Compile the denoiser with torch.compile. The first step at each image size then takes about a minute."""
-        self.unet.compile()
-
     @torch.no_grad()
     def anonymize(
         self,

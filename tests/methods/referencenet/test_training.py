@@ -300,7 +300,18 @@ def test_command_line_trains_and_reports_errors(config, tmp_path, capsys) -> Non
     assert (tmp_path / "out" / "unet" / WEIGHTS).is_file()
     assert main(["train", "referencenet", "--config", str(tmp_path / "none.toml")]) == 1
     assert (
-        main(["triplets", str(tmp_path), "-o", str(tmp_path / "t"), "--swapper", "x.onnx", "--recognizer", "y.onnx"])
+        main(
+            [
+                "triplets",
+                str(tmp_path),
+                "-o",
+                str(tmp_path.parent / "t"),
+                "--swapper",
+                "x.onnx",
+                "--recognizer",
+                "y.onnx",
+            ]
+        )
         == 1
     )
     assert "x.onnx does not exist" in capsys.readouterr().err
