@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io, ui
@@ -15,6 +15,9 @@ from ..inputs import optional_faces_input
 from ..schema import schema
 from ..sockets import CoefficientsSocket, MorphableSocket
 from .common import CATEGORY, Geometry, overlaid
+
+if TYPE_CHECKING:
+    from ...pipelines.geometry.morphable import MorphableModel
 
 
 class EstimateCoefficients(io.ComfyNode):
@@ -82,17 +85,17 @@ class EstimateCoefficients(io.ComfyNode):
         image: torch.Tensor,
         regressor: str = "none: fit",
         smoothing: float = -1.0,
-        model: Any = None,
+        model: MorphableModel | None = None,
         faces: Faces | None = None,
     ) -> io.NodeOutput:
         from ...pipelines.faces.detect import detect_faces
         from ...pipelines.geometry.builtin import built_in_morphable_model
-        from ...pipelines.geometry.clip import join, smooth
+        from ...pipelines.geometry.clip import estimate_faces, smooth
         from ...pipelines.geometry.fitting import Fitter
         from ...pipelines.geometry.regressor import Regressor
 
         model = model or built_in_morphable_model()
-        estimator: Any = (
+        estimator = (
             Fitter(model)
             if regressor.startswith("none")
             else Regressor(path_of(OWN, regressor, "put the file there and reload the page"), model)
@@ -107,23 +110,12 @@ class EstimateCoefficients(io.ComfyNode):
         chosen = [f for f in found if f.landmarks]
         if not chosen:
             raise InputError("no face with landmarks was found; connect images that show a face from the front")
-        progress, estimates = bar(), []
-        for done, face in enumerate(chosen):
-            progress(done, len(chosen), "fitting faces")
-            estimates.append(
-                estimator(pixels[face.image : face.image + 1], face.points, _within(progress, done, len(chosen)))
-            )
-        estimate = join(estimates)
+        estimate = estimate_faces(pixels, chosen, estimator, bar())
         if smoothing >= 0:
             estimate = smooth(estimate, smoothing)
         geometry = Geometry(model, estimate, tuple(f.image for f in chosen))
         overlay = pixels_to_image(overlaid(geometry, pixels, "wireframe", 0.9)[0])
         return io.NodeOutput(geometry, overlay, _words(geometry), ui=ui.PreviewImage(overlay))
-
-
-def _within(progress: Any, done: int, count: int) -> Any:
-    """Map the progress of one face to the progress bar of all faces; the user can interrupt at each step."""
-    return lambda step, total, what: progress(done * total + step, count * total, what)
 
 
 def _words(geometry: Geometry) -> str:

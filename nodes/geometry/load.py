@@ -13,7 +13,7 @@ from .common import CATEGORY, PREVIEW_SIDE
 
 class LoadMorphableModel(io.ComfyNode):
     HELP = """
-    The **built-in** model (2,440 vertices, 40 shapes, 7 expressions, 48 textures) needs no file. All 3D nodes work with
+    The **built-in** model (2,416 vertices, 40 shapes, 7 expressions, 48 textures) needs no file. All 3D nodes work with
     all models, except **Sample Geometry**, which needs the built-in model.
 
     **BFM** requires a registration with its authors; prepare `BFM_model_front.mat` with Deep3DFaceRecon.

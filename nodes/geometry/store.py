@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io, ui
@@ -11,6 +11,9 @@ from ..files import kept_path, output_path, saved_names, saved_stamp
 from ..schema import schema
 from ..sockets import NONE, CoefficientsSocket, MorphableSocket
 from .common import CATEGORY, OUTPUTS, Geometry, result
+
+if TYPE_CHECKING:
+    from ...pipelines.geometry.morphable import MorphableModel
 
 
 class SaveCoefficients(io.ComfyNode):
@@ -80,7 +83,7 @@ class LoadCoefficients(io.ComfyNode):
         return saved_stamp(file)
 
     @classmethod
-    def execute(cls, file: str, model: Any = None) -> io.NodeOutput:
+    def execute(cls, file: str, model: MorphableModel | None = None) -> io.NodeOutput:
         from ...pipelines.geometry.builtin import built_in_morphable_model
         from ...pipelines.geometry.coefficients import load_coefficients
         from ...pipelines.geometry.fitting import Estimate

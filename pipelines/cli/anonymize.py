@@ -167,6 +167,8 @@ def _check_flags(options: argparse.Namespace) -> None:
     able = [name for name, space in spaces.items() if options.bank or space == PSEUDONYM_SPACE]
     if options.pseudonyms and options.method not in able:
         raise InputError(f"--pseudonyms need a method that can show them: {', '.join(able)}")
+    if options.pseudonyms and not options.pseudonyms.name:
+        raise InputError("--pseudonyms needs the name of a key file, such as my.key")
     if options.bank and not options.pseudonyms:
         raise InputError("--bank belongs to --pseudonyms; give a key file as well")
     for flag in ("identity", "same_person", "save_identity"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..recognition.kinds import KINDS
-from .terminal import OK, add_overwrite, command, progress_bar, say
+from .terminal import OK, add_overwrite, add_workers, command, progress_bar, say
 
 RECOGNIZER = (
     f"dlib; or KIND:FILE with a weights file that you have, where KIND is one of {', '.join(KINDS[1:])}; or an ensemble"
@@ -31,7 +31,7 @@ def add_commands(commands: Any) -> None:
     bank.add_argument("images", type=Path)
     bank.add_argument("-o", "--output", type=Path, required=True, help="a new folder for the bank")
     bank.add_argument("--recognizer", default="dlib", metavar="KIND:FILE", help=RECOGNIZER)
-    bank.add_argument("--workers", type=int)
+    add_workers(bank)
     convert = command(
         commands,
         "convert-morphable",
@@ -49,7 +49,7 @@ def add_commands(commands: Any) -> None:
     )
     calibrate.add_argument("images", type=Path)
     calibrate.add_argument("--recognizer", default="dlib", metavar="KIND:FILE", help=RECOGNIZER)
-    calibrate.add_argument("--workers", type=int)
+    add_workers(calibrate)
 
 
 def _triplets(options: argparse.Namespace) -> int:
@@ -74,6 +74,8 @@ def _bank(options: argparse.Namespace) -> int:
     from ..identity.compare import recognizer_named
     from ..jobs.portraits import bank_from_folder
 
+    if options.output.exists() and not options.output.is_dir():
+        raise InputError(f"{options.output.name} is a file; name a new folder for the bank")
     with progress_bar() as progress:
         bank = bank_from_folder(
             options.images, options.output, recognizer_named(options.recognizer), options.workers, progress

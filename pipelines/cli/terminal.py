@@ -26,6 +26,18 @@ def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], 
     return parser
 
 
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add ``--workers`` to a command that uses several processes."""
+    parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: all cores)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add ``--overwrite`` to a command that writes a file."""
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")

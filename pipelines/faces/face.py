@@ -28,6 +28,10 @@ MIRROR = np.array(
 JAW, BROWS, NOSE = slice(0, 17), slice(17, 27), slice(27, 36)
 EYE_A, EYE_B = slice(36, 42), slice(42, 48)
 MOUTH = slice(48, 68)
+LANDMARKS = 68
+MAX_COORDINATE = 1e6
+MIN_INTER_OCULAR = 1.0
+"""Pixels. Landmarks of a plan that lie closer together are damaged."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ class Faces(tuple[Face, ...]):
         outside = [face.image for face in self if not 0 <= face.image < count]
         if outside:
             raise InputError(
-                f"the plan has a face in image {outside[0]}, but {count} image{'s' * (count != 1)} were given; use the"
+                f"the plan has a face in image {outside[0]}, but there {'is' if count == 1 else 'are'} {count} image{'s' * (count != 1)}; use the"
                 " images that the faces were detected in"
             )
         if self.images is None:
@@ -268,14 +272,24 @@ def _image_set(row: dict[str, Any] | None) -> ImageSet | None:
 
 
 def _face_from_row(row: dict[str, Any]) -> Face:
+    landmarks = tuple((float(x), float(y)) for x, y in row.get("landmarks", []))
     return Face(
         box=tuple(float(v) for v in row["box"]),  # type: ignore[arg-type]  # length is checked by Face
-        landmarks=tuple((float(x), float(y)) for x, y in row.get("landmarks", [])),
+        # Without landmarks a face is redacted, not replaced.
+        landmarks=landmarks if _are_usable(landmarks) else (),
         score=float(row.get("score", 1.0)),
         image=int(row.get("image", 0)),
         track=None if row.get("track") is None else int(row["track"]),
         origin=row.get("origin", "manual"),
     )
+
+
+def _are_usable(landmarks: tuple[tuple[float, float], ...]) -> bool:
+    """Whether 68 points have the extent of a face; other numbers of points are for Face to refuse."""
+    if len(landmarks) != LANDMARKS:
+        return True
+    points = np.array(landmarks)
+    return bool(np.abs(points).max() < MAX_COORDINATE and inter_ocular(points) >= MIN_INTER_OCULAR)
 
 
 def eye_centers(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

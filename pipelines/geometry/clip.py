@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..core.progress import Progress, part_of, silent
+from ..faces.face import Face
 from .coefficients import FIELDS, Coefficients, same_model
 from .fitting import Estimate
 
 CONSTANT_FIELDS = ("identity", "texture")
 """Fields that are constant in a clip of one person."""
+
+
+Estimator = Callable[[Tensor, np.ndarray, Progress], Estimate]
+"""``Fitter`` or ``Regressor``: an image ``(1, 3, H, W)`` and landmarks ``(68, 2)`` to the estimate of one face."""
+
+
+def estimate_faces(
+    pixels: Tensor, faces: Sequence[Face], estimator: Estimator, progress: Progress = silent
+) -> Estimate:
+    """Estimate the coefficients of faces with landmarks in a batch ``(B, 3, H, W)``.
+
+    Raises:
+        InputError: there are no faces.
+    """
+    estimates = []
+    for done, face in enumerate(faces):
+        progress(done, len(faces), "fitting faces")
+        image = pixels[face.image : face.image + 1]
+        estimates.append(estimator(image, face.points, part_of(progress, done, len(faces))))
+    return join(estimates)
 
 
 def join(estimates: Sequence[Estimate]) -> Estimate:

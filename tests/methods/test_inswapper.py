@@ -64,7 +64,8 @@ def test_the_method_runs_inside_the_job(inswapper_file, w600k, bank, trio) -> No
     method = InSwapperMethod(InSwapper(inswapper_file[0]), ArcFace(w600k), bank)
     settings = Settings(method="inswapper", policy=Policy.always("pass"), seed=3)
     result = anonymize_batch(trio, settings, method=method)
-    assert [row.outcome in ("replaced", "passed") for row in result.report.faces] == [True] * 3
+    # The tiny network does not change the person, so dlib matches every face, and the policy passes them.
+    assert [row.outcome for row in result.report.faces] == ["passed"] * 3
     assert all(len(row.checks) == 1 and row.method == "inswapper" for row in result.report.faces)
     assert torch.equal(result.pixels[result.mask.expand_as(trio) == 0], trio[result.mask.expand_as(trio) == 0])
     assert (result.pixels != trio).any()
