@@ -174,8 +174,8 @@ class Faces(tuple[Face, ...]):
         outside = [face.image for face in self if not 0 <= face.image < count]
         if outside:
             raise InputError(
-                f"the plan has a face in image {outside[0]}, but there {'is' if count == 1 else 'are'} {count} image{'s' * (count != 1)}; use the"
-                " images that the faces were detected in"
+                f"the plan has a face in image {outside[0]}, but there {'is' if count == 1 else 'are'}"
+                f" {count} image{'s' * (count != 1)}; use the images that the faces were detected in"
             )
         if self.images is None:
             return
