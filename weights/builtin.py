@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..pipelines.core.stored import read_safetensors
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -15,9 +17,6 @@ def open_builtin(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors and the metadata of a built-in safetensors file.
 
     Raises:
-        FileNotFoundError: the package was installed without this file.
+        WeightsError: the package was installed without this file.
     """
-    from safetensors import safe_open
-
-    with safe_open(str(FOLDER / name), "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+    return read_safetensors(FOLDER / name, "built-in", "install the package again")

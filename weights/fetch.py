@@ -6,19 +6,17 @@ import hashlib
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
 from ..pipelines.core.errors import WeightsError
+from ..pipelines.core.progress import Progress, silent
 from .catalog import Card
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0
 OFFLINE = "FACEVEIL_OFFLINE"
 """Environment variable that disables all downloads when it is set to any text."""
-
-Progress = Callable[[int, int, str], None]
 
 
 def fetch(
@@ -66,7 +64,7 @@ def fetch(
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part, card, progress or _silent, timeout)
+        _download(url, part, card, progress or silent, timeout)
     except urllib.error.HTTPError as error:
         raise WeightsError(
             f"{url} returned HTTP status {error.code} for {card.file}; try again later or give a mirror"
@@ -111,7 +109,3 @@ def _download(url: str, part: Path, card: Card, progress: Progress, timeout: flo
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _silent(done: int, total: int, what: str) -> None:
-    return None

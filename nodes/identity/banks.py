@@ -163,7 +163,7 @@ class NearestSyntheticPerson(io.ComfyNode):
             outputs=[
                 IdentitySocket.Output(display_name="identity", tooltip="For Veil Faces or Swap with Identity."),
                 io.Image.Output(
-                    display_name="picture",
+                    display_name="image",
                     tooltip="Portrait of the synthetic person, 256 px. It can be the source of Encode Reference.",
                 ),
                 io.Int.Output(display_name="number", tooltip="Number of the person in the bank."),

@@ -91,7 +91,7 @@ class Run:
     def _finished(self, task: Task, result: Result) -> None:
         say(f"{task.target}: " + result.report.text().replace("\n", "\n  "))
         # Numbered by order: a report must not contain the names of source files.
-        self._rows.append({"picture": len(self._rows), **json.loads(result.report.to_json())})
+        self._rows.append({"image": len(self._rows), **json.loads(result.report.to_json())})
         if self._options.preview:
             self._sheet += preview_rows(load_image(task.source).pixels, result)
         self._shown += [identity for identity in result.identities if identity is not None]

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.errors import InputError
 from ..faces.names import DETECTORS
+from ..methods.registry import method_specs
 from .terminal import OK, SOME_FAILED, add_overwrite, command, progress_bar, say
 
 PLAN, BOXES = ".json", ".png"
@@ -128,8 +129,12 @@ def _weights(options: argparse.Namespace) -> int:
     from ...weights.fetch import fetch
 
     if options.name is None:
+        specs = method_specs().values()
         for c in cards():
-            say(f"{c.name}: {c.file}, {c.megabytes:.1f} MB, {c.license}; {c.purpose}")
+            users = ", ".join(spec.name for spec in specs if c.name in spec.needs)
+            size = f"{c.megabytes:.1f} MB" if c.bytes else "size not listed"
+            needed = f"; needed by the method {users}" if users else ""
+            say(f"{c.name}: {c.file}, {size}, {c.license}; {c.purpose}{needed}")
         return OK
     with progress_bar() as progress:
         path = fetch(card(options.name), options.to, consent=True, mirror=options.mirror, progress=progress)

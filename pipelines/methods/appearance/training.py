@@ -96,7 +96,7 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
     )
     tensors |= learn_jacobian(samples).tensors()
     write_whole(output, save({k: v.contiguous() for k, v in tensors.items()}, metadata))
-    return {"pictures": len(paths), **facts}
+    return {"images": len(paths), **facts}
 
 
 def learn(

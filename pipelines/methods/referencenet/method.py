@@ -32,7 +32,7 @@ GROW, FEATHER = 0.10, 0.07
 
 @dataclass(frozen=True)
 class Prepared:
-    """A face's aligned square ``(1, 3, 512, 512)``, how it was cut, and the picture it belongs to."""
+    """A face's aligned square ``(1, 3, 512, 512)``, how it was cut, and the image it belongs to."""
 
     square: Tensor
     transform: np.ndarray

@@ -157,6 +157,7 @@ class ReferenceNetPipeline:
             self.encode(images, images, random_sources), degree, guidance, steps, random_sources, latents, progress
         )
 
+    # The last six arguments are those of ``anonymize``, written out so that editors and mypy know them.
     @torch.no_grad()
     def swap(
         self,

@@ -1,8 +1,7 @@
 """Train Face Anonymization Made Simple (paper, section 3.4): ``faceveil train referencenet --config FILE``.
 
-The denoiser learns to show the person of a source picture with everything else of a driving picture. Anonymization is
-not
-trained: it is what extrapolation away from the source does (Eq. 1 and 2).
+The denoiser learns to show the person of a source image with everything else of a driving image. Anonymization
+is not trained: it is what extrapolation away from the source does (Eq. 1 and 2).
 
 All random numbers depend on the seed and the step, none on a global state, so a run that was stopped ends as if it had
 not been.
@@ -45,7 +44,7 @@ class Config:
         vae, image_encoder: as for ``files.open_pipeline``.
         output: folder of the trained networks, states and logs.
         steps: optimizer steps; the first ``phase_one`` of them use all triplets, the others those with a real truth.
-        drop: share of samples without a source picture (classifier-free guidance).
+        drop: share of samples without a source image (classifier-free guidance).
     """
 
     triplets: str
@@ -262,7 +261,7 @@ class _Run:
                 self._embedding(batch[f"{key}_clip"]) for key in ("source", "driving")
             )
             rows = truth.shape[0]
-            # One draw drops picture and description of the source together; the driving picture always stays.
+            # One draw drops image and description of the source together; the driving image always stays.
             kept = (torch.rand(rows, generator=generator) >= self.config.drop).to(truth)
             source, source_embedding = source * kept.view(-1, 1, 1, 1), source_embedding * kept.view(-1, 1, 1)
             noise = torch.randn(truth.shape, generator=generator).to(truth)
@@ -270,7 +269,7 @@ class _Run:
                 truth.device
             )
             noisy = self.noise.add_noise(truth, noise, time)
-            # The last step of this schedule still shows a trace of the picture; sampling starts from none.
+            # The last step of this schedule still shows a trace of the image; sampling starts from none.
             last = (time == self.noise.config.num_train_timesteps - 1).view(-1, 1, 1, 1)
             noisy = torch.where(last, noise, noisy)
             target = self.noise.get_velocity(truth, noise, time)

@@ -51,7 +51,7 @@ def test_trains_a_model_that_loads(folder, tmp_path, monkeypatch) -> None:
     steps = []
     output = tmp_path / "model.safetensors"
     facts = training.train(folder, output, workers=1, progress=lambda done, total, what: steps.append(what))
-    assert facts["pictures"] == 24
+    assert facts["images"] == 24
     assert facts["used"] >= 12
     assert {"finding faces", "learning the 3D shape model", "learning the mouth"} <= set(steps)
     model = load_model(output)
