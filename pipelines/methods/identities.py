@@ -1,4 +1,4 @@
-"""What a method needs to show one person again, and the one door through which it is saved and loaded."""
+"""What a method needs to show one person again; this module alone saves and loads it."""
 
 from __future__ import annotations
 

@@ -108,12 +108,17 @@ def search_target(
     """Search a latent for one person in one or more photos whose embedding is close to ``identity``.
 
     Raises:
-        InputError: the identity belongs to the space of another recognizer.
+        InputError: the identity belongs to the space of another recognizer, or has another size.
     """
     if identity.space != recognizer.name:
         raise InputError(
             f"the appearance method needs an identity of the space {recognizer.name}, but this one is of"
             f" {identity.space}; embed the face with {recognizer.name}"
+        )
+    if identity.vector.shape != (recognizer.dimension,):
+        raise InputError(
+            f"an identity of {recognizer.name} has {recognizer.dimension} numbers, but this one has"
+            f" {identity.vector.size}; save it again"
         )
     solver = _Solver(model, subjects, recognizer, seed, TARGET_RIDGE)
     results = solver.refine(identity.vector * DLIB_MEAN_LENGTH, ROUNDS, np.zeros(solver.size), progress)
