@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError, OutputError
 
 PART_PREFIX, PART_SUFFIX = ".faceveil-", ".part"
 """Of the temporary file that a write goes to first."""
+LOCK_SUFFIX, LOCK_SECONDS = ".lock", 60.0
 MAX_REASON = 120
 """Characters of an operating system's or library's message that are repeated to the user."""
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, private: bool = False) -> None:
     """Write to a temporary file in the same folder, then rename it.
+
+    Args:
+        private: only the owner can read the file.
 
     Raises:
         OutputError: the folder cannot be created or written, or the disk is full. Nothing is left behind.
@@ -30,7 +35,9 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             # Without this a power failure can leave an empty file under the final name.
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
+        # mkstemp makes private files; other results are as readable as any other file.
+        if not private:
+            Path(temporary).chmod(0o666 & ~_umask())
         Path(temporary).replace(path)
     except OSError as error:
         if temporary is not None:
@@ -38,6 +45,26 @@ def write_whole(path: Path, data: bytes) -> None:
         raise OutputError(
             f"{path.name} could not be written ({short_reason(error)}); choose another folder or free some space"
         ) from None
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file that several processes change, ``PATH.lock`` beside it.
+
+    Raises:
+        OutputError: the lock cannot be created, or another process holds it for longer than a minute.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = path.with_name(path.name + LOCK_SUFFIX)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=LOCK_SECONDS):
+            yield
+    except Timeout:
+        raise OutputError(f"{path.name} is in use by another process; wait for it, or delete {lock.name}") from None
+    except OSError as error:
+        raise OutputError(f"{path.name} could not be locked ({short_reason(error)}); choose another folder") from None
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:
@@ -109,7 +136,7 @@ def _keys(path: Path) -> set[Path | tuple[int, int]]:
 
 
 def _umask() -> int:
-    # The mask can only be read by setting it. mkstemp makes private files; a result is as readable as any other file.
+    # The mask can only be read by setting it.
     umask = os.umask(0)
     os.umask(umask)
     return umask

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import InputError
-from ..core.files import write_whole
+from ..core.files import locked, write_whole
 from .bank import Bank
 from .identity import Identity
 from .lds import IdentitySampler, builtin_sampler
@@ -162,7 +162,7 @@ class Ledger:
         rows = [{"salt": e.salt.hex(), "hashes": e.hashes.tobytes().hex(), "number": e.number} for e in self.entries]
         check = self.key.digest(b"check", str(self.capacity).encode()).hex()
         document = {"format": FORMAT, "check": check, "size": self.capacity, "entries": rows}
-        write_whole(path, json.dumps(document).encode())
+        write_whole(path, json.dumps(document).encode(), private=True)
 
     def load(self, path: Path) -> None:
         """Read entries that ``save`` wrote.
@@ -208,6 +208,7 @@ class Pseudonyms:
     path: Path
     sampler: IdentitySampler
     bank: Bank | None = None
+    _stamp: tuple[int, int, int] | None = None
 
     @classmethod
     def open(cls, folder: Path, name: str, capacity: int = 1000, bank: Bank | None = None) -> Pseudonyms:
@@ -221,18 +222,16 @@ class Pseudonyms:
 
         Raises:
             InputError: the key file is damaged, or the ledger belongs to another key or capacity.
-            OutputError: the key file cannot be written.
+            OutputError: the key file cannot be written or locked.
         """
-        path = folder / f"{name}.key"
-        if path.is_file():
+        path = folder / f"{name}{KEY_SUFFIX}"
+        with locked(path):
+            if not path.is_file():
+                write_whole(path, Key.new().secret, private=True)
             key = Key(path.read_bytes())
-        else:
-            key = Key.new()
-            write_whole(path, key.secret)
-            path.chmod(0o600)
         sampler = builtin_sampler("dlib")
         ledger = Ledger(key, capacity if bank is None else len(bank), sampler.mean, sampler.std)
-        ledger_path = folder / f"{name}.ledger.json"
+        ledger_path = folder / f"{name}{LEDGER_SUFFIX}"
         if ledger_path.is_file():
             ledger.load(ledger_path)
         return cls(ledger, ledger_path, sampler, bank)
@@ -242,19 +241,31 @@ class Pseudonyms:
 
         Raises:
             InputError: the identity is of another space, or all synthetic identities are assigned.
-            OutputError: the ledger cannot be written.
+            OutputError: the ledger cannot be written or locked.
         """
         if identity.space != self.sampler.space:
             raise InputError(
                 f"pseudonyms need identities of {self.sampler.space}, but this one is of {identity.space}; embed the"
                 f" face with {self.sampler.space}"
             )
-        known = len(self.ledger.entries)
-        number = self.ledger.number(identity)
-        if len(self.ledger.entries) > known:
-            self.ledger.save(self.path)
+        with locked(self.path):
+            # Another process may have added people since.
+            if self.path.is_file() and _stamp(self.path) != self._stamp:
+                self.ledger.load(self.path)
+                self._stamp = _stamp(self.path)
+            known = len(self.ledger.entries)
+            number = self.ledger.number(identity)
+            if len(self.ledger.entries) > known:
+                self.ledger.save(self.path)
+                self._stamp = _stamp(self.path)
         if self.bank is not None:
             return number, self.bank.identities[number]
         # The seed depends on the key: under two keys one number stands for different identities.
         seed = int.from_bytes(self.ledger.key.digest(b"person", number.to_bytes(8, "big"))[:6], "big")
         return number, Identity(self.sampler.sample(1, seed).vectors, self.sampler.space)
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is written again."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size

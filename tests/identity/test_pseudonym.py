@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from faceveil.pipelines.core.errors import InputError
@@ -126,3 +131,28 @@ def test_pseudonyms_of_real_people_are_stable_and_distinct(photos, tmp_path) -> 
         number, identity = reopened.assign(person)
         assert number == numbers[name] and np.array_equal(identity.vectors, assigned[name][1].vectors)
     assert (tmp_path / "mine.key").stat().st_mode & 0o077 == 0
+
+
+ENROLL = """
+import sys
+from pathlib import Path
+import numpy as np
+from faceveil.pipelines.identity.identity import Identity
+from faceveil.pipelines.identity.pseudonym import Pseudonyms
+
+folder = Path(sys.argv[1])
+pseudonyms = Pseudonyms.open(folder, "shared")
+for vector in np.load(folder / "people.npy")[int(sys.argv[2]) :: 2]:
+    pseudonyms.assign(Identity(vector, "dlib"))
+"""
+
+
+def test_two_processes_lose_no_entry(people, tmp_path) -> None:
+    """Both start without a key; each adds half of the people to one ledger."""
+    np.save(tmp_path / "people.npy", people)
+    running = [subprocess.Popen([sys.executable, "-c", ENROLL, str(tmp_path), str(half)]) for half in (0, 1)]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    entries = json.loads((tmp_path / "shared.ledger.json").read_text())["entries"]
+    assert len(entries) == len({entry["number"] for entry in entries}) == len(people)
+    if os.name == "posix":
+        assert {(tmp_path / f"shared{suffix}").stat().st_mode & 0o777 for suffix in (".key", ".ledger.json")} == {0o600}
