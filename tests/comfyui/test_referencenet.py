@@ -267,5 +267,5 @@ def test_missing_files_are_named(run, nodes) -> None:
         match=r"not in models/faceveil or models/diffusion_models; get .*referencenet.* from https://huggingface.co/hkung/face-anon-simple",
     ):
         run("LoadReferenceNet", source_net="", driving_net="")
-    with pytest.raises(Exception, match="the level must be 0 or more"):
+    with pytest.raises(Exception, match="the degree d must be between 0 and 2"):
         run("AnonymizationLevel", reference=None, level=-1.0)
