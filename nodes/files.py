@@ -14,6 +14,8 @@ SAVED = "faceveil_saved"
 FACES = ("faceveil", "insightface")
 """Other node packs also keep the models of insightface in models/insightface."""
 ABSENT = "absent"
+MAX_NAME = 100
+"""Characters of a name that a message repeats."""
 
 
 def names(folders: Sequence[str], endings: Sequence[str] = (), within: str = "") -> list[str]:
@@ -55,10 +57,16 @@ def kept_path(file: str, writer: str) -> Path:
     import folder_paths
 
     for root in (folder_paths.get_output_directory(), folder_paths.get_input_directory()):
-        path = (Path(root) / file).resolve()
-        if path.is_relative_to(Path(root).resolve()) and path.is_file():
-            return path
-    raise InputError(f"{file} is in neither ComfyUI's output folder nor its input folder; choose a file of {writer}")
+        try:
+            path = (Path(root) / file).resolve()
+            if path.is_relative_to(Path(root).resolve()) and path.is_file():
+                return path
+        except (OSError, TypeError, ValueError):
+            # The name cannot be that of a file.
+            break
+    raise InputError(
+        f"{str(file)[:MAX_NAME]!r} is in neither ComfyUI's output folder nor its input folder; choose one of {writer}"
+    )
 
 
 def saved_names() -> list[str]:
@@ -82,7 +90,7 @@ def model_stamp(folders: Sequence[str], *files: str | None) -> str:
     """Return a text that changes when a file in the model folders changes; other names never change it."""
     import folder_paths
 
-    wanted = [file or NONE for file in files]
+    wanted = [file if isinstance(file, str) else NONE for file in files]
     found = [next((p for folder in folders if (p := folder_paths.get_full_path(folder, n))), None) for n in wanted]
     return "/".join(ABSENT if path is None else _stamp(Path(path)) for path in found)
 

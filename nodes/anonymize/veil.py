@@ -28,11 +28,11 @@ class VeilFaces(io.ComfyNode):
 
     **Checks.** dlib's recognizer (128-d, same person below 0.60) and the connected *recognizer* compare each result
     with the original. Up to three identities are tried. *unsafe_face* sets the action for a face that still matches
-    the original, is too small, or is rotated by more than 45 degrees. No other recognizer is asked. People who
-    know the person may recognize hair, clothes or the place.
+    the original, is too small, or has more than 45 degrees of yaw. Recognizers that are not connected may
+    still match it. People who know the person may recognize hair, clothes or the place.
 
     **Limits of the default method.** It cannot replace profiles, faces of small children, and faces that are half
-    hidden by glasses. Wrinkles and beards stay as in the original.
+    hidden. Glasses, wrinkles and beards stay as in the original.
     """
 
     @classmethod

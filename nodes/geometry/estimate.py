@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class EstimateCoefficients(io.ComfyNode):
     HELP = """
     The fit starts from 68 landmarks, adds light and texture, and then optimizes all coefficients together, in well
-    under a second per face. Check that the wireframe in *overlay* lies on the face. *numbers* gives the landmark error in
-    percent of the inter-ocular distance; 2 % or less is good.
+    under a second per face. Check that the wireframe in *overlay* lies on the face. *numbers* gives the landmark error
+    in percent of the inter-ocular distance; 2 % or less is good.
 
     **Limits.** One image does not determine depth, so the model's statistics fill it in. Heads that are rotated by more
     than 45 degrees, hands and masks cause errors. The gaze is estimated from the darkest part between the eyelids.

@@ -49,10 +49,10 @@ class LoadRecognizer(io.ComfyNode):
                     "threshold",
                     default=0.0,
                     min=0.0,
-                    max=2.0,
+                    max=4.0,
                     step=0.01,
                     tooltip=(
-                        "Faces below this L2 distance of unit vectors show one person. 0 uses the known threshold;"
+                        "Faces whose distance is smaller show one person. 0 uses the known threshold;"
                         " faceveil calibrate measures another."
                     ),
                 ),

@@ -91,7 +91,9 @@ def _add_safety(group: Any) -> None:
         help="what happens to images without a face; redact fills the whole image (default: as --policy)",
     )
     group.add_argument("--shape", choices=REDACTION_SHAPES, default="ellipse", help="of a redaction (default: ellipse)")
-    group.add_argument("--sticker", type=Path, metavar="FILE", help="an image with transparency for --method sticker")
+    group.add_argument(
+        "--sticker", type=Path, metavar="FILE", help="an image for --method sticker, with or without transparency"
+    )
     group.add_argument(
         "--parser-file",
         type=Path,
@@ -166,7 +168,7 @@ def _check_flags(options: argparse.Namespace) -> None:
     spaces = {name: spec.identity_space for name, spec in specs.items() if spec.identity_space}
     able = [name for name, space in spaces.items() if options.bank or space == PSEUDONYM_SPACE]
     if options.pseudonyms and options.method not in able:
-        raise InputError(f"--pseudonyms need a method that can show them: {', '.join(able)}")
+        raise InputError(f"--pseudonyms needs a method that can show them: use --method {' or '.join(able)}")
     if options.pseudonyms and not options.pseudonyms.name:
         raise InputError("--pseudonyms needs the name of a key file, such as my.key")
     if options.bank and not options.pseudonyms:

@@ -107,12 +107,12 @@ def _calibrate(options: argparse.Namespace) -> int:
     recognizer = recognizer_named(options.recognizer)
     with progress_bar() as progress:
         vectors = embed_portraits(find_portraits(options.images, options.workers, progress), recognizer, progress)
-    say(f"{recognizer.name}, {len(vectors)} people: false-match rate and its threshold (L2 distance of unit vectors)")
+    say(f"{recognizer.name}, {len(vectors)} people: false-match rate and its threshold, for KIND:FILE@DISTANCE")
     for rate in (1e-1, 1e-2, 1e-3, 1e-4):
         try:
             distance = measure_threshold(vectors, rate)
         except InputError:
             say(f"  {rate:6.2%}: too few pairs")
             continue
-        say(f"  {rate:6.2%}: {distance:.3f} (cosine {1 - distance**2 / 2:.3f})")
+        say(f"  {rate:6.2%}: {distance * recognizer.mean_length:.3f} (cosine {1 - distance**2 / 2:.3f})")
     return OK

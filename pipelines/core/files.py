@@ -56,15 +56,22 @@ def locked(path: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = path.with_name(path.name + LOCK_SUFFIX)
+    file = path.with_name(path.name + LOCK_SUFFIX)
+    lock = FileLock(file, timeout=LOCK_SECONDS)
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock, timeout=LOCK_SECONDS):
-            yield
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
-        raise OutputError(f"{path.name} is in use by another process; wait for it, or delete {lock.name}") from None
+        raise OutputError(f"{path.name} is in use by another process; wait for it, or delete {file.name}") from None
     except OSError as error:
-        raise OutputError(f"{path.name} could not be locked ({short_reason(error)}); choose another folder") from None
+        reason = short_reason(error)
+        raise OutputError(
+            f"{path.name} could not be locked ({reason}); check that {file.name} can be written"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:
@@ -87,7 +94,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bo
         if keys & written:
             raise OutputError(f"two outputs are called {path.name}; name another one")
         if exists(path) and not overwrite:
-            raise OutputError(f"{path.name} exists already; name another output, or allow it with --overwrite")
+            raise OutputError(f"{path.name} exists already; name another output, or add --overwrite")
         written |= keys
 
 

@@ -182,7 +182,7 @@ def detect_faces(
             box = tuple(float(v) for v in d.box)
             face = Face(box=box, score=min(d.score, 1.0), image=index)  # type: ignore[arg-type]
             faces.append(face.with_points(points) if points is not None else face)
-    return Faces(faces, ImageSet.of(image.float().cpu()))
+    return Faces(faces, ImageSet.of(image.float().cpu(), faces))
 
 
 def _search(image: Tensor, detector: Detector, threshold: float, rotated: bool) -> list[Detection]:

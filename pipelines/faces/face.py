@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,7 @@ from ..core.errors import InputError
 from .fingerprint import digests, fingerprints, same_scene
 
 Origin = Literal["measured", "interpolated", "manual"]
+Box = tuple[float, float, float, float]
 ORIGINS: tuple[str, ...] = get_args(Origin)
 
 PLAN_FORMAT = "faceveil.faces/1"
@@ -118,6 +119,7 @@ class ImageSet:
         width, height: in pixels.
         fingerprints: one for each image, see ``faces.fingerprint``.
         digests: one for each image; empty where they are not known.
+        places: image and box of every face that was found, selected or not.
     """
 
     count: int
@@ -125,15 +127,17 @@ class ImageSet:
     height: int
     fingerprints: tuple[int, ...]
     digests: tuple[str, ...] = ()
+    places: tuple[tuple[int, Box], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.fingerprints) != self.count or len(self.digests) not in (0, self.count):
             raise InputError(f"the face plan describes {self.count} images incompletely; detect the faces again")
 
     @classmethod
-    def of(cls, images: Tensor) -> ImageSet:
-        """Of a batch ``(B, 3, H, W)``."""
-        return cls(len(images), images.shape[-1], images.shape[-2], fingerprints(images), digests(images))
+    def of(cls, images: Tensor, faces: Sequence[Face] = ()) -> ImageSet:
+        """Of a batch ``(B, 3, H, W)`` and the faces that were found in it."""
+        places = tuple((face.image, face.box) for face in faces)
+        return cls(len(images), images.shape[-1], images.shape[-2], fingerprints(images), digests(images), places)
 
 
 class Faces(tuple[Face, ...]):
@@ -216,9 +220,10 @@ class Faces(tuple[Face, ...]):
                 "these faces were drawn by hand, so the size of their images is not known; detect them again"
             )
         x, y = images.shape[-1] / self.images.width, images.shape[-2] / self.images.height
+        places = tuple((image, (x1 * x, y1 * y, x2 * x, y2 * y)) for image, (x1, y1, x2, y2) in self.images.places)
         moved = Faces(
             (face.stretched(x, y) for face in self),
-            replace(self.images, width=images.shape[-1], height=images.shape[-2], digests=()),
+            replace(self.images, width=images.shape[-1], height=images.shape[-2], digests=(), places=places),
         )
         moved.check(images)
         return moved
@@ -241,7 +246,9 @@ class Faces(tuple[Face, ...]):
         if self.images is not None:
             prints = [f"{value:064x}" for value in self.images.fingerprints]
             size = {"count": self.images.count, "width": self.images.width, "height": self.images.height}
-            document["images"] = size | {"fingerprints": prints, "digests": list(self.images.digests)}
+            places = [[image, *(round(v, 3) for v in box)] for image, box in self.images.places]
+            known = {"fingerprints": prints, "digests": list(self.images.digests), "places": places}
+            document["images"] = size | known
         return json.dumps(document)
 
     @classmethod
@@ -268,7 +275,10 @@ def _image_set(row: dict[str, Any] | None) -> ImageSet | None:
         return None
     prints = tuple(int(value, 16) for value in row["fingerprints"])
     known = tuple(str(value) for value in row.get("digests", ()))
-    return ImageSet(int(row["count"]), int(row["width"]), int(row["height"]), prints, known)
+    places = tuple(
+        (int(image), (float(x1), float(y1), float(x2), float(y2))) for image, x1, y1, x2, y2 in row.get("places", ())
+    )
+    return ImageSet(int(row["count"]), int(row["width"]), int(row["height"]), prints, known, places)
 
 
 def _face_from_row(row: dict[str, Any]) -> Face:

@@ -14,6 +14,8 @@ from torch import Tensor
 from ..imaging.resample import resize
 
 ROWS = 16
+MARGIN = 1 / 512
+"""Half a level of 8 bits: smaller differences of a flat area are rounding."""
 MAX_DIFFERENT_BITS = 50
 """Of the 256 bits of two fingerprints of one scene."""
 
@@ -21,7 +23,7 @@ MAX_DIFFERENT_BITS = 50
 def fingerprints(images: Tensor) -> tuple[int, ...]:
     """A fingerprint below 2^256 of each image of a batch ``(B, 3, H, W)``, RGB in [0, 1]."""
     small = resize(images.mean(1, keepdim=True), ROWS, ROWS + 1)[:, 0]
-    bits = (small[:, :, 1:] > small[:, :, :-1]).flatten(1)
+    bits = (small[:, :, 1:] > small[:, :, :-1] + MARGIN).flatten(1)
     return tuple(sum(int(bit) << place for place, bit in enumerate(row.tolist())) for row in bits)
 
 

@@ -57,7 +57,7 @@ def redact(
     if style not in REDACTION_STYLES:
         raise InputError(f"redaction style {style!r} is not one of {', '.join(REDACTION_STYLES)}")
     if style == "sticker" and (sticker is None or sticker.shape[1] != 4):
-        raise InputError("the sticker style needs a sticker image with an alpha channel")
+        raise InputError("the style sticker needs an image; name one with --sticker, or connect it")
     height, width = image.shape[-2:]
     mask = shape_mask(face, height, width, shape, grow)
     if style == "pixelate":

@@ -67,7 +67,8 @@ class Selection:
         if missing:
             found = "1 was found" if most == 1 else f"{most} were found"
             raise InputError(
-                f"there is no face {missing[0]}: {found}, numbered from 0; faceveil detect or Preview Faces shows them"
+                f"there is no face {missing[0]}: {found}, numbered from 0; faceveil detect or Preview Faces"
+                " shows them; --allow-missing goes on without it"
             )
 
 

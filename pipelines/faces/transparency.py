@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..core.progress import Progress, silent
 from .detect import THRESHOLD, Detector, Landmarker, detect_faces
-from .face import Face, Faces
+from .face import Box, Face, Faces, ImageSet
 
 MIN_OVERLAP = 0.3
 """Intersection over union from which two boxes are one face."""
@@ -39,9 +39,10 @@ def detect_in_transparent(
     found = list(faces)
     for view in (images * alpha + (1 - alpha), images * alpha, alpha.expand_as(images), 1 - alpha.expand_as(images)):
         for face in detect_faces(view, detector, threshold, rotated, landmarker, progress):
-            if not any(face.image == known.image and overlap(face, known) >= MIN_OVERLAP for known in found):
+            if not any(face.image == known.image and overlap(face.box, known.box) >= MIN_OVERLAP for known in found):
                 found.append(Face(face.box, (), face.score, face.image))
-    return faces.only(sorted(found, key=lambda face: face.image))
+    found.sort(key=lambda face: face.image)
+    return Faces(found, ImageSet.of(images.float().cpu(), found))
 
 
 def opaque_where_changed(alpha: Tensor | None, mask: Tensor) -> Tensor | None:
@@ -49,9 +50,9 @@ def opaque_where_changed(alpha: Tensor | None, mask: Tensor) -> Tensor | None:
     return None if alpha is None else torch.maximum(alpha.to(mask), (mask > 0).to(mask))
 
 
-def overlap(a: Face, b: Face) -> float:
+def overlap(a: Box, b: Box) -> float:
     """Intersection over union of two boxes."""
-    width = min(a.box[2], b.box[2]) - max(a.box[0], b.box[0])
-    height = min(a.box[3], b.box[3]) - max(a.box[1], b.box[1])
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
     both = max(width, 0.0) * max(height, 0.0)
-    return both / (a.area + b.area - both)
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)

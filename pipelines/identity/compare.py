@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from ..core.errors import InputError
 from ..recognition.base import FaceRecognizer
 from ..recognition.catalog import open_recognizer
 from ..recognition.thresholds import threshold_of
@@ -35,12 +35,23 @@ def recognizer_named(text: str) -> FaceRecognizer:
         WeightsError: a weights file is missing or damaged.
     """
     named, at, distance = text.rpartition("@")
-    with suppress(ValueError):
-        if at:
-            # The name of a file may contain the character, too: then no number follows.
-            return recognizer_named(named).with_threshold(float(distance))
+    # The name of a file may contain the character, too: then no number follows.
+    if at and _is_number(distance):
+        if _is_number(named.rpartition("@")[2]):
+            raise InputError(f"{text} names two thresholds; name one")
+        return recognizer_named(named).with_threshold(float(distance))
     first, *others = text.split(",")
     kind, _, file = first.partition(":")
     if kind == "ensemble" and file:
         return EnsembleRecognizer(load_ensemble(Path(file)), [recognizer_named(o) for o in others])
+    if kind == "dlib" and file:
+        raise InputError(f"dlib comes with the package and takes no file, but {file} is named")
     return open_recognizer(kind, Path(file) if file else None)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...weights.builtin import open_builtin
+from ...weights.builtin import FOLDER, open_builtin
 from ..core.errors import InputError, WeightsError
 from ..core.files import write_whole
 from ..core.stored import read_safetensors
@@ -249,10 +249,9 @@ def builtin_sampler(space: str) -> IdentitySampler:
         WeightsError: the package has no sampler for this space.
     """
     name = f"lds_{space}.safetensors"
-    try:
-        tensors, metadata = open_builtin(name)
-    except FileNotFoundError:
-        raise WeightsError(f"the package has no identity sampler for {space}; {REMEDY}") from None
+    if not (FOLDER / name).is_file():
+        raise WeightsError(f"the package has no identity sampler for {space}; {REMEDY}")
+    tensors, metadata = open_builtin(name)
     return _build(tensors, metadata, name)
 
 

@@ -109,13 +109,18 @@ class Ledger:
         Raises:
             InputError: all synthetic identities are assigned.
         """
+        known = self.find(identity)
+        return self._enroll(self._codes(identity.vector)) if known is None else known
+
+    def find(self, identity: Identity) -> int | None:
+        """Return the number of a person's synthetic identity; None for a new person."""
         counts = self.count_matches(identity)
         if counts and max(counts) >= self.min_matches:
             # A bad photo may have created a second entry for one person. The older entry is kept, unless another one
             # matches clearly better.
             enough = max(self.min_matches, OLDER_ENTRY_SHARE * max(counts))
             return next(entry.number for entry, count in zip(self.entries, counts, strict=True) if count >= enough)
-        return self._enroll(self._codes(identity.vector))
+        return None
 
     def count_matches(self, identity: Identity) -> list[int]:
         """Count for each entry how many of its ``GROUPS`` hashes match this face."""
@@ -188,6 +193,9 @@ class Ledger:
                 f"{path.name} belongs to another key or another number of synthetic identities; use the key and the"
                 " bank that it was made with"
             )
+        numbers = [number for _, _, number in rows]
+        if len(set(numbers)) < len(numbers) or not all(0 <= number < self.capacity for number in numbers):
+            raise InputError(f"{path.name} has numbers that cannot be; restore a backup copy")
         if any(len(h) != 2 * GROUPS for _, h, _ in rows):
             raise InputError(f"{path.name} is incomplete; restore a backup copy")
         self.entries = [Entry(salt, np.frombuffer(hashes, "<u2"), number) for salt, hashes, number in rows]
@@ -225,16 +233,18 @@ class Pseudonyms:
             OutputError: the key file cannot be written or locked.
         """
         path = folder / f"{name}{KEY_SUFFIX}"
-        with locked(path):
-            if not path.is_file():
-                write_whole(path, Key.new().secret, private=True)
-            key = Key(path.read_bytes())
+        if not path.is_file():
+            with locked(path):
+                # Another process may have been first.
+                if not path.is_file():
+                    write_whole(path, Key.new().secret, private=True)
+        key = Key(path.read_bytes())
         sampler = builtin_sampler("dlib")
         ledger = Ledger(key, capacity if bank is None else len(bank), sampler.mean, sampler.std)
         ledger_path = folder / f"{name}{LEDGER_SUFFIX}"
-        if ledger_path.is_file():
-            ledger.load(ledger_path)
-        return cls(ledger, ledger_path, sampler, bank)
+        opened = cls(ledger, ledger_path, sampler, bank)
+        opened._refresh()
+        return opened
 
     def assign(self, identity: Identity) -> tuple[int, Identity]:
         """Return the number and the synthetic identity of a person; a new person is added to the ledger file.
@@ -248,14 +258,13 @@ class Pseudonyms:
                 f"pseudonyms need identities of {self.sampler.space}, but this one is of {identity.space}; embed the"
                 f" face with {self.sampler.space}"
             )
-        with locked(self.path):
-            # Another process may have added people since.
-            if self.path.is_file() and _stamp(self.path) != self._stamp:
-                self.ledger.load(self.path)
-                self._stamp = _stamp(self.path)
-            known = len(self.ledger.entries)
-            number = self.ledger.number(identity)
-            if len(self.ledger.entries) > known:
+        self._refresh()
+        number = self.ledger.find(identity)
+        if number is None:
+            with locked(self.path):
+                # Another process may have added this person since.
+                self._refresh()
+                number = self.ledger.number(identity)
                 self.ledger.save(self.path)
                 self._stamp = _stamp(self.path)
         if self.bank is not None:
@@ -263,6 +272,19 @@ class Pseudonyms:
         # The seed depends on the key: under two keys one number stands for different identities.
         seed = int.from_bytes(self.ledger.key.digest(b"person", number.to_bytes(8, "big"))[:6], "big")
         return number, Identity(self.sampler.sample(1, seed).vectors, self.sampler.space)
+
+    def _refresh(self) -> None:
+        """Read what other processes have added.
+
+        Raises:
+            InputError: the ledger is damaged, or was deleted since it was read.
+        """
+        if not self.path.is_file():
+            if self._stamp is not None:
+                raise InputError(f"{self.path.name} was deleted while it was in use; restore it from a backup copy")
+        elif (stamp := _stamp(self.path)) != self._stamp:
+            self.ledger.load(self.path)
+            self._stamp = stamp
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

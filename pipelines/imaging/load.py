@@ -28,7 +28,9 @@ def load_image(path: Path) -> LoadedImage:
         raise InputError(f"{path.name} does not exist; check its name and folder")
     if not path.is_file():
         # A named pipe would never end.
-        raise InputError(f"{path.name or path.absolute()} is no file; name an image")
+        raise InputError(
+            f"{path.name or path.absolute()} is {'a folder' if path.is_dir() else 'no file'}, not an image"
+        )
     try:
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -44,7 +46,9 @@ def load_image(path: Path) -> LoadedImage:
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{path.name} is not an image that can be read; use {', '.join(sorted(FORMATS))}") from None
+        raise InputError(
+            f"{path.name} is damaged or no image of a known format ({', '.join(sorted(FORMATS))})"
+        ) from None
     except Image.DecompressionBombError:
         raise InputError(
             f"{path.name} has too many pixels; make it smaller than {MAX_PIXELS // 10**6} megapixels"

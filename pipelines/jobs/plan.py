@@ -11,12 +11,17 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
 from ..faces.detect import Detector, detect_faces
-from ..faces.face import Face, Faces
+from ..faces.face import Face, Faces, inter_ocular
 from ..faces.select import Selection
 from ..faces.transparency import MIN_OVERLAP, detect_in_transparent, overlap
 from ..recognition.base import FaceRecognizer
 from .people import is_selected
 from .settings import Settings
+
+MAX_SHIFT = 0.3
+"""Mean distance of the landmarks of one face in an image before and after an edit, in inter-ocular distances."""
+SAME_BOX = 0.9
+"""Intersection over union from which two boxes were made by one detection."""
 
 
 @dataclass(frozen=True)
@@ -86,33 +91,47 @@ def make_plan(
 
 
 def _unseen(faces: Faces, pixels: Tensor, detector: Detector | None) -> frozenset[int]:
-    """Positions of given faces with landmarks at whose place no detector finds a face.
+    """Positions of given faces with landmarks at whose place no such face is found.
 
     Images that are exactly those of the detection are not searched again.
 
     Raises:
-        InputError: faces are in other places, so the plan is of another image.
+        InputError: there are faces in places that the plan does not know, so it is of another image.
     """
     unseen: set[int] = set()
     for image in faces.changed_images(pixels):
-        places = [i for i, face in enumerate(faces) if face.image == image and face.landmarks]
-        missing, others = _missing(faces, places, detect_faces(pixels[image : image + 1], detector, rotated=False))
-        if missing:
-            missing, others = _missing(faces, places, detect_faces(pixels[image : image + 1], detector))
-        if missing and others:
+        planned = [i for i, face in enumerate(faces) if face.image == image and face.landmarks]
+        single = pixels[image : image + 1]
+        found = detect_faces(single, detector, rotated=False) if planned else Faces()
+        if any(not _is_found(faces[i], found) for i in planned):
+            found = detect_faces(single, detector)
+        missing = [i for i in planned if not _is_found(faces[i], found)]
+        # A face that was drawn by hand may be one that no detector finds.
+        measured = [faces[i] for i in missing if faces[i].origin != "manual"]
+        if measured and any(_is_unknown(face, faces, image, measured) for face in found):
             raise InputError(
-                f"the plan does not fit image {image}: it has a face where none is found, and none where one is found;"
-                " detect the faces of this image again"
+                f"the plan does not fit image {image}: a face of the plan is not there, and another one is; detect the"
+                " faces of this image again"
             )
-        unseen |= missing
+        unseen |= set(missing)
     return frozenset(unseen)
 
 
-def _missing(faces: Faces, places: Sequence[int], found: Faces) -> tuple[set[int], list[Face]]:
-    """Positions at which no face was found, and the found faces that are in none of the plan's places."""
-    missing = {i for i in places if not any(overlap(faces[i], face) >= MIN_OVERLAP for face in found)}
-    planned = [face for face in faces if places and face.image == faces[places[0]].image]
-    return missing, [face for face in found if not any(overlap(face, known) >= MIN_OVERLAP for known in planned)]
+def _is_found(planned: Face, found: Faces) -> bool:
+    """Whether a found face has the landmarks of a planned one."""
+    limit = MAX_SHIFT * inter_ocular(planned.points)
+    return any(
+        float(np.linalg.norm(face.points - planned.points, axis=1).mean()) < limit for face in found if face.landmarks
+    )
+
+
+def _is_unknown(found: Face, faces: Faces, image: int, missing: Sequence[Face]) -> bool:
+    """Whether a found face is neither one of the plan nor one that was left out of it."""
+    places = [face.box for face in faces if face.image == image]
+    if faces.images is not None:
+        places += [box for number, box in faces.images.places if number == image]
+    known = [box for box in places if all(overlap(box, face.box) < SAME_BOX for face in missing)]
+    return all(overlap(found.box, box) < MIN_OVERLAP for box in known)
 
 
 def _embed(

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 Outcome = Literal["replaced", "redacted", "kept", "passed", "unverified"]
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 """``replaced``: no recognizer matches it any more. ``redacted``: removed. ``kept``: not selected, or strength 0.
-``passed``: selected, but the policy or the strength let it through. ``unverified``: changed, but no recognizer could
+``passed``: selected, but the policy or the strength let it through. ``unverified``: changed, but a recognizer could not
 compare it."""
 _PROTECTED = ("replaced", "redacted")
 FORMAT = "faceveil.report/1"

@@ -69,15 +69,16 @@ class FaceRecognizer(ABC):
         """A copy with a threshold that the user measured, as ``faceveil calibrate`` prints it.
 
         Args:
-            distance: L2 distance of two unit vectors, between 0 and 2.
+            distance: of two embeddings, as ``distance`` gives it, between 0 and 2 mean lengths.
 
         Raises:
             InputError: the distance is out of range.
         """
-        if not 0 < distance < MAX_DISTANCE:
-            raise InputError(f"the threshold of {self.name} must be between 0 and {MAX_DISTANCE:g}, got {distance:g}")
+        limit = MAX_DISTANCE * self.mean_length
+        if not 0 < distance < limit:
+            raise InputError(f"the threshold of {self.name} must be between 0 and {limit:g}, got {distance:g}")
         changed = copy.copy(self)
-        changed._measured = distance
+        changed._measured = distance / self.mean_length
         return changed
 
     def _known_threshold(self, false_match_rate: float | None) -> Threshold:

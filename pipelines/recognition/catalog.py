@@ -21,7 +21,7 @@ def open_recognizer(kind: str = "dlib", path: Path | None = None) -> FaceRecogni
         WeightsError: the file is missing, damaged or of another kind.
     """
     if kind not in KINDS:
-        raise InputError(f"recognizer {kind!r} is not one of {', '.join(KINDS)}")
+        raise InputError(f"recognizer {kind!r} is not one of {', '.join(KINDS)}; name it as KIND:FILE")
     if kind == "dlib":
         from .dlib_resnet import default_recognizer
 

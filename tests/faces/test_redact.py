@@ -52,5 +52,5 @@ def test_a_face_without_landmarks_is_redacted(portrait) -> None:
 
 
 def test_the_sticker_style_needs_a_sticker(portrait, portrait_faces) -> None:
-    with pytest.raises(InputError, match="alpha channel"):
+    with pytest.raises(InputError, match="needs an image"):
         redact(portrait, portrait_faces[0], "sticker")

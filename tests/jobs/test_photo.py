@@ -382,6 +382,29 @@ def test_a_plan_of_a_similar_image_is_refused(portrait, portrait_faces) -> None:
         anonymize_batch(right, Settings(), drawn_by_hand)
 
 
+def test_a_plan_whose_landmarks_lie_beside_the_face_is_refused(portrait, portrait_faces) -> None:
+    """The boxes still overlap; verified at the wrong landmarks, the person would count as replaced."""
+    x1, _, x2, _ = portrait_faces[0].box
+    moved = portrait.roll((round(0.4 * (x2 - x1)), round(0.13 * (x2 - x1))), (3, 2))
+    with pytest.raises(InputError, match="does not fit image 0"):
+        anonymize_batch(moved, Settings(), Faces(portrait_faces))
+
+
+@pytest.mark.parametrize("first", ["solid", "blur"])
+def test_selected_faces_can_be_redacted_twice(trio, trio_faces, first) -> None:
+    """Faces that were left out of the selection are no sign of another image."""
+    selected = trio_faces.only([trio_faces[1]])
+    once = anonymize_batch(trio, Settings(method=first), selected).pixels
+    again = anonymize_batch(once, Settings(method="solid"), selected)
+    assert again.report.summary() == "1 face: 1 redacted"
+
+
+def test_a_plan_survives_json_and_an_edit_of_the_image(trio, trio_faces) -> None:
+    plan = Faces.from_json(trio_faces.only(trio_faces[1:]).to_json())
+    assert plan.images == Faces.from_json(trio_faces.to_json()).images
+    assert anonymize_batch(trio**0.8, Settings(method="solid"), plan).report.safe
+
+
 def test_what_nobody_sees_is_not_called_replaced(portrait_faces) -> None:
     wall = torch.ones(1, 3, 512, 512)
     row = anonymize_batch(wall, Settings(policy=Policy(no_face="pass")), Faces(portrait_faces)).report.faces[0]

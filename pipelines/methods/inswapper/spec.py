@@ -51,7 +51,8 @@ def _open(options: InSwapperOptions) -> InSwapperMethod:
 
     if options.swapper is None or options.recognizer is None:
         raise InputError(
-            "the method inswapper needs two files; set swapper to inswapper_128.onnx and recognizer to w600k_r50.onnx"
+            "the method inswapper needs two files: inswapper_128.onnx as --inswapper-swapper and w600k_r50.onnx as"
+            " --inswapper-recognizer (swapper and recognizer in Python and on nodes)"
         )
     source = None if options.source is None else open_source(options.source)
     return InSwapperMethod(InSwapper(options.swapper), ArcFace(options.recognizer), source)

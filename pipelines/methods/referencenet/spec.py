@@ -96,9 +96,7 @@ def _config_of(options: TrainReferenceNet) -> Config:
         from ...training.config import read_config
         from .training import PATHS, Config
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"training needs the package {error.name}; install it with: pip install 'faceveil[train]'"
-        ) from None
+        raise InputError(f"training needs the package {error.name}; in the clone: pip install '.[train]'") from None
     return read_config(options.config, Config, PATHS)
 
 
