@@ -96,7 +96,7 @@ def test_files(run, found, tmp_path, monkeypatch) -> None:
         torch.equal(again.estimate.coefficients.identity, found[0].estimate.coefficients.identity)
         and picture.shape[-1] == 3
     )
-    with pytest.raises(Exception, match="choose a file of Save Coefficients"):
+    with pytest.raises(Exception, match="choose one of Save Coefficients"):
         run("LoadCoefficients", file="../x.safetensors")
 
 

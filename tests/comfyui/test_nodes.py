@@ -89,7 +89,7 @@ def test_a_method_without_its_files_says_what_to_do(run, image) -> None:
         Exception, match="the method referencenet needs a file for checkpoint; put hkung/face-anon-simple into"
     ):
         run("VeilFaces", image=image, method=method)
-    with pytest.raises(Exception, match=r"set swapper to inswapper_128\.onnx and recognizer to w600k_r50\.onnx"):
+    with pytest.raises(Exception, match=r"needs two files: inswapper_128\.onnx as --inswapper-swapper"):
         run("VeilFaces", image=image, method={"method": "inswapper"})
 
 
