@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from faceveil.pipelines.core.errors import OutputError
 from faceveil.pipelines.imaging.image import as_image
 from faceveil.pipelines.imaging.load import load_image
@@ -110,3 +111,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, noise, monkeypatch) -> Non
         save_image(as_image(noise), target)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("tile", [None, (16, 32)])
+def test_deep_tiff_is_upright_like_its_8_bit_copy(tmp_path, orientation, tile) -> None:
+    """Tiled and in strips, in all orientations: Pillow turns the 8-bit copy."""
+    rng = np.random.default_rng(orientation)
+    deep = rng.integers(0, 256, (40, 60, 3)).astype(np.uint16) * 257
+    tag = (0x0112, "H", 1, orientation, True)
+    for name, array in (("deep.tif", deep), ("flat.tif", (deep // 257).astype(np.uint8))):
+        tifffile.imwrite(tmp_path / name, array, photometric="rgb", tile=tile, metadata=None, extratags=[tag])
+    loaded, flat = load_image(tmp_path / "deep.tif"), load_image(tmp_path / "flat.tif")
+    assert loaded.pixels.shape == flat.pixels.shape
+    assert (loaded.pixels - flat.pixels).abs().max() < 1e-6
