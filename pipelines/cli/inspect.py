@@ -9,7 +9,7 @@ from typing import Any
 from ..core.errors import InputError
 from ..faces.names import DETECTORS
 from ..methods.registry import method_specs
-from .terminal import OK, SOME_FAILED, add_overwrite, command, progress_bar, say
+from .terminal import OK, SOME_FAILED, add_overwrite, add_sensitivity, command, progress_bar, say
 
 PLAN, BOXES = ".json", ".png"
 """Suffixes of what ``detect`` writes."""
@@ -25,6 +25,7 @@ def add_commands(commands: Any) -> None:
         "--detector", choices=DETECTORS, default="auto", help="what finds the faces (default: %(default)s)"
     )
     detect.add_argument("--detector-file", type=Path, help="model file of an insightface or uniface detector")
+    add_sensitivity(detect)
     detect.add_argument(
         "--landmarks-file",
         type=Path,
@@ -54,7 +55,7 @@ def _detect(options: argparse.Namespace) -> int:
     import io
 
     from ..core.files import check_outputs, write_whole
-    from ..faces.detect import open_detector
+    from ..faces.detectors import open_detector
     from ..faces.external import ExternalLandmarks
     from ..faces.transparency import detect_in_transparent
     from ..imaging.load import load_image
@@ -68,7 +69,9 @@ def _detect(options: argparse.Namespace) -> int:
     image = load_image(options.input)
     landmarker = ExternalLandmarks(options.landmarks_file) if options.landmarks_file else None
     detector = open_detector(options.detector, options.detector_file)
-    faces = detect_in_transparent(image.pixels, image.alpha, detector, landmarker=landmarker)
+    faces = detect_in_transparent(
+        image.pixels, image.alpha, detector, sensitivity=options.sensitivity, landmarker=landmarker
+    )
     for number, face in enumerate(faces):
         x1, y1, x2, y2 = (round(v) for v in face.box)
         say(

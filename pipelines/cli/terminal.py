@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..faces.names import SENSITIVITY_NAMES
+
 OK, SOME_FAILED, USAGE, UNPROTECTED, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = (
     "exit codes: 0 success, 1 an input or output failed, 2 wrong usage, 3 a face is not protected, 130 interrupted"
@@ -36,6 +38,17 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
     return value
+
+
+def add_sensitivity(parser: Any) -> None:
+    """Add ``--sensitivity`` to a command that searches for faces."""
+    parser.add_argument(
+        "--sensitivity",
+        choices=SENSITIVITY_NAMES,
+        default="normal",
+        help="high finds smaller and more hidden faces in several times the time, with more false detections; maximum"
+        " takes everything that could be a head (default: %(default)s)",
+    )
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core.errors import WeightsError
 from ..imaging.uint8 import to_uint8
-from .detect import Detection
+from .detectors import Detection
 
 # Index of each of the 68 iBUG landmarks among the 106 points of "2d106det".
 FROM_106 = np.array(

@@ -9,6 +9,9 @@ DETECTORS: tuple[str, ...] = get_args(DetectorName)
 BUILT_IN_DETECTORS = ("auto", "centerface", "dlib")
 """Detectors that need no file."""
 
+SensitivityName = Literal["normal", "high", "maximum"]
+SENSITIVITY_NAMES: tuple[str, ...] = get_args(SensitivityName)
+
 RedactionStyle = Literal["solid", "pixelate", "blur", "sticker"]
 REDACTION_STYLES: tuple[str, ...] = get_args(RedactionStyle)
 RedactionShape = Literal["ellipse", "box", "hull"]

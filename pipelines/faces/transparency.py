@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from ..core.progress import Progress, silent
-from .detect import THRESHOLD, Detector, Landmarker, detect_faces
-from .face import Box, Face, Faces, ImageSet
-
-MIN_OVERLAP = 0.3
-"""Intersection over union from which two boxes are one face."""
+from .detect import Landmarker, detect_faces
+from .detectors import Detector
+from .face import Face, Faces
+from .names import SensitivityName
+from .unite import unite
 
 
 def detect_in_transparent(
@@ -18,7 +18,7 @@ def detect_in_transparent(
     alpha: Tensor | None,
     detector: Detector | None = None,
     progress: Progress = silent,
-    threshold: float = THRESHOLD,
+    sensitivity: SensitivityName = "normal",
     rotated: bool = True,
     landmarker: Landmarker | None = None,
 ) -> Faces:
@@ -33,26 +33,16 @@ def detect_in_transparent(
 
     The other arguments are those of ``detect_faces``.
     """
-    faces = detect_faces(images, detector, threshold, rotated, landmarker, progress)
+    faces = detect_faces(images, detector, sensitivity, rotated, landmarker, progress)
     if alpha is None or bool((alpha == 1).all()):
         return faces
-    found = list(faces)
+    hidden: list[Face] = []
     for view in (images * alpha + (1 - alpha), images * alpha, alpha.expand_as(images), 1 - alpha.expand_as(images)):
-        for face in detect_faces(view, detector, threshold, rotated, landmarker, progress):
-            if not any(face.image == known.image and overlap(face.box, known.box) >= MIN_OVERLAP for known in found):
-                found.append(Face(face.box, (), face.score, face.image))
-    found.sort(key=lambda face: face.image)
-    return Faces(found, ImageSet.of(images.float().cpu(), found))
+        found = detect_faces(view, detector, sensitivity, rotated, landmarker, progress)
+        hidden += [Face(face.box, (), face.score, face.image) for face in found]
+    return unite(images, faces, hidden)
 
 
 def opaque_where_changed(alpha: Tensor | None, mask: Tensor) -> Tensor | None:
     """Alpha ``(B, 1, H, W)`` that is 1 wherever pixels changed, so that it keeps no copy of a face."""
     return None if alpha is None else torch.maximum(alpha.to(mask), (mask > 0).to(mask))
-
-
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes."""
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    both = max(width, 0.0) * max(height, 0.0)
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)

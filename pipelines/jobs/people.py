@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..faces.detect import Detector, detect_faces
+from ..faces.detect import detect_faces
+from ..faces.detectors import Detector
 from ..faces.face import Face, Faces
 from ..identity.identity import Identity
 from ..imaging.image import LoadedImage

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..core.errors import InputError, PolicyStop
 from ..core.progress import Progress, part_of, silent
-from ..faces.detect import Detector, detect_faces
+from ..faces.detect import detect_faces
+from ..faces.detectors import Detector
 from ..faces.face import Faces
 from ..faces.select import Selection
 from ..faces.transparency import opaque_where_changed

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
-from ..faces.detect import Detector, detect_faces
+from ..faces.detect import detect_faces
+from ..faces.detectors import Detector
 from ..faces.face import Face, Faces, inter_ocular
 from ..faces.select import Selection
-from ..faces.transparency import MIN_OVERLAP, detect_in_transparent, overlap
+from ..faces.transparency import detect_in_transparent
+from ..faces.unite import MIN_OVERLAP, overlap
 from ..recognition.base import FaceRecognizer
 from .people import is_selected
 from .settings import Settings
@@ -65,7 +67,9 @@ def make_plan(
     Raises:
         InputError: a given face lies in no image of the batch or outside its image, or the plan is of another image.
     """
-    faces = detect_in_transparent(pixels, alpha, detector, progress) if given is None else given
+    faces = given
+    if faces is None:
+        faces = detect_in_transparent(pixels, alpha, detector, progress, settings.sensitivity)
     faces.check(pixels)
     _check_places(faces, pixels)
     unseen = frozenset() if given is None else _unseen(faces, pixels, detector)

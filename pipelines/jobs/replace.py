@@ -13,6 +13,7 @@ from ..core.progress import Progress, part_of, silent
 from ..core.seeds import face_seed
 from ..faces.face import Face
 from ..faces.names import RedactionStyle
+from ..faces.search import THRESHOLD
 from ..identity.identity import Identity
 from ..methods.base import AnyMethod, Change, View
 from ..methods.identities import MethodIdentity
@@ -103,9 +104,7 @@ class FaceTreatment:
             return Treated(replace(row, outcome="redacted", method=s.method))
         reason = self._method.unsupported_reason(face) if seen else "no face was found at its place"
         if reason is not None or embeddings is None:
-            return self._act(
-                s.policy.out_of_range, face, replace(row, reason=reason or "no landmarks were found on it")
-            )
+            return self._act(s.policy.out_of_range, face, replace(row, reason=reason or _no_landmarks(face)))
         try:
             return self._replace(self._method, face, row, embeddings, wanted, progress)
         except CannotReplace as error:
@@ -190,3 +189,9 @@ class FaceTreatment:
             return Treated(replace(row, outcome="passed"))
         self._canvas.redact(face, POLICY_STYLE, self._settings.shape, None)
         return Treated(replace(row, outcome="redacted", method=POLICY_STYLE))
+
+
+def _no_landmarks(face: Face) -> str:
+    if face.score < THRESHOLD:
+        return f"it may or may not be a face (score {face.score:.2f})"
+    return "no landmarks were found on it"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..faces.face import Faces
-from ..faces.names import REDACTION_SHAPES, REDACTION_STYLES, RedactionShape
+from ..faces.names import REDACTION_SHAPES, REDACTION_STYLES, SENSITIVITY_NAMES, RedactionShape, SensitivityName
 from ..faces.parse import FaceParser
 from ..faces.select import Selection
 from ..identity.identity import Identity
@@ -51,6 +51,7 @@ class Settings:
         same_person: the selected faces of all images are one person and get one identity.
         sticker: ``(1, 4, h, w)``, RGBA in [0, 1], for the style ``sticker``.
         parser: finds what is in front of a face, so that it stays.
+        sensitivity: of the search for faces, see ``detect_faces``.
     """
 
     method: str = DEFAULT
@@ -65,12 +66,15 @@ class Settings:
     same_person: bool = False
     sticker: Tensor | None = None
     parser: FaceParser | None = None
+    sensitivity: SensitivityName = "normal"
 
     def __post_init__(self) -> None:
         if self.method not in treatments():
             raise InputError(f"method {self.method!r} is not one of {', '.join(treatments())}")
         if self.shape not in REDACTION_SHAPES:
             raise InputError(f"shape {self.shape!r} is not one of {', '.join(REDACTION_SHAPES)}")
+        if self.sensitivity not in SENSITIVITY_NAMES:
+            raise InputError(f"sensitivity {self.sensitivity!r} is not one of {', '.join(SENSITIVITY_NAMES)}")
         if not 0.0 <= self.strength <= MAX_STRENGTH:
             raise InputError(f"strength must be between 0 and {MAX_STRENGTH:g}, got {self.strength:g}")
         if self.tries < 1:

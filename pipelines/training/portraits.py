@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
-from ..faces.detect import THRESHOLD, open_detector
+from ..faces.detectors import open_detector
 from ..faces.landmarks import fit_landmarks
+from ..faces.search import THRESHOLD
 from ..imaging.formats import find_images
 from ..imaging.load import load_image
 from ..recognition.base import FaceRecognizer, unit

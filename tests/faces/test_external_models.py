@@ -7,7 +7,8 @@ import onnx
 import pytest
 import torch
 from faceveil.pipelines.core.errors import WeightsError
-from faceveil.pipelines.faces.detect import detect_faces, open_detector
+from faceveil.pipelines.faces.detect import detect_faces
+from faceveil.pipelines.faces.detectors import open_detector
 from faceveil.pipelines.faces.external import FROM_106, ExternalLandmarks
 from faceveil.pipelines.faces.parse import FaceParser
 from faceveil.pipelines.jobs.photo import anonymize_batch

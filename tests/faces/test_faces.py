@@ -7,7 +7,8 @@ import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError, WeightsError
 from faceveil.pipelines.faces import align
-from faceveil.pipelines.faces.detect import DlibHog, detect_faces, open_detector
+from faceveil.pipelines.faces.detect import detect_faces
+from faceveil.pipelines.faces.detectors import DlibHog, open_detector
 from faceveil.pipelines.faces.face import MIRROR, Face, Faces, inter_ocular
 from faceveil.pipelines.faces.masks import ellipse_mask, hull_mask
 from faceveil.pipelines.faces.paste import match_color, paste
