@@ -25,7 +25,7 @@ from faceveil.pipelines.core.progress import silent
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import LEVELS, IdentitySampler, builtin_sampler
-from faceveil.pipelines.identity.pseudonym import Key, Ledger
+from faceveil.pipelines.identity.ledger import Key, Ledger
 from faceveil.pipelines.imaging.load import load_image
 from faceveil.pipelines.imaging.uint8 import from_pillow
 from faceveil.pipelines.jobs.people import embed_identities
@@ -221,7 +221,7 @@ def attack(sampler: IdentitySampler, ledger: Ledger, vectors: list[np.ndarray]) 
         attacker = Ledger(key, ledger.capacity, sampler.mean, sampler.std)
         attacker.entries = ledger.entries
         for person, vector in enumerate(vectors[:20]):
-            counts = attacker.count_matches(Identity(vector, "dlib"))
+            counts = list(attacker.count_matches(Identity(vector, "dlib")))
             # Ties are broken at random.
             best = np.flatnonzero(np.array(counts) == max(counts))
             correct += (person in best) / len(best)

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 class MapToPseudonym(io.ComfyNode):
     HELP = """
     Key and ledger are files in ComfyUI's user folder: `faceveil/NAME.key` (32 random bytes) and
-    `faceveil/NAME.ledger.json` (keyed hashes and numbers, no embeddings). Back up both; without the key, the
-    pseudonyms cannot be reproduced. If you share one of the files, keep the other secret: both together allow a test
-    of whether a face is in the ledger.
+    `faceveil/NAME.ledger.json` (encrypted codes and numbers). Back up both: if either is lost, so are the
+    pseudonyms. If you share one of the files, keep the other secret: both together tell whether a face is in the
+    ledger.
 
     If two photos of a person differ too much for the recognizer, the person gets a second pseudonym.
+
+    Without *ledger* the key and the face alone decide. Nothing but the key can then be lost, but about half of a
+    person's photos get another pseudonym, and strangers can share one.
     """
 
     @classmethod
@@ -57,6 +60,13 @@ class MapToPseudonym(io.ComfyNode):
                     max=100_000,
                     tooltip="Number of synthetic identities without a bank. Keep it for an existing key.",
                 ),
+                io.Boolean.Input(
+                    "ledger",
+                    default=True,
+                    tooltip=(
+                        "Remember people in a file. Without it, a person often has another pseudonym in other photos."
+                    ),
+                ),
                 BankSocket.Input(
                     "bank",
                     optional=True,
@@ -76,14 +86,17 @@ class MapToPseudonym(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, identity: SocketIdentity, key: str, capacity: int, bank: Bank | None = None) -> io.NodeOutput:
+    def execute(
+        cls, identity: SocketIdentity, key: str, capacity: int, ledger: bool, bank: Bank | None = None
+    ) -> io.NodeOutput:
         import folder_paths
 
         from ...pipelines.identity.pseudonym import Pseudonyms
 
         if not key.replace("-", "").replace("_", "").isalnum():
             raise InputError(f"the key name {key!r} may contain only letters, digits, - and _")
-        pseudonyms = Pseudonyms.open(Path(folder_paths.get_user_directory()) / "faceveil", key, capacity, bank)
+        folder = Path(folder_paths.get_user_directory()) / "faceveil"
+        pseudonyms = Pseudonyms.open(folder, key, capacity, bank, ledger)
         given = one_identity(identity)
         found = [pseudonyms.assign(given[i]) for i in range(len(given))]
         return io.NodeOutput(

@@ -124,6 +124,12 @@ def _add_identity(group: Any) -> None:
     choice.add_argument(
         "--same-person", action="store_true", help="the inputs show one person, who gets one identity in all of them"
     )
+    group.add_argument(
+        "--no-ledger",
+        action="store_true",
+        help="with --pseudonyms: the key and the face alone decide, so no ledger can be lost, but a person often has"
+        " another pseudonym in other photos, and strangers can share one",
+    )
     group.add_argument("--bank", type=Path, metavar="FOLDER", help="take the identities of --pseudonyms from this bank")
     group.add_argument(
         "--save-identity", type=Path, metavar="FILE", help="save the identity that was shown, to use it again"
@@ -172,8 +178,9 @@ def _check_flags(options: argparse.Namespace) -> None:
         raise InputError(f"--pseudonyms needs a method that can show them: use --method {' or '.join(able)}")
     if options.pseudonyms and not options.pseudonyms.name:
         raise InputError("--pseudonyms needs the name of a key file, such as my.key")
-    if options.bank and not options.pseudonyms:
-        raise InputError("--bank belongs to --pseudonyms; give a key file as well")
+    for flag in ("bank", "no_ledger"):
+        if getattr(options, flag) and not options.pseudonyms:
+            raise InputError(f"--{flag.replace('_', '-')} belongs to --pseudonyms; give a key file as well")
     for flag in ("identity", "same_person", "save_identity"):
         if getattr(options, flag) and options.method not in specs:
             raise InputError(

@@ -47,7 +47,8 @@ class Run:
             self._given = load_any_identity(options.identity)
         elif options.pseudonyms:
             bank = load_bank(options.bank) if options.bank else None
-            self._given = Pseudonyms.open(options.pseudonyms.parent, options.pseudonyms.stem, bank=bank)
+            key = options.pseudonyms
+            self._given = Pseudonyms.open(key.parent, key.stem, bank=bank, ledger=not options.no_ledger)
         self._rows: list[dict[str, Any]] = []
         self._sheet: list[Image.Image] = []
         self._shown: list[MethodIdentity] = []
