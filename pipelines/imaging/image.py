@@ -28,7 +28,8 @@ class LoadedImage:
         alpha: ``(1, 1, H, W)`` in [0, 1], or None.
         depth: bits per channel of the file, 8 or 16.
         gray: whether the file had no color channels.
-        profile: ICC profile of a 16-bit file, whose numbers are kept; 8-bit images are converted to sRGB.
+        profile: color-relevant part of the ICC profile of a 16-bit file, whose numbers are kept; 8-bit images are
+            converted to sRGB.
     """
 
     pixels: Tensor

@@ -10,6 +10,7 @@ from ..core.files import exists, short_reason
 from .deep import is_deep, load_deep
 from .formats import FORMATS
 from .image import LoadedImage, from_array, from_pillow_image
+from .profiles import clean_profile
 
 MAX_PIXELS = 150_000_000
 """Larger images are refused: a file of a few kilobytes can decompress to more than the memory."""
@@ -40,7 +41,7 @@ def load_image(path: Path) -> LoadedImage:
                 )
             if is_deep(image):
                 array = load_deep(path, str(image.format), image.getexif().get(_ORIENTATION, 1))
-                return replace(from_array(array), profile=image.info.get("icc_profile"))
+                return replace(from_array(array), profile=clean_profile(image.info.get("icc_profile")))
             image.load()
             return from_pillow_image(ImageOps.exif_transpose(image))
     except InputError:

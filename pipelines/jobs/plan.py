@@ -112,7 +112,9 @@ def _unseen(faces: Faces, pixels: Tensor, detector: Detector | None) -> frozense
         missing = [i for i in planned if not _is_found(faces[i], found)]
         # A face that was drawn by hand may be one that no detector finds.
         measured = [faces[i] for i in missing if faces[i].origin != "manual"]
-        if measured and any(_is_unknown(face, faces, image, measured) for face in found):
+        # What the detector is not sure of, such as the outline of a redacted head, says nothing.
+        sure = [face for face in found if face.landmarks]
+        if measured and any(_is_unknown(face, faces, image, measured) for face in sure):
             raise InputError(
                 f"the plan does not fit image {image}: a face of the plan is not there, and another one is; detect the"
                 " faces of this image again"
