@@ -16,6 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # A warning of a library would stand before our sentence, and says nothing to a user.
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if options.debug else logging.ERROR)
     if options.debug:
         # Only ours: the libraries below log a lot.
         logging.getLogger(__name__.removesuffix(".cli")).setLevel(logging.DEBUG)
@@ -38,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("interrupted; finished files are whole, the current one was not written", error=True)
         return INTERRUPTED
+    finally:
+        logging.captureWarnings(False)
 
 
 def parser() -> argparse.ArgumentParser:

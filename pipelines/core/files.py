@@ -83,7 +83,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bo
         overwrite: whether other existing files may be overwritten.
 
     Raises:
-        OutputError: an output is an input, exists already, or is named twice.
+        OutputError: an output is an input, exists already, is named twice, or is to lie in a file.
     """
     read = {key for path in inputs for key in _keys(path)}
     written: set[Path | tuple[int, int]] = set()
@@ -95,6 +95,9 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bo
             raise OutputError(f"two outputs are called {path.name}; name another one")
         if exists(path) and not overwrite:
             raise OutputError(f"{path.name} exists already; name another output, or add --overwrite")
+        parent = next((p for p in path.parents if exists(p)), path.parent)
+        if exists(parent) and not parent.is_dir():
+            raise OutputError(f"{path.name} could not be written ({parent.name} is no folder); choose another folder")
         written |= keys
 
 

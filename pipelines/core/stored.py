@@ -55,12 +55,18 @@ def read_state(path: Path, what: str, remedy: str, key: str = "state_dict") -> d
         return read_safetensors(path, what, remedy)[0]
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, IndexError):
         raise WeightsError(f"{what} {path.name} is not a complete PyTorch file with tensors only; {remedy}") from None
     state = stored.get(key, stored) if isinstance(stored, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not state or not all(map(_is_weight, state.items())):
         raise WeightsError(f"{what} {path.name} contains no network weights; {remedy}")
     return state
+
+
+def _is_weight(item: tuple[object, object]) -> bool:
+    import torch
+
+    return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
 
 
 def open_onnx(path: Path, what: str) -> Any:

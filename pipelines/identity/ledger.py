@@ -182,13 +182,12 @@ class Ledger:
             rows = [
                 (bytes.fromhex(r["salt"]), bytes.fromhex(r["codes"]), int(r["number"])) for r in document["entries"]
             ]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"{path.name} is not a pseudonym ledger ({type(error).__name__}); name another file or start a new one"
             ) from None
-        if not hmac.compare_digest(
-            str(document.get("check")), self.key.digest(b"check", str(self.capacity).encode()).hex()
-        ):
+        check = self.key.digest(b"check", str(self.capacity).encode()).hex()
+        if not hmac.compare_digest(str(document.get("check")).encode(), check.encode()):
             raise InputError(
                 f"{path.name} belongs to another key or another number of synthetic identities; use the key and the"
                 " bank that it was made with"
