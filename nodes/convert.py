@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..pipelines.core.errors import InputError
-from ..pipelines.core.progress import Progress
 from ..pipelines.faces.face import Box
+from ..pipelines.imaging.uint8 import to_pillow
 
+PREVIEW_FORMAT, PREVIEW_SIDE = "JPEG", 256
+"""Of the preview of a finished face; the side is in pixels."""
 BOX_KEYS = ("x", "y", "width", "height")
 RGBA = 4
 """Channels of an IMAGE with alpha."""
@@ -109,14 +111,29 @@ def boxes_from_socket(boxes: object) -> list[tuple[int, Box]]:
     return [(index, (x, y, x + width, y + height)) for index, (x, y, width, height) in rows]
 
 
-def bar() -> Progress:
-    """Create a progress bar on the running node. Updating it raises an exception when the user interrupts the run."""
-    state: list[comfy.utils.ProgressBar] = []
+class Bar:
+    """The progress bar on the running node. Updating it raises an exception when the user interrupts the run."""
 
-    def update(done: int, total: int, what: str) -> None:
+    def __init__(self) -> None:
+        self._bar: comfy.utils.ProgressBar | None = None
+        self._done, self._total = 0, 1
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """The ``Progress`` callback."""
+        self._done, self._total = done, max(total, 1)
+        self._update(None)
+
+    def preview(self, image: Tensor) -> None:
+        """Show an image ``(1, 3, H, W)`` on the node, where the user has previews switched on."""
+        self._update((PREVIEW_FORMAT, to_pillow(image), PREVIEW_SIDE))
+
+    def _update(self, preview: tuple[str, object, int] | None) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        if not state:
-            state.append(comfy.utils.ProgressBar(max(total, 1)))
-        state[0].update_absolute(done, max(total, 1))
+        if self._bar is None:
+            self._bar = comfy.utils.ProgressBar(self._total)
+        self._bar.update_absolute(self._done, self._total, preview)
 
-    return update
+
+def bar() -> Bar:
+    """Create a progress bar on the running node."""
+    return Bar()

@@ -82,7 +82,8 @@ class RedactFaces(io.ComfyNode):
 
         policy, rgba = Policy(no_face=no_face), _with_alpha(sticker, sticker_mask)
         settings = Settings(method=style, shape=shape, policy=policy, sticker=rgba)
-        result = anonymize_batch(image_to_pixels(image), settings, faces, alpha=image_alpha(image), progress=bar())
+        pixels, alpha, progress = image_to_pixels(image), image_alpha(image), bar()
+        result = anonymize_batch(pixels, settings, faces, alpha=alpha, progress=progress, preview=progress.preview)
         image = pixels_to_image(result.pixels, result.alpha)
         report, text = result.report.to_json(), result.report.text()
         return io.NodeOutput(image, mask_to_socket(result.mask), report, text, ui=ui.PreviewText(text))

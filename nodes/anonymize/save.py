@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from comfy_api.latest import io, ui
@@ -11,6 +12,8 @@ from ..convert import bar, image_alpha, image_to_pixels
 from ..schema import schema
 from ..sockets import ROOT
 
+_SHOWN = (".png", ".jpg", ".webp")
+"""What a browser shows."""
 _ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
 
@@ -58,13 +61,20 @@ class SaveDeidentifiedImage(io.ComfyNode):
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory(), width, height
         )
-        saved = []
+        saved: list[ui.SavedResult] = []
         for index in range(len(pixels)):
             progress(index, len(pixels), "saving")
             file = f"{name}_{counter + index:05}_{_ENDINGS[format]}"
             row = slice(index, index + 1)
-            save_image(LoadedImage(pixels[row], None if alpha is None else alpha[row]), Path(folder) / file)
-            saved.append(ui.SavedResult(file, subfolder, io.FolderType.output))
+            loaded = LoadedImage(pixels[row], None if alpha is None else alpha[row])
+            save_image(loaded, Path(folder) / file)
+            if _ENDINGS[format] in _SHOWN:
+                saved.append(ui.SavedResult(file, subfolder, io.FolderType.output))
+            else:
+                # Browsers show no TIFF, so the node shows a copy.
+                copy = f"faceveil-{uuid4().hex}.png"
+                save_image(loaded, Path(folder_paths.get_temp_directory()) / copy)
+                saved.append(ui.SavedResult(copy, "", io.FolderType.temp))
         progress(len(pixels), len(pixels), "saving")
         return io.NodeOutput(ui=ui.SavedImages(saved))
 

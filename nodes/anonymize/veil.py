@@ -101,6 +101,7 @@ class VeilFaces(io.ComfyNode):
 
         name, options = chosen_method(method)
         policy = policy_of(unsafe_face, no_face)
+        progress = bar()
         settings = Settings(method=name, strength=strength, seed=seed, policy=policy, same_person=same_person)
         result = anonymize_batch(
             image_to_pixels(image),
@@ -110,7 +111,8 @@ class VeilFaces(io.ComfyNode):
             identity=identity,
             recognizers=() if recognizer is None else (recognizer,),
             alpha=image_alpha(image),
-            progress=bar(),
+            progress=progress,
+            preview=progress.preview,
         )
         return output_of(result)
 

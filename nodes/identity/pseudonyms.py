@@ -86,6 +86,11 @@ class MapToPseudonym(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, key: str | None = None) -> bool | str:
+        # None where the widget is connected to another node: the name is then checked in the run.
+        return True if key is None or _is_name(key) else _no_name(key)
+
+    @classmethod
     def execute(
         cls, identity: SocketIdentity, key: str, capacity: int, ledger: bool, bank: Bank | None = None
     ) -> io.NodeOutput:
@@ -93,8 +98,8 @@ class MapToPseudonym(io.ComfyNode):
 
         from ...pipelines.identity.pseudonym import Pseudonyms
 
-        if not key.replace("-", "").replace("_", "").isalnum():
-            raise InputError(f"the key name {key!r} may contain only letters, digits, - and _")
+        if not _is_name(key):
+            raise InputError(_no_name(key))
         folder = Path(folder_paths.get_user_directory()) / "faceveil"
         pseudonyms = Pseudonyms.open(folder, key, capacity, bank, ledger)
         given = one_identity(identity)
@@ -103,6 +108,14 @@ class MapToPseudonym(io.ComfyNode):
             Identity(np.concatenate([assigned.vectors for _, assigned in found]), found[0][1].space),
             [number for number, _ in found],
         )
+
+
+def _is_name(key: str) -> bool:
+    return key.replace("-", "").replace("_", "").isalnum()
+
+
+def _no_name(key: str) -> str:
+    return f"the key name {key!r} may contain only letters, digits, - and _"
 
 
 NODES = [MapToPseudonym]

@@ -119,6 +119,7 @@ class SwapWithIdentity(io.ComfyNode):
             source = load_sampler(path_of(OWN, sampler, "train a sampler with faceveil train lds"))
         network = InSwapper(path_of(FACES, swapper, "put inswapper_128.onnx there and reload the page"))
         settings = Settings(method=NAME, strength=strength, seed=seed, policy=policy_of(unsafe_face, no_face))
+        progress = bar()
         result = anonymize_batch(
             image_to_pixels(image),
             settings,
@@ -127,7 +128,8 @@ class SwapWithIdentity(io.ComfyNode):
             identity=identity,
             recognizers=(recognizer,),
             alpha=image_alpha(image),
-            progress=bar(),
+            progress=progress,
+            preview=progress.preview,
         )
         return output_of(result)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import InputError, OutputError
 
 PART_PREFIX, PART_SUFFIX = ".faceveil-", ".part"
 """Of the temporary file that a write goes to first."""
+PART_SECONDS = 600.0
+"""A temporary file that is older is left over from a process that died."""
 LOCK_SUFFIX, LOCK_SECONDS = ".lock", 60.0
 MAX_REASON = 120
 """Characters of an operating system's or library's message that are repeated to the user."""
@@ -77,6 +80,8 @@ def locked(path: Path) -> Iterator[None]:
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:
     """Refuse outputs that would destroy a file of the user, before anything is read or computed.
 
+    Temporary files that dead processes left in the folders of the outputs are removed.
+
     Args:
         outputs: all files that a command will write.
         inputs: all files that it reads; none of them is ever overwritten.
@@ -99,6 +104,20 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bo
         if exists(parent) and not parent.is_dir():
             raise OutputError(f"{path.name} could not be written ({parent.name} is no folder); choose another folder")
         written |= keys
+    for folder in {path.parent for path in outputs}:
+        _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove temporary files that a dead process left."""
+    if not is_folder(folder):
+        return
+    oldest = time.time() - PART_SECONDS
+    for path in folder.glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
+        # Another process may remove it at the same time, or may have become its owner.
+        with suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def exists(path: Path) -> bool:

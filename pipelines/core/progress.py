@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Progress = Callable[[int, int, str], None]
 """``(done, total, what)``. It may raise an exception to interrupt the loop; the loop must not catch it."""
@@ -10,6 +14,10 @@ Progress = Callable[[int, int, str], None]
 
 PART_STEPS = 100
 """Steps that a part is divided into."""
+
+
+Preview = Callable[["Tensor"], None]
+"""Shows a finished part of an image ``(1, 3, H, W)`` to the user, before the rest is done."""
 
 
 def silent(done: int, total: int, what: str) -> None:
@@ -30,3 +38,7 @@ def part_of(progress: Progress, done: int, count: int, offset: int = 0) -> Progr
         )
 
     return report
+
+
+def unseen(image: Tensor) -> None:
+    """Show nothing."""

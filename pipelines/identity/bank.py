@@ -24,6 +24,8 @@ REMEDY = "build one with: faceveil bank"
 CROP = 256
 """Side of a portrait in pixels."""
 _VECTORS = "bank.safetensors"
+_UNFINISHED = "unfinished"
+"""Empty file in the folder of a bank while it is built."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,14 @@ def build_bank(
         threshold: two unit vectors with a smaller L2 distance show the same person.
 
     Raises:
-        InputError: there are no faces, or the folder is not empty.
+        InputError: there are no faces, or the folder is not empty. A folder in which a build was interrupted is used.
         OutputError: a file cannot be written.
     """
     from safetensors.torch import save
 
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(folder.iterdir()) and not (folder / _UNFINISHED).is_file():
         raise InputError(f"{folder.name} is not empty; name a new folder for the bank")
+    write_whole(folder / _UNFINISHED, b"")
     kept: list[np.ndarray] = []
     for index, (vector, portrait) in enumerate(faces):
         if kept and np.linalg.norm(np.stack(kept) - vector, axis=1).min() < threshold / 2:
@@ -116,10 +119,17 @@ def build_bank(
         kept.append(vector)
         progress(index, index + 1, "building the bank")
     if not kept:
+        (folder / _UNFINISHED).unlink()
         raise InputError("no face was found to build a bank from; name a folder of portraits, one person each")
+    # Of an interrupted build with other faces.
+    number = len(kept)
+    while (folder / _crop_name(number)).is_file():
+        (folder / _crop_name(number)).unlink()
+        number += 1
     tensors = {"vectors": torch.from_numpy(np.stack(kept)).float()}
     # Written last, so that an interrupted build does not open as a bank.
     write_whole(folder / _VECTORS, save(tensors, {"format": FORMAT, "space": space, "threshold": repr(threshold)}))
+    (folder / _UNFINISHED).unlink()
     return Bank(Identity(np.stack(kept), space), threshold, folder)
 
 

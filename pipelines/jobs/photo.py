@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.errors import InputError, PolicyStop
-from ..core.progress import Progress, part_of, silent
+from ..core.progress import Preview, Progress, part_of, silent, unseen
 from ..faces.detect import detect_faces
 from ..faces.detectors import Detector
 from ..faces.face import Faces
@@ -72,6 +72,7 @@ def anonymize_batch(
     recognizers: Sequence[FaceRecognizer] = (),
     alpha: Tensor | None = None,
     progress: Progress = silent,
+    preview: Preview = unseen,
 ) -> Result:
     """Take the identity out of a batch ``(B, 3, H, W)`` of images.
 
@@ -84,6 +85,7 @@ def anonymize_batch(
         alpha: ``(B, 1, H, W)`` in [0, 1]; faces that only transparency shows are redacted, and alpha becomes opaque
             where pixels change.
         progress: called before each image, face and rendering of a search; it may raise to interrupt.
+        preview: called with each finished face, cut out.
 
     Raises:
         InputError: the plan belongs to other images, or the identity does not fit the method.
@@ -109,6 +111,7 @@ def anonymize_batch(
             plan.faces[i], plan.numbers[i], plan.embeddings.get(i), wanted[i], step, seen=i not in plan.unseen
         )
         rows[i], shown[i] = treated.report, treated.identity
+        preview(canvas.cut_out(plan.faces[i]))
     progress(len(plan.selected), max(len(plan.selected), 1), "replacing faces")
     report = Report(tuple(rows[i] for i in sorted(rows)), tuple(notes))
     opaque = opaque_where_changed(alpha, canvas.mask)

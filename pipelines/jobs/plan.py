@@ -60,7 +60,7 @@ def make_plan(
 
     Args:
         recognizers: the first one decides whose faces are included or excluded.
-        progress: called before each image.
+        progress: called before each view of an image and each group of embedded faces.
         alpha: ``(B, 1, H, W)``; faces that only transparency shows are found as well.
         given: faces of an earlier detection or drawn by hand, all of which are selected unless the settings select.
 
@@ -72,12 +72,12 @@ def make_plan(
         faces = detect_in_transparent(pixels, alpha, detector, progress, settings.sensitivity)
     faces.check(pixels)
     _check_places(faces, pixels)
-    unseen = frozenset() if given is None else _unseen(faces, pixels, detector)
+    unseen = frozenset() if given is None else _unseen(faces, pixels, detector, progress)
     chosen = set(range(len(faces)))
     if given is None or settings.selection != Selection():
         wanted = set(map(id, settings.selection.of(faces)))
         chosen = {i for i in chosen if id(faces[i]) in wanted}
-    embeddings = _embed(pixels, faces, sorted(chosen), recognizers)
+    embeddings = _embed(pixels, faces, sorted(chosen), recognizers, progress)
     if settings.include or settings.exclude:
         first = {i: vectors[0] for i, vectors in embeddings.items()}
         people = settings.include, settings.exclude
@@ -88,13 +88,21 @@ def make_plan(
     if given is not None:
         # A plan without the faces of an image leaves them out on purpose; an image without faces is another matter.
         rows = [slice(image, image + 1) for image in empty]
-        found = [detect_in_transparent(pixels[row], None if alpha is None else alpha[row], detector) for row in rows]
+        found = [
+            detect_in_transparent(pixels[row], None if alpha is None else alpha[row], detector, progress)
+            for row in rows
+        ]
         empty = [image for image, faces_there in zip(empty, found, strict=True) if not faces_there]
     kept = {i: embeddings[i] for i in order if i in embeddings}
     return Plan(faces, _numbers(faces), tuple(order), kept, tuple(empty), unseen)
 
 
-def _unseen(faces: Faces, pixels: Tensor, detector: Detector | None) -> frozenset[int]:
+def _found_in(pixels: Tensor, alpha: Tensor | None, image: int, detector: Detector | None, progress: Progress) -> Faces:
+    row = slice(image, image + 1)
+    return detect_in_transparent(pixels[row], None if alpha is None else alpha[row], detector, progress)
+
+
+def _unseen(faces: Faces, pixels: Tensor, detector: Detector | None, progress: Progress) -> frozenset[int]:
     """Positions of given faces with landmarks at whose place no such face is found.
 
     Images that are exactly those of the detection are not searched again.
@@ -106,9 +114,9 @@ def _unseen(faces: Faces, pixels: Tensor, detector: Detector | None) -> frozense
     for image in faces.changed_images(pixels):
         planned = [i for i, face in enumerate(faces) if face.image == image and face.landmarks]
         single = pixels[image : image + 1]
-        found = detect_faces(single, detector, rotated=False) if planned else Faces()
+        found = detect_faces(single, detector, rotated=False, progress=progress) if planned else Faces()
         if any(not _is_found(faces[i], found) for i in planned):
-            found = detect_faces(single, detector)
+            found = detect_faces(single, detector, progress=progress)
         missing = [i for i in planned if not _is_found(faces[i], found)]
         # A face that was drawn by hand may be one that no detector finds.
         measured = [faces[i] for i in missing if faces[i].origin != "manual"]
@@ -141,12 +149,12 @@ def _is_unknown(found: Face, faces: Faces, image: int, missing: Sequence[Face]) 
 
 
 def _embed(
-    pixels: Tensor, faces: Faces, chosen: Sequence[int], recognizers: Sequence[FaceRecognizer]
+    pixels: Tensor, faces: Faces, chosen: Sequence[int], recognizers: Sequence[FaceRecognizer], progress: Progress
 ) -> dict[int, tuple[np.ndarray, ...]]:
     known = [i for i in chosen if faces[i].landmarks]
     if not known:
         return {}
-    rows = [recognizer.embed_faces(pixels, [faces[i] for i in known]) for recognizer in recognizers]
+    rows = [recognizer.embed_faces(pixels, [faces[i] for i in known], progress) for recognizer in recognizers]
     return {i: tuple(vectors[place] for vectors in rows) for place, i in enumerate(known)}
 
 

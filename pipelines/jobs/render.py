@@ -11,6 +11,8 @@ from ..faces.names import RedactionShape, RedactionStyle
 from ..faces.redact import redact
 from ..methods.base import Change
 
+MARGIN = 0.3
+"""Of a face that is cut out, as a share of its size."""
 FILL = 0.5
 """Gray value of an image that is redacted as a whole."""
 
@@ -57,6 +59,15 @@ class Canvas:
         self.pixels[face.image : face.image + 1] = redacted
         here = self.mask[face.image : face.image + 1]
         self.mask[face.image : face.image + 1] = torch.maximum(here, (mask > 0).float())
+
+    def cut_out(self, face: Face) -> Tensor:
+        """A face with a margin as it is now, ``(1, 3, h, w)``."""
+        x1, y1, x2, y2 = face.box
+        margin = MARGIN * face.size
+        height, width = self.pixels.shape[-2:]
+        rows = slice(max(0, int(y1 - margin)), min(height, int(y2 + margin) + 1))
+        columns = slice(max(0, int(x1 - margin)), min(width, int(x2 + margin) + 1))
+        return self.image(face.image)[..., rows, columns]
 
     def redact_image(self, index: int) -> None:
         """Replace a whole image with gray."""

@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..core.progress import Progress, silent
 from ..faces.face import Face
 from .thresholds import MAX_DISTANCE, Threshold, threshold_of
+
+EMBEDDED_AT_ONCE = 8
+"""Faces between two calls of the progress callback."""
 
 
 class FaceRecognizer(ABC):
@@ -48,9 +52,18 @@ class FaceRecognizer(ABC):
         """The embedding ``(D,)`` of the face with ``landmarks`` ``(68, 2)`` in ``image`` ``(1, 3, H, W)``."""
         return np.asarray(self.embed_many([image], [landmarks])[0])
 
-    def embed_faces(self, images: Tensor, faces: Sequence[Face]) -> np.ndarray:
-        """Embeddings ``(N, D)`` of faces with landmarks in a batch ``(B, 3, H, W)``."""
-        return self.embed_many([images[f.image : f.image + 1] for f in faces], [f.points for f in faces])
+    def embed_faces(self, images: Tensor, faces: Sequence[Face], progress: Progress = silent) -> np.ndarray:
+        """Embeddings ``(N, D)`` of at least one face with landmarks in a batch ``(B, 3, H, W)``.
+
+        Args:
+            progress: called before each group of ``EMBEDDED_AT_ONCE`` faces.
+        """
+        rows = []
+        for first in range(0, len(faces), EMBEDDED_AT_ONCE):
+            progress(first, len(faces), "embedding faces")
+            some = faces[first : first + EMBEDDED_AT_ONCE]
+            rows.append(self.embed_many([images[f.image : f.image + 1] for f in some], [f.points for f in some]))
+        return np.concatenate(rows)
 
     def threshold_at(self, false_match_rate: float | None = None) -> Threshold:
         """The L2 distance of two unit vectors below which they show one person.

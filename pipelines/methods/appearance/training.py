@@ -26,12 +26,15 @@ from ...core.files import write_whole
 from ...core.progress import Progress, silent
 from ...geometry.shape_model import ShapeModel, learn_shape_model
 from ...imaging.formats import find_images
-from ...training.parallel import parallel
+from ...training.loop import subject_of
+from ...training.parts import Parts
 from ...training.portraits import Portrait, read_pixels, read_portrait
+from . import packing
 from .canonical import REGIONS, CanonicalSpace, Pose2D, mirrored
 from .jacobian import EmbeddingJacobian
 from .jacobian_training import JacobianSamples, learn_jacobian, render_samples
 from .network import FORMAT, LABELS, PATTERN_COMPONENTS, AttributeSpace, Packer, model_of
+from .packing import PackedFaces
 from .shading import Decomposer, Measures, measure
 
 log = logging.getLogger(__name__)
@@ -45,24 +48,13 @@ BALANCE = 0.7
 """Weight of a face = (size of its group) ** -BALANCE. 0 weights all faces equally, 1 weights all groups equally."""
 MIN_FACES = 400
 """Minimum number of images, and of faces without glasses and bangs."""
+FACES_A_PART = 100
+"""Faces after which the work is saved."""
 JACOBIAN_FACES, JACOBIAN_JOBS = 440, 16
 """Number of faces with renderings for the embedding Jacobian, and number of parallel jobs."""
 MAX_MODE = 1.0
 """Maximum landmark displacement of a shape mode in IOD. A larger one means that the estimate diverged."""
 _NAME = re.compile(r"_(male|female)_(white|black|asian|latino)", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class PackedFaces:
-    """Packed detail and measures of all faces.
-
-    Attributes:
-        halves: region name to symmetric and antisymmetric half, ``(N, 2, P)``, float16.
-        measures: of each face.
-    """
-
-    halves: dict[str, np.ndarray]
-    measures: list[Measures]
 
 
 def train(images: Path, output: Path, workers: int | None = None, progress: Progress = silent) -> dict[str, Any]:
@@ -78,7 +70,8 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
         Statistics for the model card: counts and explained variances.
 
     Raises:
-        InputError: there are fewer than 400 usable faces, or too few different faces and head poses.
+        InputError: there are fewer than 400 usable faces, or too few different faces and head poses, or the state
+            beside ``output`` belongs to another training.
     """
     paths = find_images(images)
     if len(paths) < MIN_FACES:
@@ -86,21 +79,31 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
             f"{images} contains {len(paths)} images; an appearance model needs at least {MIN_FACES} different faces"
         )
     workers = workers or os.cpu_count() or 1
-    found = parallel(read_portrait, [(p,) for p in paths], workers, progress, "finding faces")
-    portraits = [p for p in found if p is not None]
-    tensors, metadata, facts = learn(portraits, workers, progress)
+    parts = Parts(output.with_suffix(".state"), subject_of(np.empty(0), _named(paths, images)))
+    jobs = [(paths[i : i + FACES_A_PART],) for i in range(0, len(paths), FACES_A_PART)]
+    found = parts.run("faces", _read_portraits, jobs, packing.PORTRAITS, workers, progress, "finding faces")
+    portraits = [portrait for part in found for portrait in part]
+    tensors, metadata, facts = learn(portraits, parts, workers, progress)
     chosen = _sample_portraits(portraits, JACOBIAN_FACES)
-    jobs = [(tensors, metadata, chosen[i::JACOBIAN_JOBS], i) for i in range(min(JACOBIAN_JOBS, len(chosen)))]
-    samples = JacobianSamples.joined(
-        list(parallel(_render_samples, jobs, workers, progress, "fitting the embedding Jacobian"))
-    )
-    tensors |= learn_jacobian(samples).tensors()
+    rendering = [(tensors, metadata, chosen[i::JACOBIAN_JOBS], i) for i in range(min(JACOBIAN_JOBS, len(chosen)))]
+    what = "fitting the embedding Jacobian"
+    samples = parts.run("samples", _render_samples, rendering, packing.SAMPLES, workers, progress, what)
+    tensors |= learn_jacobian(JacobianSamples.joined(samples)).tensors()
     write_whole(output, save({k: v.contiguous() for k, v in tensors.items()}, metadata))
+    parts.remove()
     return {"images": len(paths), **facts}
 
 
+def _named(paths: Sequence[Path], folder: Path) -> list[tuple[str, int]]:
+    return [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in paths]
+
+
+def _read_portraits(paths: Sequence[Path]) -> list[Portrait]:
+    return [portrait for portrait in map(read_portrait, paths) if portrait is not None]
+
+
 def learn(
-    portraits: list[Portrait], workers: int, progress: Progress = silent
+    portraits: list[Portrait], parts: Parts, workers: int, progress: Progress = silent
 ) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
     """Fit all parts of the model except the embedding Jacobian, which stays zero.
 
@@ -122,10 +125,11 @@ def learn(
         raise InputError(
             "the portraits show too few different faces and head poses to learn a 3D shape model; add more portraits"
         )
-    jobs = [(canonical.mean, portraits[i::workers]) for i in range(workers)]
-    packed = _merge(
-        list(parallel(_features, jobs, workers, progress, "separating shading and detail")), len(portraits), workers
-    )
+    count = -(-len(portraits) // FACES_A_PART)
+    jobs = [(canonical.mean, portraits[i::count]) for i in range(count)]
+    what = "separating shading and detail"
+    features = parts.run("features", _features, jobs, packing.FEATURES, workers, progress, what)
+    packed = _merge(features, len(portraits), count)
     keep = np.flatnonzero([m.glasses < GLASSES_LIMIT and m.bangs < BANGS_LIMIT for m in packed.measures])
     if len(keep) < MIN_FACES:
         raise InputError(
@@ -166,9 +170,9 @@ def _features(mean: np.ndarray, portraits: Sequence[Portrait]) -> PackedFaces:
     return PackedFaces({n: np.stack(v) for n, v in halves.items()}, measures)
 
 
-def _merge(parts: list[PackedFaces], count: int, workers: int) -> PackedFaces:
-    """Concatenate the parts and restore the order before the split ``portraits[i::workers]``."""
-    order = np.argsort(np.concatenate([np.arange(count)[i::workers] for i in range(workers)]))
+def _merge(parts: list[PackedFaces], count: int, split: int) -> PackedFaces:
+    """Concatenate the parts and restore the order before the split ``portraits[i::split]``."""
+    order = np.argsort(np.concatenate([np.arange(count)[i::split] for i in range(split)]))
     measures = [m for part in parts for m in part.measures]
     return PackedFaces(
         {n: np.concatenate([p.halves[n] for p in parts])[order] for n in REGIONS}, [measures[i] for i in order]

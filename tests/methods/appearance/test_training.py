@@ -12,6 +12,7 @@ from faceveil.pipelines.imaging.image import LoadedImage
 from faceveil.pipelines.imaging.save import save_image
 from faceveil.pipelines.methods.appearance import training
 from faceveil.pipelines.methods.appearance.network import load_model
+from safetensors.torch import load_file
 
 
 @pytest.fixture
@@ -37,8 +38,9 @@ def folder(tmp_path, portrait):
     return tmp_path / "in"
 
 
-@pytest.mark.slow
-def test_trains_a_model_that_loads(folder, tmp_path, monkeypatch) -> None:
+@pytest.fixture
+def small(monkeypatch) -> None:
+    """A training that takes seconds."""
     monkeypatch.setattr(training, "MIN_FACES", 12)
     monkeypatch.setattr(training, "BANGS_LIMIT", 9.0)
     monkeypatch.setattr(training, "GLASSES_LIMIT", 99.0)
@@ -46,8 +48,14 @@ def test_trains_a_model_that_loads(folder, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(training, "SHAPE_COMPONENTS", 8)
     monkeypatch.setattr(training, "RESIDUALS", 5)
     monkeypatch.setattr(training, "JACOBIAN_FACES", 6)
+    monkeypatch.setattr(training, "FACES_A_PART", 6)
+    monkeypatch.setattr(training, "JACOBIAN_JOBS", 3)
     # Copies of one face do not determine depth; two rounds do not diverge yet.
     monkeypatch.setattr(training, "learn_shape_model", partial(training.learn_shape_model, rounds=2))
+
+
+@pytest.mark.slow
+def test_trains_a_model_that_loads(folder, tmp_path, small) -> None:
     steps = []
     output = tmp_path / "model.safetensors"
     facts = training.train(folder, output, workers=1, progress=lambda done, total, what: steps.append(what))
@@ -57,7 +65,46 @@ def test_trains_a_model_that_loads(folder, tmp_path, monkeypatch) -> None:
     model = load_model(output)
     detail = model.decode({n: np.zeros(r.components, np.float32) for n, r in model.regions.items()})
     assert torch.isfinite(detail).all()
-    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["model.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "model.safetensors"]
+
+
+@pytest.mark.slow
+def test_a_stopped_training_goes_on_and_ends_the_same(folder, tmp_path, small) -> None:
+    """Stopped in each of its three stages; what is finished is not done again."""
+    training.train(folder, tmp_path / "whole.safetensors", workers=1)
+    counts: dict[str, int] = {}
+
+    def stop_in(what: str) -> None:
+        def progress(done: int, total: int, now: str) -> None:
+            counts[now] = counts.get(now, 0) + 1
+            if now == what and done == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            training.train(folder, tmp_path / "stopped.safetensors", workers=1, progress=progress)
+
+    for what in ("finding faces", "separating shading and detail", "fitting the embedding Jacobian"):
+        stop_in(what)
+        assert not (tmp_path / "stopped.safetensors").exists()
+    training.train(folder, tmp_path / "stopped.safetensors", workers=1)
+    # The order of the metadata in a safetensors file is random, so the files are compared by content.
+    stopped, whole = (load_file(tmp_path / f"{name}.safetensors") for name in ("stopped", "whole"))
+    assert stopped.keys() == whole.keys()
+    assert all(torch.equal(stopped[key], whole[key]) for key in whole)
+    # Four parts: one was finished before the first stop, the others after it.
+    assert counts["finding faces"] <= 2 + 3
+    assert not (tmp_path / "stopped.state").exists()
+
+
+def test_the_state_of_another_training_is_refused(folder, tmp_path, small) -> None:
+    def stop(done: int, total: int, what: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train(folder, tmp_path / "model.safetensors", workers=1, progress=stop)
+    next(folder.iterdir()).unlink()
+    with pytest.raises(InputError, match=r"model\.state belongs to another training"):
+        training.train(folder, tmp_path / "model.safetensors", workers=1)
 
 
 def test_copies_of_one_face_are_refused(folder, tmp_path, monkeypatch) -> None:

@@ -1,0 +1,81 @@
+"""How the parts of a training are stored on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...training.parts import Packing
+from ...training.portraits import Portrait
+from .jacobian_training import JacobianSamples
+from .shading import Measures
+
+
+@dataclass(frozen=True)
+class PackedFaces:
+    """Packed detail and measures of all faces.
+
+    Attributes:
+        halves: region name to symmetric and antisymmetric half, ``(N, 2, P)``, float16.
+        measures: of each face.
+    """
+
+    halves: dict[str, np.ndarray]
+    measures: list[Measures]
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _pack_portraits(portraits: list[Portrait]) -> dict[str, Any]:
+    return {
+        "faces": [
+            {"path": str(p.path), "points": _tensor(p.points), "embedding": _tensor(p.embedding)} for p in portraits
+        ]
+    }
+
+
+def _unpack_portraits(state: dict[str, Any]) -> list[Portrait]:
+    return [Portrait(Path(f["path"]), f["points"].numpy(), f["embedding"].numpy()) for f in state["faces"]]
+
+
+def _pack_features(faces: PackedFaces) -> dict[str, Any]:
+    measures = [
+        {
+            "values": _tensor(m.values),
+            "pattern": _tensor(m.pattern),
+            "glasses": float(m.glasses),
+            "bangs": float(m.bangs),
+        }
+        for m in faces.measures
+    ]
+    return {"halves": {name: _tensor(half) for name, half in faces.halves.items()}, "measures": measures}
+
+
+def _unpack_features(state: dict[str, Any]) -> PackedFaces:
+    measures = [
+        Measures(m["values"].numpy(), m["pattern"].numpy(), m["glasses"], m["bangs"]) for m in state["measures"]
+    ]
+    return PackedFaces({name: half.numpy() for name, half in state["halves"].items()}, measures)
+
+
+def _pack_samples(samples: JacobianSamples) -> dict[str, Any]:
+    return {
+        "textures": {name: _tensor(texture) for name, texture in samples.textures.items()},
+        **{name: _tensor(getattr(samples, name)) for name in ("moves", "original", "shifts")},
+    }
+
+
+def _unpack_samples(state: dict[str, Any]) -> JacobianSamples:
+    textures = {name: texture.numpy() for name, texture in state["textures"].items()}
+    return JacobianSamples(textures, *(state[name].numpy() for name in ("moves", "original", "shifts")))
+
+
+PORTRAITS = Packing(_pack_portraits, _unpack_portraits)
+FEATURES = Packing(_pack_features, _unpack_features)
+SAMPLES = Packing(_pack_samples, _unpack_samples)
