@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +73,14 @@ def run(nodes: dict[str, Any]) -> Any:
             return node.PREPARE_CLASS_CLONE({}).execute(**(defaults | inputs)).result
 
     return execute
+
+
+@pytest.fixture(scope="session")
+def server(nodes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A running ComfyUI (``tests/helpers/server.py``)."""
+    import comfy
+    from server import Server
+
+    running = Server(Path(next(iter(comfy.__path__))).parent, tmp_path_factory.mktemp("comfy"))
+    yield running
+    running.stop()
