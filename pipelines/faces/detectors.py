@@ -145,4 +145,6 @@ def _open_with_dynamic_size(path: Path) -> Any:
     options.log_severity_level = 3
     # The memory arena would never release the memory of the largest image.
     options.enable_cpu_mem_arena = False
+    # A plan of the memory would be kept for every size of image.
+    options.enable_mem_pattern = False
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

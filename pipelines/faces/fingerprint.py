@@ -12,8 +12,9 @@ import hashlib
 from torch import Tensor
 
 from ..imaging.resample import resize
+from ..imaging.uint8 import ROWS, to_uint8
 
-ROWS = 16
+HASH_ROWS = 16
 MARGIN = 1 / 512
 """Half a level of 8 bits: smaller differences of a flat area are rounding."""
 MAX_DIFFERENT_BITS = 50
@@ -22,15 +23,21 @@ MAX_DIFFERENT_BITS = 50
 
 def fingerprints(images: Tensor) -> tuple[int, ...]:
     """A fingerprint below 2^256 of each image of a batch ``(B, 3, H, W)``, RGB in [0, 1]."""
-    small = resize(images.mean(1, keepdim=True), ROWS, ROWS + 1)[:, 0]
+    small = resize(images.mean(1, keepdim=True), HASH_ROWS, HASH_ROWS + 1)[:, 0]
     bits = (small[:, :, 1:] > small[:, :, :-1] + MARGIN).flatten(1)
     return tuple(sum(int(bit) << place for place, bit in enumerate(row.tolist())) for row in bits)
 
 
 def digests(images: Tensor) -> tuple[str, ...]:
     """SHA-256 of the 8-bit pixels of each image of a batch ``(B, 3, H, W)``, RGB in [0, 1]."""
-    pixels = (images.float().clamp(0, 1) * 255).round().byte().cpu().contiguous()
-    return tuple(hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels)
+    return tuple(_digest(image) for image in images)
+
+
+def _digest(image: Tensor) -> str:
+    digest = hashlib.sha256(repr(tuple(image.shape)).encode())
+    for first in range(0, image.shape[1], ROWS):
+        digest.update(to_uint8(image[:, first : first + ROWS]).tobytes())
+    return digest.hexdigest()
 
 
 def same_scene(a: int, b: int) -> bool:

@@ -25,6 +25,8 @@ MIN_BLOCK = 8
 """Pixels of a block: smaller ones would leave a small face as it is."""
 BLUR_SHARE = 0.22
 """Standard deviation of the blur as a fraction of the longer side of the face."""
+WINDOW_MARGIN = 1.0
+"""Around a face, as a share of its longer side: more than any redaction reaches."""
 GROW = 0.25
 """Enlargement of the box. Detectors box the inner face; redaction also includes hairline, ears and chin."""
 
@@ -72,6 +74,18 @@ def redact(
         result = _paste_sticker(result, face, sticker, grow)
         mask = torch.maximum(mask, (result != image).any(1, keepdim=True).to(mask))
     return result, mask
+
+
+def redaction_window(face: Face, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of an image that a redaction of the face depends on and changes, with room to spare."""
+    x1, y1, x2, y2 = _whole_face_box(face)
+    margin = WINDOW_MARGIN * max(x2 - x1, y2 - y1) + MIN_BLOCK
+
+    def span(low: float, high: float, length: int) -> slice:
+        first = int(np.clip(np.floor(low - margin), 0, length - 1))
+        return slice(first, int(np.clip(np.ceil(high + margin), first + 1, length)))
+
+    return span(y1, y2, height), span(x1, x2, width)
 
 
 def shape_mask(face: Face, height: int, width: int, shape: RedactionShape = "ellipse", grow: float = GROW) -> Tensor:

@@ -23,13 +23,13 @@ from .align import apply, box_transform, crop, invert
 from .detectors import CenterFace, Detection, Detector
 from .names import SensitivityName
 
-MAX_SIDE = 7000
+MAX_SIDE = 5000
 """Longer side, in pixels, up to which an image is searched at its own size."""
 OTHER_SIDE = 2800
 """The same for other detectors than CenterFace."""
-TILE, TILE_OVERLAP = 1536, 384
-"""Side and overlap, in pixels, of the tiles of a large image: memory grows with the tile, not with the image. Faces
-larger than the overlap are found at the smaller sizes."""
+TILE, TILE_OVERLAP = 2048, 256
+"""Maximum side and overlap, in pixels, of the tiles of a large image: memory grows with the tile, not with the image.
+Faces larger than the overlap are found at the smaller sizes."""
 SCALES = (960, 416)
 """Longer sides, in pixels, to which an image is also reduced: faces above 300 px are found there."""
 MARGIN_SIDE, MARGIN = 300, 0.4
@@ -72,7 +72,7 @@ class Sensitivity:
     Attributes:
         accepted: score, 0 to 1, from which a candidate is a face. From ``THRESHOLD`` on it is replaced, below redacted.
         min_size: minimum shorter side of a box in pixels.
-        enlarged: factors by which the image is also enlarged.
+        enlarged: factors by which the image is also enlarged, up to ``MAX_SIDE``.
         thorough: also looks at each candidate mirrored and rotated, and asks a detector of another family.
         grow: factor on the box of an uncertain face, so that it includes the head.
     """
@@ -129,11 +129,14 @@ def search(
     for number, detector in enumerate(detectors):
         # Only CenterFace is cheap enough, and knows faces that are small enough, to be shown everything.
         every = isinstance(detector, CenterFace)
+        limit = OTHER_SIDE if not every else None if sensitivity.thorough else MAX_SIDE
+        # The other views are made from this one: each would have to read all pixels of a large image again.
+        base, scale = (image, 1.0) if limit is None else resize_inside(image, limit)
         # The first detector has found the rotated heads already.
-        for done, view in enumerate(_views(image, sensitivity, rotated and number == 0, every)):
+        for done, view in enumerate(_views(base, sensitivity, rotated and number == 0, every)):
             part_of(progress, 2 * number, 2 * len(detectors))(0, 1, f"searching (view {done + 1})")
             lowest = view.lowest if every else max(view.lowest, min(sensitivity.accepted, THRESHOLD))
-            found += [_mapped(d, view) for d in detector(view.image, lowest) if _in_core(d, view)]
+            found += [_scaled(_mapped(d, view), scale) for d in detector(view.image, lowest) if _in_core(d, view)]
         if every:
             looks = part_of(progress, 2 * number + 1, 2 * len(detectors))
             found = _second_looks(image, found, detector, sensitivity, looks)
@@ -182,9 +185,8 @@ def _areas(box: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float, np.n
 def _views(image: Tensor, sensitivity: Sensitivity, rotated: bool, every: bool) -> Iterator[_View]:
     """The image at several sizes, in tiles, with a margin, without wires, enlarged and rotated."""
     longest = max(image.shape[-2:])
-    own = min(longest, OTHER_SIDE) if not every else longest if sensitivity.thorough else min(longest, MAX_SIDE)
     # A size that is at least two thirds of the image's own size adds no detections.
-    for side in (own, *(s for s in SCALES if 1.5 * s < longest)):
+    for side in (longest, *(s for s in SCALES if 1.5 * s < longest)):
         yield from _tiles(*resize_inside(image, side))
     yield _with_margin(image)
     if every:
@@ -193,20 +195,19 @@ def _views(image: Tensor, sensitivity: Sensitivity, rotated: bool, every: bool) 
             yield from _tiles(without, scale, factor=LESS)
         for factor in sensitivity.enlarged:
             height, width = (round(n * factor) for n in image.shape[-2:])
-            yield from _tiles(resize(image, height, width), factor)
+            if max(height, width) <= MAX_SIDE:
+                yield from _tiles(resize(image, height, width), factor)
     if rotated:
         yield from _rotated(image, ROTATED_THRESHOLD if not sensitivity.thorough else sensitivity.accepted / LESS)
 
 
 def _tiles(image: Tensor, scale: float, factor: float = 1.0) -> Iterator[_View]:
     """Overlapping tiles of an image that was resized by ``scale``."""
-    rows, columns = (_starts(n) for n in image.shape[-2:])
     height, width = image.shape[-2:]
     half = TILE_OVERLAP / 2
-    for y in rows:
-        for x in columns:
-            tile = image[..., y : y + TILE, x : x + TILE]
-            h, w = tile.shape[-2:]
+    for y, h in _spans(height):
+        for x, w in _spans(width):
+            tile = image[..., y : y + h, x : x + w]
             # A face at an inner edge is whole in the next tile.
             core = (
                 0.0 if x == 0 else half,
@@ -222,11 +223,12 @@ def _tiles(image: Tensor, scale: float, factor: float = 1.0) -> Iterator[_View]:
             yield _View(_padded(tile), to_image, None if whole else core, factor=factor)
 
 
-def _starts(length: int) -> list[int]:
-    """First pixels of the tiles of one axis."""
-    step = TILE - TILE_OVERLAP
-    count = 1 + max(0, -(-(length - TILE) // step))
-    return [min(i * step, max(0, length - TILE)) for i in range(count)]
+def _spans(length: int) -> list[tuple[int, int]]:
+    """First pixel and length of the tiles of one axis: as few as possible, of about equal length."""
+    count = max(1, -(-(length - TILE_OVERLAP) // (TILE - TILE_OVERLAP)))
+    side = -(-(length + (count - 1) * TILE_OVERLAP) // count)
+    starts = [i * (side - TILE_OVERLAP) for i in range(count)]
+    return [(start, min(side, length - start)) for start in starts]
 
 
 def _with_margin(image: Tensor) -> _View:
@@ -334,6 +336,11 @@ def _mapped(d: Detection, view: _View) -> Detection:
     center = (box[:2] + box[2:]) / 2
     limited = np.concatenate([np.maximum(box[:2], center - limit), np.minimum(box[2:], center + limit)])
     return replace(d, box=limited, five=five, score=score)
+
+
+def _scaled(d: Detection, scale: float) -> Detection:
+    """The detection in an image of which the given one is a copy that was resized by ``scale``."""
+    return replace(d, box=d.box / scale, five=None if d.five is None else d.five / scale)
 
 
 def _grown(d: Detection, factor: float) -> Detection:

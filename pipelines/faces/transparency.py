@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..core.progress import Progress, silent
@@ -43,6 +42,6 @@ def detect_in_transparent(
     return unite(images, faces, hidden)
 
 
-def opaque_where_changed(alpha: Tensor | None, mask: Tensor) -> Tensor | None:
+def opaque_where_changed(alpha: Tensor | None, changed: Tensor) -> Tensor | None:
     """Alpha ``(B, 1, H, W)`` that is 1 wherever pixels changed, so that it keeps no copy of a face."""
-    return None if alpha is None else torch.maximum(alpha.to(mask), (mask > 0).to(mask))
+    return None if alpha is None else alpha.cpu().masked_fill(changed, 1.0)

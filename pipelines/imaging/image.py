@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
+from .uint8 import ROWS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -83,7 +84,9 @@ def from_pillow_image(image: Image.Image) -> LoadedImage:
     image = _to_srgb(image)
     gray = image.mode in ("L", "LA", "1")
     has_alpha = image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info
-    return replace(from_array(np.array(image.convert("RGBA" if has_alpha else "RGB"))), gray=gray)
+    mode = "RGBA" if has_alpha else "RGB"
+    # Without a needless copy: the image may be large.
+    return replace(from_array(np.asarray(image if image.mode == mode else image.convert(mode))), gray=gray)
 
 
 def from_array(array: np.ndarray) -> LoadedImage:
@@ -104,11 +107,24 @@ def from_array(array: np.ndarray) -> LoadedImage:
         scale, depth = 1.0, 8
     else:
         raise InputError(f"an image array must hold uint8, uint16 or floats, got {array.dtype}")
-    values = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).movedim(-1, 0)[None] / scale
-    _check_finite(values)
-    values = values.clamp(0, 1)
+    values = _scaled(array, scale)
     pixels = values[:, :3] if array.shape[2] >= 3 else values.expand(1, 3, -1, -1).contiguous()
     return LoadedImage(pixels, values[:, 3:] if array.shape[2] == 4 else None, depth, gray=array.shape[2] == 1)
+
+
+def _scaled(array: np.ndarray, scale: float) -> Tensor:
+    """``(H, W, C)`` to ``(1, C, H, W)`` in [0, 1], some rows at once.
+
+    Raises:
+        InputError: a value is not finite.
+    """
+    height, width, depth = array.shape
+    values = torch.empty(1, depth, height, width)
+    for first in range(0, height, ROWS):
+        rows = torch.from_numpy(np.ascontiguousarray(array[first : first + ROWS], dtype=np.float32)) / scale
+        _check_finite(rows)
+        values[0, :, first : first + ROWS] = rows.clamp_(0, 1).movedim(-1, 0)
+    return values
 
 
 def _check_finite(values: Tensor) -> None:

@@ -43,7 +43,8 @@ def load_image(path: Path) -> LoadedImage:
                 array = load_deep(path, str(image.format), image.getexif().get(_ORIENTATION, 1))
                 return replace(from_array(array), profile=clean_profile(image.info.get("icc_profile")))
             image.load()
-            return from_pillow_image(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return from_pillow_image(image)
     except InputError:
         raise
     except UnidentifiedImageError:

@@ -11,11 +11,19 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL import Image
 
+ROWS = 64
+"""Rows of an image that are converted at once: a large image is never in the memory twice as floats."""
+
 
 def to_uint8(image: Tensor) -> np.ndarray:
     """``(C, H, W)`` or ``(1, C, H, W)`` in [0, 1] to a contiguous uint8 array ``(H, W, C)``, rounded to nearest."""
     channels = image[0] if image.dim() == 4 else image
-    return np.ascontiguousarray((channels.clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy())
+    depth, height, width = channels.shape
+    array = np.empty((height, width, depth), np.uint8)
+    for first in range(0, height, ROWS):
+        rows = channels[:, first : first + ROWS]
+        array[first : first + ROWS] = (rows.clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy()
+    return array
 
 
 def from_uint8(array: np.ndarray) -> Tensor:

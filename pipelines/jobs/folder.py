@@ -51,7 +51,7 @@ def run_tasks(
         progress(index, len(tasks), task.source.name)
         try:
             image = load_image(task.source)
-            result = anonymize_loaded(image, settings, faces, method, identity, recognizers)
+            result = anonymize_loaded(image, settings, faces, method, identity, recognizers, in_place=True)
             save_image(result.first, task.target)
         except FaceVeilError as error:
             finished.append(TaskResult(task, error=error))

@@ -73,6 +73,7 @@ def anonymize_batch(
     alpha: Tensor | None = None,
     progress: Progress = silent,
     preview: Preview = unseen,
+    in_place: bool = False,
 ) -> Result:
     """Take the identity out of a batch ``(B, 3, H, W)`` of images.
 
@@ -86,6 +87,7 @@ def anonymize_batch(
             where pixels change.
         progress: called before each image, face and rendering of a search; it may raise to interrupt.
         preview: called with each finished face, cut out.
+        in_place: whether ``pixels`` may be overwritten, which saves a copy of them.
 
     Raises:
         InputError: the plan belongs to other images, or the identity does not fit the method.
@@ -97,8 +99,8 @@ def anonymize_batch(
     for recognizer in recognizers:
         # Raises where no threshold is known: such a recognizer cannot verify.
         recognizer.threshold_at()
-    canvas = Canvas(pixels)
-    plan = make_plan(canvas.original, settings, asked, faces, detector, alpha, progress)
+    canvas = Canvas(pixels, in_place)
+    plan = make_plan(canvas.pixels, settings, asked, faces, detector, alpha, progress)
     notes = _treat_empty(canvas, plan, settings.policy.no_face)
     wanted = _wanted(identity, plan, settings, method, canvas, asked[0].name, progress)
     treatment = FaceTreatment(canvas, settings, method, asked)
@@ -114,9 +116,9 @@ def anonymize_batch(
         preview(canvas.cut_out(plan.faces[i]))
     progress(len(plan.selected), max(len(plan.selected), 1), "replacing faces")
     report = Report(tuple(rows[i] for i in sorted(rows)), tuple(notes))
-    opaque = opaque_where_changed(alpha, canvas.mask)
+    opaque = opaque_where_changed(alpha, canvas.changed)
     first = LoadedImage(canvas.pixels[:1], None if opaque is None else opaque[:1])
-    return Result(canvas.pixels, canvas.mask, plan.faces, report, tuple(shown), first, opaque)
+    return Result(canvas.pixels, canvas.changed, plan.faces, report, tuple(shown), first, opaque)
 
 
 def anonymize_loaded(
@@ -126,12 +128,15 @@ def anonymize_loaded(
     method: AnyMethod | None = None,
     identity: GivenIdentity | None = None,
     recognizers: Sequence[FaceRecognizer] = (),
+    in_place: bool = False,
 ) -> Result:
     """Take the identity out of one loaded image, its alpha included; ``Result.first`` has its file's depth and profile.
 
     The arguments and errors are those of ``anonymize_batch``.
     """
-    result = anonymize_batch(image.pixels, settings, faces, None, method, identity, recognizers, alpha=image.alpha)
+    result = anonymize_batch(
+        image.pixels, settings, faces, None, method, identity, recognizers, image.alpha, in_place=in_place
+    )
     return replace(result, first=replace(image, pixels=result.pixels, alpha=result.alpha))
 
 
@@ -211,7 +216,7 @@ def _shared(
 ) -> MethodIdentity | None:
     """One identity for all selected faces, searched over their images together."""
     views = [
-        View(canvas.original[face.image : face.image + 1], face, plan.embeddings[i][0])
+        View(canvas.pixels[face.image : face.image + 1], face, plan.embeddings[i][0])
         for i in sorted(plan.selected)
         if i in plan.embeddings and method.unsupported_reason(face := plan.faces[i]) is None
     ]

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..core.errors import FaceVeilError
 from ..faces.face import Face
 from ..faces.names import RedactionShape, RedactionStyle
-from ..faces.redact import redact
+from ..faces.redact import redact, redaction_window
 from ..methods.base import Change
 
 MARGIN = 0.3
@@ -21,15 +21,17 @@ class Canvas:
     """The images of a job while their faces are changed.
 
     Attributes:
-        original: ``(B, 3, H, W)``, RGB in [0, 1], on the CPU.
-        pixels: the same with all changes so far.
-        mask: ``(B, 1, H, W)``, 1 where a pixel may differ from the original.
+        pixels: ``(B, 3, H, W)``, RGB in [0, 1], on the CPU, with all changes so far.
+        changed: ``(B, 1, H, W)``, whether a pixel may differ from the original.
+
+    Args:
+        in_place: whether the given pixels may be overwritten, which saves a copy of them.
     """
 
-    def __init__(self, pixels: Tensor) -> None:
-        self.original = pixels.detach().to("cpu", torch.float32).clamp(0, 1)
-        self.pixels = self.original.clone()
-        self.mask = torch.zeros(len(pixels), 1, *pixels.shape[-2:])
+    def __init__(self, pixels: Tensor, in_place: bool = False) -> None:
+        given = pixels.detach().to("cpu", torch.float32)
+        self.pixels = given.clamp_(0, 1) if in_place else given.clamp(0, 1)
+        self.changed = torch.zeros(len(pixels), 1, *pixels.shape[-2:], dtype=torch.bool)
 
     def image(self, index: int) -> Tensor:
         """One image ``(1, 3, H, W)`` as it is now."""
@@ -44,7 +46,7 @@ class Canvas:
         after = torch.where(change.mask > 0, change.patch, before)
         changed = not torch.equal(before, after)
         self.pixels[where] = after
-        self.mask[where] = torch.maximum(self.mask[where], (change.mask > 0).float())
+        self.changed[where] |= change.mask > 0
         return changed
 
     def redact(self, face: Face, style: RedactionStyle, shape: RedactionShape, sticker: Tensor | None) -> None:
@@ -53,12 +55,14 @@ class Canvas:
         Raises:
             FaceVeilError: the redaction reaches no pixel of the image.
         """
-        redacted, mask = redact(self.image(face.image), face, style, shape, sticker=sticker)
+        rows, columns = redaction_window(face, *self.pixels.shape[-2:])
+        where = (slice(face.image, face.image + 1), slice(None), rows, columns)
+        moved = face.moved(-columns.start, -rows.start)
+        redacted, mask = redact(self.pixels[where], moved, style, shape, sticker=sticker)
         if not bool((mask > 0).any()):
             raise FaceVeilError(f"the redaction of a face in image {face.image} reaches no pixel; check its box")
-        self.pixels[face.image : face.image + 1] = redacted
-        here = self.mask[face.image : face.image + 1]
-        self.mask[face.image : face.image + 1] = torch.maximum(here, (mask > 0).float())
+        self.pixels[where] = redacted
+        self.changed[where] |= mask > 0
 
     def cut_out(self, face: Face) -> Tensor:
         """A face with a margin as it is now, ``(1, 3, h, w)``."""
@@ -72,4 +76,4 @@ class Canvas:
     def redact_image(self, index: int) -> None:
         """Replace a whole image with gray."""
         self.pixels[index] = FILL
-        self.mask[index] = 1.0
+        self.changed[index] = True

@@ -132,8 +132,7 @@ class FaceTreatment:
             return self._act(s.policy.out_of_range, face, replace(row, reason=reason))
         if isinstance(wanted, Identity):
             wanted = method.from_identity([prepared], wanted, row.seed, progress)
-        original = self._canvas.original[face.image : face.image + 1]
-        occlusion = None if s.parser is None else s.parser.occlusion(original, face)
+        occlusion = None if s.parser is None else s.parser.occlusion(image, face)
         best: _Candidate | None = None
         tries = 1 if wanted is not None else s.tries
         tried = 0

@@ -94,7 +94,7 @@ class Result:
 
     Attributes:
         pixels: ``(B, 3, H, W)``, RGB in [0, 1].
-        mask: ``(B, 1, H, W)``, 1 where a pixel may differ from the input.
+        changed: ``(B, 1, H, W)``, whether a pixel may differ from the input.
         faces: all detected faces, selected or not, in the input's coordinates.
         report: what happened to each.
         identities: what is shown on each of ``faces``; None on a face that was not replaced.
@@ -103,12 +103,17 @@ class Result:
     """
 
     pixels: Tensor
-    mask: Tensor
+    changed: Tensor
     faces: Faces
     report: Report
     identities: tuple[MethodIdentity | None, ...]
     first: LoadedImage
     alpha: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """``(B, 1, H, W)``, 1 where a pixel may differ from the input."""
+        return self.changed.float()
 
     @property
     def image(self) -> Image.Image:

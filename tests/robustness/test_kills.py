@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="kill -9 is POSIX's")]
 
-KILLS = 20
+KILLS = 5
 """Of each kind; 20 of each were run before the release (benchmarks/RESULTS.md)."""
 PATIENCE = 120.0
 """Seconds until a process has begun."""
