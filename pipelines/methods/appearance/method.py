@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ...core.progress import Progress, silent
+from ...core.threads import one_thread
 from ...faces.align import five_points
 from ...faces.face import Face, eye_opening, inter_ocular, mouth_gap
 from ...faces.landmarks import fit_landmarks
@@ -80,6 +81,7 @@ class AppearanceMethod:
             return f"its pitch is too large ({abs(fit.pitch):.0f} degrees, the limit is {MAX_PITCH:.0f})"
         return None
 
+    @one_thread()
     def prepare(self, view: View) -> Prepared:
         points = view.face.points
         reach = 1.1 * REACH * inter_ocular(points)
@@ -93,17 +95,20 @@ class AppearanceMethod:
     def occlusion_reason(self, prepared: Prepared) -> str | None:
         return "something is in front of it" if is_occluded(self.model, prepared.subject) else None
 
+    @one_thread()
     def sample_identity(self, prepared: Sequence[Prepared], seed: int, progress: Progress = silent) -> MethodIdentity:
         # The search uses strength 1, so that the strength does not change the identity.
         result = search(self.model, [p.subject for p in prepared], seed, self.recognizer, self.trials, progress)
         return result.latent.method_identity()
 
+    @one_thread()
     def from_identity(
         self, prepared: Sequence[Prepared], identity: Identity, seed: int, progress: Progress = silent
     ) -> MethodIdentity:
         result = search_target(self.model, [p.subject for p in prepared], identity, self.recognizer, seed, progress)
         return result.latent.method_identity()
 
+    @one_thread()
     def render(
         self, prepared: Prepared, identity: MethodIdentity, strength: float, progress: Progress = silent
     ) -> Change:
