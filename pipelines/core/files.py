@@ -105,18 +105,18 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bo
             raise OutputError(f"{path.name} could not be written ({parent.name} is no folder); choose another folder")
         written |= keys
     for folder in {path.parent for path in outputs}:
-        _sweep(folder)
+        _sweep(folder, read)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove temporary files that a dead process left."""
+def _sweep(folder: Path, inputs: set[Path | tuple[int, int]]) -> None:
+    """Remove temporary files that a dead process left, unless they are inputs."""
     if not is_folder(folder):
         return
     oldest = time.time() - PART_SECONDS
     for path in folder.glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
         # Another process may remove it at the same time, or may have become its owner.
         with suppress(OSError):
-            if path.stat().st_mtime < oldest:
+            if path.stat().st_mtime < oldest and not _keys(path) & inputs:
                 path.unlink()
 
 

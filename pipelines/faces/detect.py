@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..core.errors import InputError, WeightsError
 from ..core.progress import Progress, part_of, silent
-from .detectors import Detection, Detector, open_detector
+from .detectors import Detection, Detector, DlibHog, open_detector
 from .face import Face, Faces, ImageSet
 from .landmarks import fit_landmarks
 from .names import SensitivityName
@@ -68,15 +69,13 @@ def _united(detector: Detector, thorough: bool) -> Sequence[Detector]:
     """The detector, and where a search is thorough, the built-in ones of other families."""
     if not thorough:
         return (detector,)
-    united = [detector]
+    others = []
     for name in ("centerface", "dlib"):
-        try:
-            other = open_detector(name)
-        except WeightsError:
-            continue
-        if all(type(other) is not type(known) for known in united):
-            united.append(other)
-    return united
+        with suppress(WeightsError):
+            others.append(open_detector(name))
+    more = [other for other in others if type(other) is not type(detector)]
+    # dlib's boxes end at the brows, so those of the others are preferred.
+    return [*more, detector] if isinstance(detector, DlibHog) else [detector, *more]
 
 
 def _area(d: Detection) -> float:

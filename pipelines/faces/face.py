@@ -31,6 +31,8 @@ EYE_A, EYE_B = slice(36, 42), slice(42, 48)
 MOUTH = slice(48, 68)
 LANDMARKS = 68
 MAX_COORDINATE = 1e6
+SURE_SCORE = 0.45
+"""Score from which a detection is surely a face; less sure ones are redacted, not replaced."""
 MIN_INTER_OCULAR = 1.0
 """Pixels. Landmarks of a plan that lie closer together are damaged."""
 

@@ -21,6 +21,7 @@ from ..core.progress import Progress, part_of, silent
 from ..imaging.resample import resize, resize_inside
 from .align import apply, box_transform, crop, invert
 from .detectors import CenterFace, Detection, Detector
+from .face import SURE_SCORE
 from .names import SensitivityName
 
 MAX_SIDE = 5000
@@ -45,8 +46,8 @@ WIRE = 3
 LESS = 0.9
 """Factor on the scores of altered views: a detection of the same face in the unaltered image is preferred."""
 
-THRESHOLD = 0.45
-"""Score from which a face is replaced. True faces score above 0.7 at their best scale. Below it, a face is redacted."""
+THRESHOLD = SURE_SCORE
+"""True faces score above 0.7 at their best scale."""
 ROTATED_THRESHOLD = 0.6
 """The same for a face in a rotated image, before ``LESS``."""
 PROPOSED = 0.03
@@ -59,6 +60,8 @@ LOOK_FACES = (32, 56)
 """Sizes, in pixels, of the face in the second looks."""
 SAME_PLACE = 0.3
 """Intersection over union of a candidate with what the second look finds in its place."""
+INSIDE = 0.7
+"""Share of a box that lies inside another, from which it is a part of it."""
 SAME_CANDIDATE = 0.5
 """Intersection over union of two candidates that are looked at once."""
 OVERLAP = 0.35
@@ -121,12 +124,13 @@ def search(
 
     Args:
         image: ``(1, 3, H, W)``, RGB in [0, 1].
-        detectors: the union of what they find is returned.
+        detectors: the union of what they find is returned; where two find one face, it is the earlier one's.
         rotated: also detect heads that lie on their side or upside down.
         progress: called before each view.
     """
-    found: list[Detection] = []
+    united: list[Detection] = []
     for number, detector in enumerate(detectors):
+        found: list[Detection] = []
         # Only CenterFace is cheap enough, and knows faces that are small enough, to be shown everything.
         every = isinstance(detector, CenterFace)
         limit = OTHER_SIDE if not every else None if sensitivity.thorough else MAX_SIDE
@@ -140,23 +144,30 @@ def search(
         if every:
             looks = part_of(progress, 2 * number + 1, 2 * len(detectors))
             found = _second_looks(image, found, detector, sensitivity, looks)
-    kept = [
-        _grown(d, sensitivity.grow)
-        for d in found
-        if d.score >= sensitivity.accepted
-        and min(d.box[2:] - d.box[:2]) >= sensitivity.min_size
-        and _center_inside(d.box, image)
-    ]
-    return suppress(kept)
+        kept = suppress([d for d in found if _is_accepted(d, image, sensitivity)])
+        # Scores of different detectors cannot be compared: the box of an earlier one stays.
+        known = np.array([d.box for d in united]).reshape(-1, 4)
+        united += [d for d in kept if not (_overlaps(d.box, known) >= OVERLAP).any()]
+    return [_grown(d, sensitivity.grow) for d in united]
+
+
+def _is_accepted(d: Detection, image: Tensor, sensitivity: Sensitivity) -> bool:
+    large = min(d.box[2:] - d.box[:2]) >= sensitivity.min_size
+    return d.score >= sensitivity.accepted and bool(large) and _center_inside(d.box, image)
 
 
 def suppress(found: Sequence[Detection], overlap: float = OVERLAP) -> list[Detection]:
-    """Non-maximum suppression: keep the best of each group of boxes that overlap (intersection over union) or contain
-    each other."""
+    """Non-maximum suppression: keep the best of each group of boxes that overlap (intersection over union), or of which
+    one lies inside a better one.
+
+    A large face with a better, small one in front of it is kept, unless it is uncertain.
+    """
     kept: list[Detection] = []
     boxes = np.empty((0, 4))
     for d in sorted(found, key=lambda d: -d.score):
-        if not (_overlaps(d.box, boxes) >= overlap).any():
+        both, _, areas = _areas(d.box, boxes)
+        known = (_overlaps(d.box, boxes) >= overlap) | ((both >= INSIDE * areas) & (d.score < THRESHOLD))
+        if not known.any():
             kept.append(d)
             boxes = np.concatenate([boxes, d.box[None]])
     return kept
@@ -169,10 +180,10 @@ def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The same, or half of the share of the smaller box inside the other, so that a part of a face that was detected at
-    another scale counts as the same face."""
+    """The same, or half of the share of the box inside another, so that a part of a face that was detected at another
+    scale counts as the same face."""
     both, area, areas = _areas(box, others)
-    return np.maximum(both / (area + areas - both), 0.5 * both / np.minimum(area, areas))
+    return np.maximum(both / (area + areas - both), 0.5 * both / area)
 
 
 def _areas(box: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..core.errors import InputError
-from .face import Face, Faces
+from .face import SURE_SCORE, Face, Faces
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,11 @@ class Selection:
             for number, face in enumerate(faces)
             if number in numbers and face.size >= self.min_size and face.score >= self.min_score
         ]
-        return [min(large, key=_ORDERS[self.which])] if self.which in _ORDERS and large else large
+        if self.which not in _ORDERS or not large:
+            return large
+        # What only may be a face is chosen where nothing else is there.
+        sure = [face for face in large if face.score >= SURE_SCORE]
+        return [min(sure or large, key=_ORDERS[self.which])]
 
     def _check_numbers(self, images: list[list[Face]]) -> None:
         if self.which in WORDS or self.allow_missing or not images:

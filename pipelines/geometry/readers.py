@@ -18,6 +18,7 @@ from ..core.stored import read_safetensors
 from .camera import rotation
 from .morphable import LANDMARKS, MorphableModel, triangulate
 
+TRIANGLE_CORNERS = 3
 FORMAT = "faceveil.morphable/1"
 IDENTITIES = 80
 """Number of ICT-FaceKit's 100 identity modes that are kept. They hold 99.5 % of the face's variance, and the layout of
@@ -152,6 +153,8 @@ def load_bfm(path: Path) -> MorphableModel:
         raise WeightsError(
             f"{path.name} is not a complete BFM_model_front.mat ({type(error).__name__}); create it again"
         ) from None
+    if triangles.ndim != 2 or triangles.shape[1] != TRIANGLE_CORNERS:
+        raise WeightsError(f"{path.name} has faces that are no triangles; create BFM_model_front.mat again")
     if len(landmarks) != LANDMARKS:
         raise WeightsError(f"{path.name} has {len(landmarks)} key points instead of {LANDMARKS}; create it again")
     centered = torch.from_numpy(mean - mean.mean(0)).float()

@@ -108,9 +108,12 @@ def build_bank(
     """
     from safetensors.torch import save
 
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder.name} is no folder; name a new one for the bank")
     if folder.exists() and any(folder.iterdir()) and not (folder / _UNFINISHED).is_file():
         raise InputError(f"{folder.name} is not empty; name a new folder for the bank")
     write_whole(folder / _UNFINISHED, b"")
+    (folder / _VECTORS).unlink(missing_ok=True)
     kept: list[np.ndarray] = []
     for index, (vector, portrait) in enumerate(faces):
         if kept and np.linalg.norm(np.stack(kept) - vector, axis=1).min() < threshold / 2:
@@ -118,14 +121,14 @@ def build_bank(
         save_image(LoadedImage(portrait), folder / _crop_name(len(kept)))
         kept.append(vector)
         progress(index, index + 1, "building the bank")
-    if not kept:
-        (folder / _UNFINISHED).unlink()
-        raise InputError("no face was found to build a bank from; name a folder of portraits, one person each")
     # Of an interrupted build with other faces.
     number = len(kept)
     while (folder / _crop_name(number)).is_file():
         (folder / _crop_name(number)).unlink()
         number += 1
+    if not kept:
+        (folder / _UNFINISHED).unlink()
+        raise InputError("no face was found to build a bank from; name a folder of portraits, one person each")
     tensors = {"vectors": torch.from_numpy(np.stack(kept)).float()}
     # Written last, so that an interrupted build does not open as a bank.
     write_whole(folder / _VECTORS, save(tensors, {"format": FORMAT, "space": space, "threshold": repr(threshold)}))
@@ -139,6 +142,8 @@ def load_bank(folder: Path) -> Bank:
     Raises:
         InputError: the folder contains no bank, or its file is damaged.
     """
+    if (folder / _UNFINISHED).is_file():
+        raise InputError(f"the bank {folder.name} is unfinished; build it again with: faceveil bank")
     tensors, metadata = read_safetensors(folder / _VECTORS, f"bank {folder.name}:", REMEDY, InputError)
     if metadata.get("format") != FORMAT:
         raise InputError(f"{folder.name} contains no bank of format {FORMAT}; {REMEDY}")

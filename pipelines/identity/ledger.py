@@ -92,11 +92,16 @@ class Ledger:
         mean: of the embeddings of the space, ``(D,)``.
         std: standard deviation of the embeddings of the space, ``(D,)``.
         min_matches: matching codes that identify a person.
+
+    Raises:
+        InputError: the capacity is below 1.
     """
 
     def __init__(
         self, key: Key, capacity: int, mean: np.ndarray, std: np.ndarray, min_matches: int = MIN_MATCHES
     ) -> None:
+        if capacity < 1:
+            raise InputError(f"a ledger needs at least 1 synthetic identity, got {capacity}")
         self.key, self.capacity, self.min_matches = key, capacity, min_matches
         self._mean, self._std = mean, std
         self._directions = key.directions(len(mean))
@@ -165,9 +170,16 @@ class Ledger:
             OutputError: the file cannot be written.
         """
         rows = [{"salt": e.salt.hex(), "codes": e.encrypted.tobytes().hex(), "number": e.number} for e in self._entries]
-        check = self.key.digest(b"check", str(self.capacity).encode()).hex()
-        document = {"format": FORMAT, "check": check, "size": self.capacity, "entries": rows}
+        document = {"format": FORMAT, "check": self._check(), "entries": rows, "seal": self._seal(rows)}
         write_whole(path, json.dumps(document).encode(), private=True)
+
+    def _check(self) -> str:
+        """Tells whether a ledger is of this key and capacity."""
+        return self.key.digest(b"check", str(self.capacity).encode()).hex()
+
+    def _seal(self, rows: object) -> str:
+        """Tells whether an entry was changed, added or removed."""
+        return self.key.digest(b"seal", json.dumps(rows).encode()).hex()
 
     def load(self, path: Path) -> None:
         """Read entries that ``save`` wrote.
@@ -179,6 +191,7 @@ class Ledger:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["format"] != FORMAT:
                 raise KeyError("format")
+            check, seal = (str(document[name]).encode("utf-8", "replace") for name in ("check", "seal"))
             rows = [
                 (bytes.fromhex(r["salt"]), bytes.fromhex(r["codes"]), int(r["number"])) for r in document["entries"]
             ]
@@ -186,17 +199,16 @@ class Ledger:
             raise InputError(
                 f"{path.name} is not a pseudonym ledger ({type(error).__name__}); name another file or start a new one"
             ) from None
-        check = self.key.digest(b"check", str(self.capacity).encode()).hex()
-        if not hmac.compare_digest(str(document.get("check")).encode(), check.encode()):
+        if not hmac.compare_digest(check, self._check().encode()):
             raise InputError(
                 f"{path.name} belongs to another key or another number of synthetic identities; use the key and the"
                 " bank that it was made with"
             )
         numbers = [number for _, _, number in rows]
-        if len(set(numbers)) < len(numbers) or not all(0 <= number < self.capacity for number in numbers):
-            raise InputError(f"{path.name} has numbers that cannot be; restore a backup copy")
-        if any(len(codes) != GROUPS for _, codes, _ in rows):
-            raise InputError(f"{path.name} is incomplete; restore a backup copy")
+        whole = len(set(numbers)) == len(numbers) and all(0 <= number < self.capacity for number in numbers)
+        whole &= all(len(salt) == SALT_BYTES and len(codes) == GROUPS for salt, codes, _ in rows)
+        if not whole or not hmac.compare_digest(seal, self._seal(document["entries"]).encode()):
+            raise InputError(f"{path.name} is damaged: it is not as it was saved; restore a backup copy")
         self._entries = [Entry(salt, np.frombuffer(codes, np.uint8), number) for salt, codes, number in rows]
         known = [entry.encrypted ^ self._stream(entry.salt) for entry in self._entries]
         self._known = np.stack(known) if known else np.empty((0, GROUPS), np.uint8)

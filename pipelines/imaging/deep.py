@@ -14,8 +14,11 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
-BITS_PER_SAMPLE = 258
-"""TIFF tag."""
+BITS_PER_SAMPLE, PHOTOMETRIC, EXTRA_SAMPLES = 258, 262, 338
+"""TIFF tags."""
+RGB, ASSOCIATED, STRAIGHT = 2, 1, 2
+"""TIFF's values: colors; alpha that colors are multiplied with; alpha that they are not multiplied with."""
+MAX_UINT16 = 65535.0
 PNG_HEADER_BYTES = 33
 """8 bytes of signature and the 25 of IHDR; an ICC profile follows directly."""
 ORIENTATIONS = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True),
@@ -29,7 +32,8 @@ def is_deep(image: Image.Image) -> bool:
         tiles: Any = image.tile  # type: ignore[attr-defined]
         return any("16" in str(tile[3]) for tile in tiles) and image.mode in ("RGB", "RGBA")
     if image.format == "TIFF":
-        return tuple(image.tag_v2.get(BITS_PER_SAMPLE, ()))[:3] == (16, 16, 16)  # type: ignore[attr-defined]
+        tags: Any = image.tag_v2  # type: ignore[attr-defined]
+        return tuple(tags.get(BITS_PER_SAMPLE, ()))[:3] == (16, 16, 16) and tags.get(PHOTOMETRIC) == RGB
     return False
 
 
@@ -89,9 +93,20 @@ def _read_tiff(path: Path) -> np.ndarray:
         array = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             array = np.moveaxis(array, 0, -1)
+        extra = [int(kind) for kind in page.extrasamples]
     if array.ndim != 3 or array.shape[2] < 3 or array.dtype != np.uint16:
         raise ValueError(f"pixels of shape {array.shape} and type {array.dtype}")
-    return np.asarray(array[..., :4])
+    if not extra or extra[0] not in (ASSOCIATED, STRAIGHT):
+        # A fourth channel of no stated meaning is no alpha.
+        return np.asarray(array[..., :3])
+    return _straight(array[..., :4]) if extra[0] == ASSOCIATED else np.asarray(array[..., :4])
+
+
+def _straight(array: np.ndarray) -> np.ndarray:
+    """Colors ``(H, W, 4)`` that were multiplied with alpha, without it."""
+    alpha = array[..., 3:].astype(np.float64)
+    colors = np.where(alpha > 0, array[..., :3] * (MAX_UINT16 / np.maximum(alpha, 1)), array[..., :3])
+    return np.concatenate([np.minimum(colors + 0.5, MAX_UINT16).astype(np.uint16), array[..., 3:]], 2)
 
 
 def _read_png(path: Path) -> np.ndarray:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..core.errors import InputError
+from .deep import MAX_UINT16
+from .profiles import to_srgb
 from .uint8 import ROWS
 
 if TYPE_CHECKING:
     from PIL import Image
-
-MAX_UINT16 = 65535.0
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,11 @@ def from_pillow_image(image: Image.Image) -> LoadedImage:
         return LoadedImage(values.clamp(0, 1)[None, None].expand(1, 3, -1, -1).contiguous(), depth=16, gray=True)
     if image.mode == "F":
         raise InputError("the image holds floating-point values; save it as an 8 or 16 bit file")
-    image = _to_srgb(image)
+    if image.mode == "P" or "transparency" in image.info:
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    image = to_srgb(image)
     gray = image.mode in ("L", "LA", "1")
-    has_alpha = image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info
+    has_alpha = image.mode in ("LA", "RGBA", "PA")
     mode = "RGBA" if has_alpha else "RGB"
     # Without a needless copy: the image may be large.
     return replace(from_array(np.asarray(image if image.mode == mode else image.convert(mode))), gray=gray)
@@ -130,22 +131,3 @@ def _scaled(array: np.ndarray, scale: float) -> Tensor:
 def _check_finite(values: Tensor) -> None:
     if not bool(torch.isfinite(values).all()):
         raise InputError("the image holds values that are not finite; check the step that made it")
-
-
-def _to_srgb(image: Any) -> Any:
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
-        return image
-    from PIL import ImageCms
-
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        alpha = image.getchannel("A") if image.mode == "RGBA" else None
-        color = image.convert("RGB") if image.mode == "RGBA" else image
-        converted = ImageCms.profileToProfile(color, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        # A broken profile carries no information about the colors; viewers ignore it too.
-        return image
-    if converted is not None and alpha is not None:
-        converted.putalpha(alpha)
-    return converted or image

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.files import exists, short_reason
-from .deep import is_deep, load_deep
+from .deep import PHOTOMETRIC, is_deep, load_deep
 from .formats import FORMATS
 from .image import LoadedImage, from_array, from_pillow_image
 from .profiles import clean_profile
 
 MAX_PIXELS = 150_000_000
 """Larger images are refused: a file of a few kilobytes can decompress to more than the memory."""
+SHALLOW = 8
+"""Bits per channel of an ordinary image."""
 _ORIENTATION = 0x0112
 
 
@@ -44,7 +46,12 @@ def load_image(path: Path) -> LoadedImage:
                 return replace(from_array(array), profile=clean_profile(image.info.get("icc_profile")))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return from_pillow_image(image)
+            loaded = from_pillow_image(image)
+            if loaded.depth == SHALLOW:
+                return loaded
+            white_is_zero = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0  # type: ignore[attr-defined]
+            pixels = 1 - loaded.pixels if white_is_zero else loaded.pixels
+            return replace(loaded, pixels=pixels, profile=clean_profile(image.info.get("icc_profile")))
     except InputError:
         raise
     except UnidentifiedImageError:

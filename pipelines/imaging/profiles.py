@@ -1,4 +1,4 @@
-"""ICC profiles of 16-bit files: only what says how colors are to be read is kept.
+"""ICC profiles: 8-bit images are converted to sRGB; of a 16-bit file only what says how colors are to be read is kept.
 
 A profile also holds free text, the device, a date and a serial number, and programs can append anything to it.
 """
@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 HEADER, ENTRY = 128, 12
 """Bytes of the header, and of one entry of the tag table."""
@@ -97,3 +101,27 @@ def _unicode() -> bytes:
     # multiLocalizedUnicodeType with one record.
     text = "color profile".encode("utf-16-be")
     return b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(text), 28) + text
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """Convert an 8-bit image with a profile to sRGB; gray stays gray, and alpha stays as it is."""
+    profile = image.info.get("icc_profile")
+    color = {"RGBA": "RGB", "LA": "L"}.get(image.mode, image.mode)
+    if not profile or color not in ("RGB", "L", "CMYK"):
+        return image
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        plain = image if color == image.mode else image.convert(color)
+        converted = ImageCms.profileToProfile(plain, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        # A broken profile carries no information about the colors; viewers ignore it too.
+        return image
+    if converted is None:
+        return image
+    if color == "L":
+        converted = converted.convert("L")
+    if color != image.mode:
+        converted.putalpha(image.getchannel("A"))
+    return converted

@@ -11,9 +11,10 @@ import torch
 
 from ..core.errors import OutputError
 from ..core.files import short_reason, write_whole
-from .deep import encode_png, encode_tiff
+from .deep import MAX_UINT16, encode_png, encode_tiff
 from .formats import FORMATS
-from .image import MAX_UINT16, LoadedImage
+from .image import LoadedImage
+from .profiles import to_srgb
 from .uint8 import to_uint8
 
 if TYPE_CHECKING:
@@ -63,9 +64,15 @@ def encode(image: LoadedImage, kind: str) -> bytes:
         values = channels[0].movedim(0, -1).clamp(0, 1).cpu().numpy().astype(np.float64)
         deep = (values * MAX_UINT16 + 0.5).astype(np.uint16)
         if image.gray and image.alpha is None:
-            return _pillow_bytes(Image.fromarray(deep[..., 0]), kind, {})
+            options = {} if image.profile is None else {"icc_profile": image.profile}
+            return _pillow_bytes(Image.fromarray(deep[..., 0]), kind, options)
         return encode_tiff(deep, image.profile) if kind == "TIFF" else encode_png(deep, image.profile)
     shallow = Image.fromarray(to_uint8(channels))
+    if image.profile is not None and not image.gray:
+        # With 8 bits the numbers are sRGB's.
+        shallow.info["icc_profile"] = image.profile
+        shallow = to_srgb(shallow)
+        shallow.info.pop("icc_profile", None)
     # WebP has no gray mode.
     if image.gray and kind != "WEBP":
         shallow = shallow.convert("LA" if with_alpha else "L")

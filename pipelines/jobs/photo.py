@@ -161,10 +161,16 @@ def search_identity(
 
 
 def _treat_empty(canvas: Canvas, plan: Plan, action: Action) -> list[str]:
-    """Let the policy act on images in which no face was found; returns a sentence for each."""
-    notes = []
+    """Let the policy act on images in which no face was found; returns a sentence for each, and for each image of which
+    the plan left out all faces."""
+    with_faces = {face.image for face in plan.faces}
+    notes = [
+        f"no face was chosen{_where(canvas, index)}, so nothing was changed"
+        for index in range(len(canvas.pixels))
+        if index not in with_faces and index not in plan.empty
+    ]
     for index in plan.empty:
-        where = f" in image {index}" if len(canvas.pixels) > 1 else ""
+        where = _where(canvas, index)
         if action == "stop":
             raise PolicyStop(f"no face was found{where}, so nothing was handed on (policy stop)")
         if action == "redact":
@@ -173,6 +179,10 @@ def _treat_empty(canvas: Canvas, plan: Plan, action: Action) -> list[str]:
         else:
             notes.append(f"no face was found{where}; the image was passed unchanged (policy pass)")
     return notes
+
+
+def _where(canvas: Canvas, index: int) -> str:
+    return f" in image {index}" if len(canvas.pixels) > 1 else ""
 
 
 def _wanted(

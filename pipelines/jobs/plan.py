@@ -87,19 +87,18 @@ def make_plan(
     empty = sorted(set(range(len(pixels))) - {face.image for face in faces})
     if given is not None:
         # A plan without the faces of an image leaves them out on purpose; an image without faces is another matter.
-        rows = [slice(image, image + 1) for image in empty]
-        found = [
-            detect_in_transparent(pixels[row], None if alpha is None else alpha[row], detector, progress)
-            for row in rows
-        ]
-        empty = [image for image, faces_there in zip(empty, found, strict=True) if not faces_there]
+        known = {image for image, _ in faces.images.places} if faces.images is not None else set()
+        empty = [i for i in empty if i not in known and not _found_in(pixels, alpha, i, settings, detector, progress)]
     kept = {i: embeddings[i] for i in order if i in embeddings}
     return Plan(faces, _numbers(faces), tuple(order), kept, tuple(empty), unseen)
 
 
-def _found_in(pixels: Tensor, alpha: Tensor | None, image: int, detector: Detector | None, progress: Progress) -> Faces:
+def _found_in(
+    pixels: Tensor, alpha: Tensor | None, image: int, settings: Settings, detector: Detector | None, progress: Progress
+) -> Faces:
     row = slice(image, image + 1)
-    return detect_in_transparent(pixels[row], None if alpha is None else alpha[row], detector, progress)
+    there = None if alpha is None else alpha[row]
+    return detect_in_transparent(pixels[row], there, detector, progress, settings.sensitivity)
 
 
 def _unseen(faces: Faces, pixels: Tensor, detector: Detector | None, progress: Progress) -> frozenset[int]:

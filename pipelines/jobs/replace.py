@@ -11,9 +11,8 @@ import numpy as np
 from ..core.errors import CannotReplace, FaceVeilError, PolicyStop
 from ..core.progress import Progress, part_of, silent
 from ..core.seeds import face_seed
-from ..faces.face import Face
+from ..faces.face import SURE_SCORE, Face
 from ..faces.names import RedactionStyle
-from ..faces.search import THRESHOLD
 from ..identity.identity import Identity
 from ..methods.base import AnyMethod, Change, View
 from ..methods.identities import MethodIdentity
@@ -191,6 +190,6 @@ class FaceTreatment:
 
 
 def _no_landmarks(face: Face) -> str:
-    if face.score < THRESHOLD:
+    if face.score < SURE_SCORE:
         return f"it may or may not be a face (score {face.score:.2f})"
     return "no landmarks were found on it"

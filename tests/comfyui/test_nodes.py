@@ -131,6 +131,23 @@ def test_select_and_keep_one(run, nodes, group) -> None:
     assert drawn.shape == group.shape
 
 
+def test_nobody_chosen_is_not_nobody_found(run, image) -> None:
+    faces, _ = run("DetectFaces", image=image)
+    nobody = faces.only([])
+    for node in ("VeilFaces", "RedactFaces"):
+        out, *_, summary = run(node, image=image, faces=nobody)
+        assert summary == "no face was chosen, so nothing was changed"
+        assert torch.equal(out, image[..., :3])
+
+
+@pytest.mark.parametrize(
+    "node", ["VeilFaces", "RedactFaces", "DetectFaces", "EmbedFaces", "SaveDeidentifiedImage", "EstimateCoefficients"]
+)
+def test_an_empty_batch_is_one_sentence(run, node) -> None:
+    with pytest.raises(Exception, match="the image batch is empty"):
+        run(node, image=torch.zeros(0, 64, 64, 3))
+
+
 def test_select_by_person_needs_the_pictures(run, nodes, group, image) -> None:
     faces, _ = run("DetectFaces", image=group)
     with pytest.raises(Exception, match="connect the images"):

@@ -8,7 +8,9 @@ import torch
 from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.detectors import CenterFace, Detection, open_detector
+from faceveil.pipelines.faces.face import Face, Faces
 from faceveil.pipelines.faces.search import SENSITIVITIES, THRESHOLD, TILE, search, suppress
+from faceveil.pipelines.faces.select import Selection
 from faceveil.pipelines.faces.unite import faces_in_boxes, overlap, unite
 from faceveil.pipelines.imaging.image import as_image
 from faceveil.pipelines.imaging.resample import resize
@@ -121,8 +123,41 @@ def test_only_the_peak_of_a_face_is_a_detection(head) -> None:
 def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
     boxes = [((0, 0, 10, 10), 0.5), ((1, 0, 11, 10), 0.9), ((30, 0, 40, 10), 0.6), ((32, 2, 36, 6), 0.7)]
     kept = suppress([Detection(np.array(box, float), score) for box, score in boxes])
-    # The fourth box lies inside the third.
-    assert [d.score for d in kept] == [0.9, 0.7]
+    # The fourth box lies inside the third, but is the better one: both may be faces.
+    assert [d.score for d in kept] == [0.9, 0.7, 0.6]
+
+
+def test_a_small_face_in_front_of_a_large_one_hides_it_from_no_one() -> None:
+    small, large = np.array([30.0, 60.0, 60.0, 95.0]), np.array([0.0, 0.0, 100.0, 130.0])
+    assert len(suppress([Detection(small, 0.92), Detection(large, 0.9)])) == 2
+    # A part of a better face is no face, and what is uncertain around a face is none either.
+    assert len(suppress([Detection(small, 0.8), Detection(large, 0.9)])) == 1
+    assert len(suppress([Detection(small, 0.92), Detection(large, 0.42)])) == 1
+
+
+def test_a_photo_in_front_of_a_face_is_redacted_with_it(head) -> None:
+    """A small face at the chin of a large one: both are found."""
+    scene = resize(head, 600, 600).clone()
+    side = 150
+    scene[..., 400 : 400 + side, 225 : 225 + side] = resize(head, side, side)
+    sizes = sorted(face.size for face in detect_faces(scene, rotated=False))
+    assert len(sizes) == 2
+    assert sizes[1] > 3 * sizes[0]
+
+
+def test_a_thorough_search_redacts_no_less_of_a_face(portrait) -> None:
+    """dlib's boxes end at the brows; where CenterFace found the face its box stays."""
+    normal, high = (detect_faces(portrait, sensitivity=name, rotated=False)[0] for name in ("normal", "high"))
+    assert overlap(normal.box, high.box) > 0.8
+
+
+def test_words_choose_sure_faces_first() -> None:
+    sure = Face((50.0, 50.0, 90.0, 90.0), score=0.9)
+    faces = Faces([Face((0.0, 0.0, 300.0, 300.0), score=0.1), sure, Face((95.0, 0.0, 99.0, 4.0), score=0.4)])
+    for word in ("largest", "smallest", "left", "right"):
+        assert list(Selection(word).of(faces)) == [sure]
+    unsure = faces.only(faces[2:])
+    assert len(Selection("largest").of(unsure)) == 1
 
 
 def test_boxes_of_another_detector_are_added_where_no_face_is(portrait, portrait_faces) -> None:

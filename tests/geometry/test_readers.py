@@ -151,6 +151,7 @@ def test_bfm_from_a_mat_file(tmp_path) -> None:
     [
         ({"tri": np.full((4, 3), 999)}, "triangles refer to vertices beyond its 144"),
         ({"meanshape": np.full((1, 432), np.nan)}, "values that are not finite"),
+        ({"tri": np.ones((6, 4))}, "BFM_model_front"),
         ({"keypoints": np.ones((1, 5))}, "has 5 key points instead of 68"),
         ({"idBase": np.zeros((100, 80))}, "BFM_model_front"),
     ],

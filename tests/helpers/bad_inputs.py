@@ -206,7 +206,7 @@ def ledgers() -> dict[str, bytes]:
 
     def ledger(**changes: object) -> bytes:
         return json.dumps(
-            {"format": "faceveil.ledger/3", "check": "", "size": 1000, "entries": [entry]} | changes
+            {"format": "faceveil.ledger/3", "check": "", "seal": "", "entries": [entry]} | changes
         ).encode()
 
     return {
@@ -227,6 +227,7 @@ def ledgers() -> dict[str, bytes]:
         "number of 1e999": ledger().replace(b'"number": 1', b'"number": 1e999'),
         "check as a list": ledger(check=[]),
         "check with umlauts": ledger(check="äöü"),
+        "check of half a character": ledger(check="\ud800"),
         "another key's": ledger(check="00" * 32),
         "cut off": ledger()[:200],
     }

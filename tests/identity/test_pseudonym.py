@@ -95,7 +95,7 @@ def test_a_ledger_reveals_nothing_without_its_key(sampler, people, tmp_path) -> 
     attacker = new_ledger(sampler, Key.new())
     ledger.save(tmp_path / "stolen.json")
     document = json.loads((tmp_path / "stolen.json").read_text())
-    document["check"] = attacker.key.digest(b"check", b"200").hex()
+    document |= {"check": attacker._check(), "seal": attacker._seal(document["entries"])}
     (tmp_path / "stolen.json").write_text(json.dumps(document))
     attacker.load(tmp_path / "stolen.json")
     counts = [attacker.count_matches(Identity(p, "dlib")).max() for p in people[:5]]
@@ -195,3 +195,24 @@ def test_a_large_ledger_is_searched_at_once(sampler, people) -> None:
         ledger._enroll(ledger._codes(stranger))
     assert len(ledger.entries) == 2000 + len(people)
     assert [ledger.find(Identity(p, "dlib")) for p in people] == numbers
+
+
+def test_a_changed_ledger_is_refused(sampler, people, tmp_path) -> None:
+    """An entry that was removed, or another salt or number, is seen."""
+    key = Key.new()
+    ledger = new_ledger(sampler, key)
+    for person in people[:3]:
+        ledger.number(Identity(person, "dlib"))
+    ledger.save(tmp_path / "ledger.json")
+    whole = json.loads((tmp_path / "ledger.json").read_text())
+    first, *others = whole["entries"]
+    for entries in (others, [first | {"salt": "11" * 16}, *others], [first | {"number": 199}, *others]):
+        (tmp_path / "ledger.json").write_text(json.dumps(whole | {"entries": entries}))
+        with pytest.raises(InputError, match=r"ledger\.json is damaged"):
+            new_ledger(sampler, key).load(tmp_path / "ledger.json")
+
+
+@pytest.mark.parametrize("capacity", [0, -5])
+def test_a_ledger_needs_identities(sampler, capacity) -> None:
+    with pytest.raises(InputError, match="at least 1 synthetic identity"):
+        new_ledger(sampler, Key.new(), capacity)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
-from faceveil.pipelines.core.errors import OutputError
+from faceveil.pipelines.core.errors import InputError, OutputError
 from faceveil.pipelines.imaging.image import as_image
 from faceveil.pipelines.imaging.load import load_image
 from faceveil.pipelines.imaging.save import save_image
@@ -125,3 +125,47 @@ def test_deep_tiff_of_either_kind_with_two_descriptions(tmp_path, bigtiff) -> No
     assert np.abs(loaded.pixels[0].movedim(0, -1).numpy() * 65535 - deep).max() < 0.01
     save_image(loaded, tmp_path / "b.tif")
     assert b"text 1" not in (tmp_path / "b.tif").read_bytes()
+
+
+def _deep(path, array, **options) -> None:
+    tifffile.imwrite(path, array, metadata=None, **options)
+
+
+def test_deep_tiff_whose_fourth_channel_is_no_straight_alpha(tmp_path) -> None:
+    """Colors that were multiplied with alpha are divided again; a channel of no stated meaning is dropped."""
+    colors = np.random.default_rng(0).integers(0, 65536, (8, 9, 3), dtype=np.uint16)
+    alpha = np.full((8, 9, 1), 32768, np.uint16)
+    multiplied = (colors * (alpha / 65535.0)).astype(np.uint16)
+    _deep(tmp_path / "a.tif", np.concatenate([multiplied, alpha], 2), photometric="rgb", extrasamples=["assocalpha"])
+    loaded = load_image(tmp_path / "a.tif")
+    assert loaded.alpha is not None
+    assert np.abs(loaded.pixels[0].movedim(0, -1).numpy() * 65535 - colors).max() < 5
+    _deep(tmp_path / "b.tif", np.concatenate([colors, 0 * alpha], 2), photometric="rgb", extrasamples=["unspecified"])
+    assert load_image(tmp_path / "b.tif").alpha is None
+
+
+def test_deep_cmyk_tiff_is_not_read_as_rgba(tmp_path) -> None:
+    white = np.zeros((8, 9, 4), np.uint16)
+    _deep(tmp_path / "a.tif", white, photometric="separated")
+    try:
+        loaded = load_image(tmp_path / "a.tif")
+    except InputError:
+        return
+    assert loaded.alpha is None
+    assert float(loaded.pixels.min()) > 0.9
+
+
+def test_deep_gray_tiff_where_white_is_zero(tmp_path) -> None:
+    _deep(tmp_path / "a.tif", np.zeros((8, 9), np.uint16), photometric="miniswhite")
+    assert float(load_image(tmp_path / "a.tif").pixels.min()) == 1
+
+
+def test_a_profile_does_not_cost_the_transparency(tmp_path) -> None:
+    from PIL import ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = Image.new("RGB", (8, 8), (0, 255, 0))
+    image.save(tmp_path / "a.png", transparency=(0, 255, 0), icc_profile=profile)
+    loaded = load_image(tmp_path / "a.png")
+    assert loaded.alpha is not None
+    assert float(loaded.alpha.max()) == 0

@@ -87,3 +87,20 @@ def test_16_bit_images_keep_their_color_profile(tmp_path, ending) -> None:
     assert SECRET not in (tmp_path / f"b{ending}").read_bytes()
     save_image(replace(image, profile=None), tmp_path / f"c{ending}")
     assert load_image(tmp_path / f"c{ending}").profile is None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "RGBA"])
+def test_8_bit_images_of_all_kinds_are_converted(tmp_path, mode) -> None:
+    """Red and blue are exchanged in the profile, so they are exchanged in the picture."""
+    image = Image.new("RGB", (8, 8), (200, 30, 60)).convert(mode)
+    image.save(tmp_path / "a.png", icc_profile=profile())
+    red, _, blue = (float(v) for v in load_image(tmp_path / "a.png").pixels[0, :, 0, 0])
+    assert blue > red
+
+
+def test_a_deep_image_saved_with_8_bits_is_converted(tmp_path) -> None:
+    deep = np.full((8, 8, 3), (50000, 8000, 16000), np.uint16)
+    save_image(replace(as_image(deep), profile=clean_profile(profile())), tmp_path / "a.png")
+    save_image(load_image(tmp_path / "a.png"), tmp_path / "a.webp")
+    red, _, blue = (float(v) for v in load_image(tmp_path / "a.webp").pixels[0, :, 0, 0])
+    assert blue > red

@@ -66,3 +66,11 @@ def test_what_nobody_sees_is_not_called_replaced(portrait_faces) -> None:
     wall = torch.ones(1, 3, 512, 512)
     row = anonymize_batch(wall, Settings(policy=Policy(no_face="pass")), Faces(portrait_faces)).report.faces[0]
     assert (row.outcome, row.reason) == ("redacted", "no face was found at its place")
+
+
+def test_a_plan_whose_faces_were_all_removed_changes_nothing(portrait, portrait_faces) -> None:
+    """The plan knows that there was a face."""
+    nobody = portrait_faces.only([])
+    result = anonymize_batch(portrait, Settings(method="solid"), nobody)
+    assert torch.equal(result.pixels, portrait)
+    assert result.report.text() == "no face was chosen, so nothing was changed"

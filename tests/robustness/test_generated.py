@@ -232,3 +232,9 @@ def test_a_report_of_a_batch_names_no_failed_file_as_done(folder: Path, capsys: 
     assert len(json.loads((folder / "report.json").read_text())) == len(written)
     for source in sources:
         assert (source.name in written) != (f"failed: {source.name}" in said.err)
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "1.5", "all", ""])
+@pytest.mark.parametrize("command", ["bank in -o bank", "calibrate in", "train lds --images in"])
+def test_numbers_of_processes(folder: Path, capsys: pytest.CaptureFixture[str], command: str, value: str) -> None:
+    assert run(folder, [*command.split(), "--workers", value], capsys) in (USAGE, SOME_FAILED)
