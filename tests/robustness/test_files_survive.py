@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faceveil.pipelines.cli import main
+from faceveil.pipelines.cli import anonymize_run, main
 from faceveil.pipelines.cli.terminal import OK, SOME_FAILED, UNPROTECTED
+from faceveil.pipelines.core.errors import OutputError
 from faceveil.pipelines.faces.face import Face, Faces
 from PIL import Image
 
@@ -111,11 +112,13 @@ def test_an_unusable_path_fails_alone(folder, capsys) -> None:
     assert said.count("failed:") == 3 and "unexpected" not in said
 
 
-def test_a_face_that_passed_is_reported_even_if_a_side_file_fails(tmp_path, portrait_file) -> None:
-    target = tmp_path / "file"
-    target.write_text("x")
+def test_a_face_that_passed_is_reported_even_if_a_side_file_fails(tmp_path, portrait_file, monkeypatch) -> None:
+    def fails(path: Path, identities: object) -> None:
+        raise OutputError(f"{path.name} could not be written")
+
+    monkeypatch.setattr(anonymize_run, "_save_shown", fails)
     run = ["anonymize", str(portrait_file), "-o", str(tmp_path / "o.png"), "--policy", "pass", "--strength", "0.1"]
-    assert main([*run, "--appearance-search", "1", "--save-identity", str(target / "x.safetensors")]) == UNPROTECTED
+    assert main([*run, "--appearance-search", "1", "--save-identity", str(tmp_path / "x.safetensors")]) == UNPROTECTED
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:
