@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ...pipelines.faces.face import Faces
 from ...pipelines.faces.select import Selection
-from ..convert import image_to_pixels
+from ..convert import bar, image_to_pixels
 from ..schema import schema
 from ..sockets import ROOT, FacesSocket
 
@@ -85,7 +85,7 @@ class SelectFaces(io.ComfyNode):
                     "to select by a reference photo, also connect the images to the image input of Select Faces"
                 )
             references = [None if p is None else image_to_pixels(p) for p in (only_person, not_person)]
-            chosen = filter_by_person(image_to_pixels(image), chosen, *references)
+            chosen = filter_by_person(image_to_pixels(image), chosen, *references, bar())
         taken = set(map(id, chosen))
         return io.NodeOutput(chosen, faces.only(face for face in faces if id(face) not in taken))
 

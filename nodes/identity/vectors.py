@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ...pipelines.core.errors import InputError
 from ...pipelines.faces.face import Faces
 from ...pipelines.identity.identity import Identity
-from ..convert import image_to_pixels
+from ..convert import bar, image_to_pixels
 from ..files import OWN, model_stamp, names, path_of
 from ..inputs import seed_input
 from ..schema import schema
@@ -65,7 +65,7 @@ class EmbedFaces(io.ComfyNode):
     ) -> io.NodeOutput:
         from ...pipelines.jobs.people import embed_identities
 
-        identity = embed_identities(image_to_pixels(image), faces, recognizer)
+        identity = embed_identities(image_to_pixels(image), faces, recognizer, bar())
         return io.NodeOutput(identity.average() if average else identity)
 
 

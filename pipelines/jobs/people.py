@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..core.progress import Progress, part_of, silent
 from ..faces.detect import detect_faces
 from ..faces.detectors import Detector
 from ..faces.face import Face, Faces
@@ -33,28 +34,33 @@ def embed_reference(
     return (recognizer or default_recognizer()).embed(photo.pixels, _largest(photo.pixels, detector).points)
 
 
-def embed_identities(pixels: Tensor, faces: Faces | None = None, recognizer: FaceRecognizer | None = None) -> Identity:
+def embed_identities(
+    pixels: Tensor, faces: Faces | None = None, recognizer: FaceRecognizer | None = None, progress: Progress = silent
+) -> Identity:
     """Embed faces as identities, one vector for each face.
 
     Args:
         pixels: batch of images ``(B, 3, H, W)``, RGB in [0, 1].
         faces: the faces to embed; the largest face of each image when omitted.
         recognizer: dlib when omitted.
+        progress: called before each view of a searched image and each group of faces.
 
     Raises:
         InputError: an image has no face, or a face has no landmarks.
     """
     recognizer = recognizer or open_recognizer()
     if faces is None:
-        faces = Faces(replace(_largest(pixels[i : i + 1]), image=i) for i in range(len(pixels)))
+        count = len(pixels)
+        steps = [part_of(progress, i, count) for i in range(count)]
+        faces = Faces(replace(_largest(pixels[i : i + 1], progress=steps[i]), image=i) for i in range(count))
     if not faces:
         raise InputError("there are no faces to embed; use images that show a face")
     faces.check(pixels)
-    return Identity(recognizer.embed_faces(pixels, faces), recognizer.name)
+    return Identity(recognizer.embed_faces(pixels, faces, progress), recognizer.name)
 
 
-def _largest(pixels: Tensor, detector: Detector | None = None) -> Face:
-    found = [f for f in detect_faces(pixels, detector) if f.landmarks]
+def _largest(pixels: Tensor, detector: Detector | None = None, progress: Progress = silent) -> Face:
+    found = [f for f in detect_faces(pixels, detector, progress=progress) if f.landmarks]
     if not found:
         raise InputError(
             "no face was found in the reference photo; use one that shows the person's face from the front"
@@ -84,21 +90,23 @@ def is_selected(
     return not matches(exclude) and (not include or matches(include))
 
 
-def filter_by_person(pixels: Tensor, faces: Faces, only: Tensor | None, without: Tensor | None) -> Faces:
+def filter_by_person(
+    pixels: Tensor, faces: Faces, only: Tensor | None, without: Tensor | None, progress: Progress = silent
+) -> Faces:
     """Select faces by reference photos.
 
     Args:
         pixels: batch of images ``(B, 3, H, W)``, RGB in [0, 1].
         only: photo ``(1, 3, h, w)`` of the person whose faces are selected; None selects all.
         without: photo ``(1, 3, h, w)`` of a person whose faces are left out, or None.
+        progress: called before each group of faces.
 
     Raises:
         InputError: no face was found in a reference photo.
     """
     include, exclude = ([] if p is None else [embed_reference(LoadedImage(p[:1]))] for p in (only, without))
     recognizer = default_recognizer()
-
-    def embedding(face: Face) -> np.ndarray | None:
-        return recognizer.embed(pixels[face.image : face.image + 1], face.points) if face.landmarks else None
-
-    return faces.only(face for face in faces if is_selected(recognizer, embedding(face), include, exclude))
+    known = [face for face in faces if face.landmarks]
+    vectors = recognizer.embed_faces(pixels, known, progress) if known else ()
+    embeddings = {id(face): vector for face, vector in zip(known, vectors, strict=True)}
+    return faces.only(face for face in faces if is_selected(recognizer, embeddings.get(id(face)), include, exclude))
