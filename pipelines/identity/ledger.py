@@ -190,7 +190,10 @@ class Ledger:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["format"] != FORMAT:
-                raise KeyError("format")
+                raise InputError(
+                    f"{path.name} is no ledger of format {FORMAT}; use the version of FaceVeil that made it, or start a"
+                    " new ledger under another name"
+                )
             check, seal = (str(document[name]).encode("utf-8", "replace") for name in ("check", "seal"))
             rows = [
                 (bytes.fromhex(r["salt"]), bytes.fromhex(r["codes"]), int(r["number"])) for r in document["entries"]

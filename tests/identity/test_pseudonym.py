@@ -112,6 +112,9 @@ def test_a_full_ledger_and_bad_files_raise(sampler, people, tmp_path) -> None:
     small.save(tmp_path / "l.json")
     with pytest.raises(InputError, match="another key or another number"):
         new_ledger(sampler, Key.new(), 2).load(tmp_path / "l.json")
+    (tmp_path / "l.json").write_text('{"format": "faceveil.ledger/2", "entries": []}')
+    with pytest.raises(InputError, match="use the version of FaceVeil that made it"):
+        new_ledger(sampler, key, 2).load(tmp_path / "l.json")
     (tmp_path / "l.json").write_text("[]")
     with pytest.raises(InputError, match="not a pseudonym ledger"):
         new_ledger(sampler, key, 2).load(tmp_path / "l.json")
