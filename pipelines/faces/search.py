@@ -47,7 +47,7 @@ LESS = 0.9
 """Factor on the scores of altered views: a detection of the same face in the unaltered image is preferred."""
 
 THRESHOLD = SURE_SCORE
-"""True faces score above 0.7 at their best scale."""
+"""Score from which a detection is sure: true faces score above 0.7 at their best scale."""
 ROTATED_THRESHOLD = 0.6
 """The same for a face in a rotated image, before ``LESS``."""
 PROPOSED = 0.03
@@ -76,7 +76,7 @@ class Sensitivity:
         accepted: score, 0 to 1, from which a candidate is a face. From ``THRESHOLD`` on it is replaced, below redacted.
         min_size: minimum shorter side of a box in pixels.
         enlarged: factors by which the image is also enlarged, up to ``MAX_SIDE``.
-        thorough: also looks at each candidate mirrored and rotated, and asks a detector of another family.
+        thorough: also looks at each candidate rotated by quarter turns, and asks a detector of another family.
         grow: factor on the box of an uncertain face, so that it includes the head.
     """
 
