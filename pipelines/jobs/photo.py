@@ -24,6 +24,7 @@ from ..methods.base import AnyMethod, View
 from ..methods.identities import MethodIdentity
 from ..methods.registry import open_method
 from ..recognition.base import FaceRecognizer
+from ..recognition.catalog import built_in_recognizers
 from ..recognition.dlib_resnet import default_recognizer
 from .plan import Plan, make_plan
 from .policy import Action, Policy
@@ -82,7 +83,7 @@ def anonymize_batch(
         method: an opened method; the one that ``settings`` names is opened with its default options when omitted.
         identity: shown instead of a searched one: an ``Identity`` of the method's space or a ``MethodIdentity`` for all
             selected faces, one for each of them, or ``Pseudonyms``.
-        recognizers: asked in addition to the default one; the one that finds the faces most alike decides.
+        recognizers: asked in addition to the built-in ones; the one that finds the faces most alike decides.
         alpha: ``(B, 1, H, W)`` in [0, 1]; faces that only transparency shows are redacted, and alpha becomes opaque
             where pixels change.
         progress: called before each image, face and rendering of a search; it may raise to interrupt.
@@ -95,7 +96,7 @@ def anonymize_batch(
     """
     if method is None and not settings.redacts_only:
         method = open_method(settings.method)
-    asked = (default_recognizer(), *recognizers)
+    asked = (*built_in_recognizers(), *recognizers)
     for recognizer in recognizers:
         # Raises where no threshold is known: such a recognizer cannot verify.
         recognizer.threshold_at()

@@ -1,4 +1,4 @@
-"""Open a recognizer by its kind: dlib comes with the package, all others need a weights file that the user has."""
+"""Open a recognizer by its kind: dlib and our own come with the package, all others need a weights file."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from .base import FaceRecognizer
 from .kinds import KINDS
 
 
+def built_in_recognizers() -> tuple[FaceRecognizer, ...]:
+    """The recognizers that come with the package; every result is checked by them. dlib is the first."""
+    return open_recognizer("dlib"), open_recognizer("faceveil")
+
+
 def open_recognizer(kind: str = "dlib", path: Path | None = None) -> FaceRecognizer:
     """Open a recognizer.
 
     Args:
         kind: one of ``KINDS``.
-        path: its weights; ignored for dlib.
+        path: its weights; ignored for dlib, and the built-in ones of ``faceveil`` when omitted.
 
     Raises:
         InputError: the kind is unknown, or its file is not given.
@@ -26,6 +31,10 @@ def open_recognizer(kind: str = "dlib", path: Path | None = None) -> FaceRecogni
         from .dlib_resnet import default_recognizer
 
         return default_recognizer()
+    if kind == "faceveil":
+        from .embedder import Embedder, built_in_embedder
+
+        return built_in_embedder() if path is None else Embedder(path)
     if path is None:
         raise InputError(f"the recognizer {kind} needs a weights file that you have; name it as {kind}:FILE")
     if kind == "arcface":

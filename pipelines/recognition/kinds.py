@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Kind = Literal["dlib", "arcface", "adaface", "sphereface", "mobileface", "facenet", "farl"]
+Kind = Literal["dlib", "faceveil", "arcface", "adaface", "sphereface", "mobileface", "facenet", "farl"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -1,4 +1,7 @@
-"""Embedding Jacobian: a linear forecast of how a recognizer's embedding changes with the face. It guides the search."""
+"""Embedding Jacobian: a linear forecast of how a recognizer's embedding changes with the face.
+
+The recognizers that a model holds forecasts of are its guides: the search follows them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ import torch
 from torch import Tensor
 
 from .canonical import REGIONS
+
+GUIDES = {"dlib": 128, "faceveil": 256}
+"""Name and dimension of each guide."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,14 @@ class EmbeddingJacobian:
             {n: zero((k, size)) for n, k in components.items()}, zero((136, size)), zero((size, size)), zero(size)
         )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Convert to tensors for a file: int8 matrices with one scale per row."""
+    def tensors(self, guide: str) -> dict[str, Tensor]:
+        """Convert to tensors of one guide for a file: int8 matrices with one scale per row."""
         matrices = {
-            **{f"{n}.response": m for n, m in self.textures.items()},
-            "response.moves": self.moves,
-            "response.own": self.original,
+            **{f"{guide}.response.{n}": m for n, m in self.textures.items()},
+            f"{guide}.response.moves": self.moves,
+            f"{guide}.response.original": self.original,
         }
-        packed = {"response.offset": torch.from_numpy(self.offset).float()}
+        packed = {f"{guide}.response.offset": torch.from_numpy(self.offset).float()}
         for name, matrix in matrices.items():
             scale = np.maximum(np.abs(matrix).max(1) / 127, 1e-9)
             packed[name] = torch.from_numpy(np.round(matrix / scale[:, None])).to(torch.int8)
@@ -60,7 +66,7 @@ class EmbeddingJacobian:
         return packed
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor]) -> EmbeddingJacobian:
+    def of(cls, tensors: dict[str, Tensor], guide: str) -> EmbeddingJacobian:
         """Invert ``tensors``.
 
         Raises:
@@ -70,5 +76,7 @@ class EmbeddingJacobian:
         def matrix(name: str) -> np.ndarray:
             return (tensors[name].float() * tensors[f"{name}_scale"][:, None]).numpy()
 
-        textures = {n: matrix(f"{n}.response") for n in REGIONS}
-        return cls(textures, matrix("response.moves"), matrix("response.own"), tensors["response.offset"].numpy())
+        prefix = f"{guide}.response"
+        textures = {n: matrix(f"{prefix}.{n}") for n in REGIONS}
+        offset = tensors[f"{prefix}.offset"].numpy()
+        return cls(textures, matrix(f"{prefix}.moves"), matrix(f"{prefix}.original"), offset)

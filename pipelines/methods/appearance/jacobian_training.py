@@ -1,4 +1,4 @@
-"""Train the embedding Jacobian: render random identities on some training faces and embed the renderings."""
+"""Train the guides' embedding Jacobians: render random identities on training faces and embed the renderings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...recognition.dlib_resnet import default_recognizer
+from ...recognition.catalog import open_recognizer
 from .canonical import REGIONS
-from .jacobian import EmbeddingJacobian
+from .jacobian import GUIDES, EmbeddingJacobian
 from .latent import AppearanceLatent, appearance_of, random_codes
 from .network import TRAITS, AppearanceModel
 from .render import Subject, prepare, render
@@ -19,8 +19,7 @@ from .search import TRIAL_IOD
 from .shape import region_moves
 
 SAMPLES_PER_FACE, SPREAD = 4, 1.3
-"""Random identities per face, and the standard deviation of their codes. The search uses a smaller deviation, so it
-stays within the range of this training data."""
+"""Identities per face, and the standard deviation of random codes. Every second identity is one of the people."""
 RIDGE = 1000.0
 
 
@@ -31,22 +30,22 @@ class JacobianSamples:
     Attributes:
         textures: region name to the new texture code minus the original one, ``(N, K)``.
         moves: landmark displacements in IOD, ``(N, 136)``.
-        original: embeddings of the original faces, ``(N, D)``.
-        shifts: embeddings of the renderings minus ``original``, ``(N, D)``.
+        original: for each guide, embeddings of the original faces, ``(N, D)``.
+        shifts: for each guide, embeddings of the renderings minus ``original``, ``(N, D)``.
     """
 
     textures: dict[str, np.ndarray]
     moves: np.ndarray
-    original: np.ndarray
-    shifts: np.ndarray
+    original: dict[str, np.ndarray]
+    shifts: dict[str, np.ndarray]
 
     @classmethod
     def joined(cls, parts: Sequence[JacobianSamples]) -> JacobianSamples:
         """Concatenate samples."""
         textures = {n: np.concatenate([p.textures[n] for p in parts]) for n in REGIONS}
-        return cls(
-            textures, *(np.concatenate([getattr(p, key) for p in parts]) for key in ("moves", "original", "shifts"))
-        )
+        original = {g: np.concatenate([p.original[g] for p in parts]) for g in GUIDES}
+        shifts = {g: np.concatenate([p.shifts[g] for p in parts]) for g in GUIDES}
+        return cls(textures, np.concatenate([p.moves for p in parts]), original, shifts)
 
 
 def render_samples(
@@ -55,16 +54,20 @@ def render_samples(
     """Render ``SAMPLES_PER_FACE`` random identities on each face.
 
     Args:
-        faces: pixels ``(1, 3, H, W)``, landmarks ``(68, 2)`` and embedding ``(D,)`` of each face.
+        faces: pixels ``(1, 3, H, W)``, landmarks ``(68, 2)`` and dlib's embedding ``(D,)`` of each face.
         seed: of the random codes.
     """
-    recognizer, generator = default_recognizer(), torch.Generator().manual_seed(seed)
+    guides = {name: open_recognizer(name) for name in GUIDES}
+    generator = torch.Generator().manual_seed(seed)
     textures: dict[str, list[np.ndarray]] = {n: [] for n in REGIONS}
-    moves, original, shifts = [], [], []
+    moves: list[np.ndarray] = []
+    original: dict[str, list[np.ndarray]] = {g: [] for g in guides}
+    shifts: dict[str, list[np.ndarray]] = {g: [] for g in guides}
     for pixels, points, embedding in faces:
         subject: Subject = prepare(model, pixels, points, embedding).scaled(TRIAL_IOD)
-        for _ in range(SAMPLES_PER_FACE):
-            codes = {n: random_codes(model, n, 1, SPREAD, generator)[0] for n in REGIONS}
+        before = {name: guide.embed(pixels, points) for name, guide in guides.items()}
+        for i in range(SAMPLES_PER_FACE):
+            codes = _person(model, generator) if i % 2 else _random(model, generator)
             appearance = appearance_of(model, AppearanceLatent(codes, subject.attributes[TRAITS], 0), subject)
             patch, _, new_points = render(model, subject, appearance, 1.0)
             for name in REGIONS:
@@ -75,21 +78,36 @@ def render_samples(
                     for n in REGIONS
                 )
             )
-            original.append(embedding)
-            shifts.append(recognizer.embed(patch, new_points) - embedding)
+            for name, guide in guides.items():
+                original[name].append(before[name])
+                shifts[name].append(guide.embed(patch, new_points) - before[name])
     return JacobianSamples(
-        {n: np.stack(v) for n, v in textures.items()}, np.stack(moves), np.stack(original), np.stack(shifts)
+        {n: np.stack(v) for n, v in textures.items()},
+        np.stack(moves),
+        {g: np.stack(v) for g, v in original.items()},
+        {g: np.stack(v) for g, v in shifts.items()},
     )
 
 
-def learn_jacobian(samples: JacobianSamples) -> EmbeddingJacobian:
-    """Fit the Jacobian by ridge regression of the embedding shifts on codes, displacements and original embeddings."""
-    blocks = [*(samples.textures[n] for n in REGIONS), samples.moves, samples.original]
+def _random(model: AppearanceModel, generator: torch.Generator) -> dict[str, np.ndarray]:
+    return {n: random_codes(model, n, 1, SPREAD, generator)[0] for n in REGIONS}
+
+
+def _person(model: AppearanceModel, generator: torch.Generator) -> dict[str, np.ndarray]:
+    i = int(torch.randint(len(model.people), (1,), generator=generator))
+    return {n: model.people.codes[n][i] for n in REGIONS}
+
+
+def learn_jacobian(samples: JacobianSamples, guide: str) -> EmbeddingJacobian:
+    """Fit a guide's Jacobian by ridge regression of embedding shifts on codes, displacements and originals."""
+    blocks = [*(samples.textures[n] for n in REGIONS), samples.moves, samples.original[guide]]
     design = np.concatenate(blocks, 1).astype(np.float64)
     mean, std = design.mean(0), design.std(0) + 1e-6
-    normal, average = (design - mean) / std, samples.shifts.mean(0)
+    normal, average = (design - mean) / std, samples.shifts[guide].mean(0)
     solved = (
-        np.linalg.solve(normal.T @ normal + RIDGE * np.eye(normal.shape[1]), normal.T @ (samples.shifts - average))
+        np.linalg.solve(
+            normal.T @ normal + RIDGE * np.eye(normal.shape[1]), normal.T @ (samples.shifts[guide] - average)
+        )
         / std[:, None]
     )
     parts = np.split(solved, np.cumsum([b.shape[1] for b in blocks])[:-1])

@@ -15,8 +15,8 @@ from .render import Appearance, Subject
 
 NAME = "appearance"
 """Name of the method."""
-MAX_CODE = 1.7
-"""Limit of the absolute value of each element of ``z``. Beyond 2 the faces show artifacts."""
+MAX_CODE = 3.0
+"""Limit of the absolute value of each element of ``z``. Real people rarely exceed it."""
 _TRAITS = "traits"
 
 

@@ -19,10 +19,11 @@ from ...faces.align import five_points
 from ...faces.face import Face, eye_opening, inter_ocular, mouth_gap
 from ...faces.landmarks import fit_landmarks
 from ...identity.identity import Identity
-from ...recognition.dlib_resnet import default_recognizer
+from ...recognition.catalog import open_recognizer
 from ..base import Change, View, too_small
 from ..identities import MethodIdentity
 from .canonical import Pose2D
+from .jacobian import GUIDES
 from .latent import NAME, appearance_of, latent_of
 from .network import AppearanceModel, load_model
 from .occlusion import is_child, is_occluded
@@ -63,8 +64,7 @@ class AppearanceMethod:
     def __init__(self, trials: int = TRIALS, model: AppearanceModel | None = None) -> None:
         self.trials = trials
         self.model = model or _builtin_model()
-        # The model's embedding Jacobian was trained with this recognizer.
-        self.recognizer = default_recognizer()
+        self.guides = tuple(open_recognizer(name) for name in GUIDES)
 
     def unsupported_reason(self, face: Face) -> str | None:
         reason = too_small(face)
@@ -90,7 +90,8 @@ class AppearanceMethod:
         x0, y0 = (int(np.clip(v, 0, n - 1)) for v, n in zip(center - reach, (width, height), strict=True))
         x1, y1 = (int(np.clip(np.ceil(v), 1, n)) for v, n in zip(center + reach, (width, height), strict=True))
         patch = view.image[..., y0:y1, x0:x1]
-        return Prepared(prepare(self.model, patch, points - [x0, y0], view.embedding), (x0, y0))
+        embeddings = (view.embedding, *(guide.embed(view.image, points) for guide in self.guides[1:]))
+        return Prepared(prepare(self.model, patch, points - [x0, y0], *embeddings), (x0, y0))
 
     def occlusion_reason(self, prepared: Prepared) -> str | None:
         return "something is in front of it" if is_occluded(self.model, prepared.subject) else None
@@ -98,14 +99,14 @@ class AppearanceMethod:
     @one_thread()
     def sample_identity(self, prepared: Sequence[Prepared], seed: int, progress: Progress = silent) -> MethodIdentity:
         # The search uses strength 1, so that the strength does not change the identity.
-        result = search(self.model, [p.subject for p in prepared], seed, self.recognizer, self.trials, progress)
+        result = search(self.model, [p.subject for p in prepared], seed, self.guides, self.trials, progress)
         return result.latent.method_identity()
 
     @one_thread()
     def from_identity(
         self, prepared: Sequence[Prepared], identity: Identity, seed: int, progress: Progress = silent
     ) -> MethodIdentity:
-        result = search_target(self.model, [p.subject for p in prepared], identity, self.recognizer, seed, progress)
+        result = search_target(self.model, [p.subject for p in prepared], identity, self.guides, seed, progress)
         return result.latent.method_identity()
 
     @one_thread()

@@ -21,19 +21,20 @@ from ...core.errors import WeightsError
 from ...core.stored import read_safetensors
 from ...geometry.shape_model import ShapeModel
 from ...imaging.resample import resize
+from ...training.labels import GROUPS, LABELS
 from .canonical import REGIONS, SIZE, CanonicalSpace, RenderMasks
-from .jacobian import EmbeddingJacobian
+from .jacobian import GUIDES, EmbeddingJacobian
+from .people import People
 from .shading import MEASURES, Decomposer, Measures
 
-FORMAT = "faceveil.appearance/2"
+FORMAT = "faceveil.appearance/3"
 FILE = "appearance.safetensors"
 REMEDY = "train one with: faceveil train appearance --images DIR"
 LUMA_SIZE = {"eyes": 256, "nose": 256, "mouth": 256, "base": 192}
 CHROMA_SIZE = 64
-LABELS = ("male", "white", "black", "asian", "latino")
 MAX_ATTRIBUTE = 1.8
 """Limit of attributes in standard deviations, because photos vary more than the training faces."""
-SHAPE_STRETCH = {"eyes": 3.4, "nose": 3.7, "mouth": 3.1, "base": 3.2}
+SHAPE_STRETCH = {"eyes": 1.7, "nose": 1.85, "mouth": 1.55, "base": 1.6}
 """Scale factors of sampled shape codes. Samples of the regularized model are closer to the mean than real faces are."""
 PATTERN_COMPONENTS = 4
 """Principal components of the light pattern among the attributes."""
@@ -79,7 +80,7 @@ class AttributeSpace:
     """Computes and standardizes attributes.
 
     Attributes:
-        labels: ridge regression from a dlib embedding with a trailing 1 to the labels, ``(129, 5)``.
+        labels: ridge regression from a dlib embedding with a trailing 1 to the labels, ``(129, 6)``.
         pattern_mean: mean of the light pattern, ``(768,)``.
         pattern_basis: PCA basis of the light pattern, ``(768, 4)``.
         mean: of each attribute.
@@ -93,7 +94,7 @@ class AttributeSpace:
     std: np.ndarray
 
     def raw(self, labels: np.ndarray, measures: Measures) -> np.ndarray:
-        """Concatenate labels ``(5,)``, light pattern and measures to attributes ``(A,)`` that are not standardized."""
+        """Concatenate labels ``(6,)``, light pattern and measures to attributes ``(A,)`` that are not standardized."""
         pattern = (measures.pattern - self.pattern_mean) @ self.pattern_basis
         return np.concatenate([labels, pattern, measures.values])
 
@@ -103,10 +104,11 @@ class AttributeSpace:
         The predicted labels are sharpened, and the values are clipped to +-``MAX_ATTRIBUTE``.
         """
         predicted = np.append(embedding, 1.0) @ self.labels
-        definite = np.full(len(LABELS), -0.95)
-        definite[1 + int(np.argmax(predicted[1:]))] = 0.9
-        labels = 0.5 * definite + 0.5 * np.clip(predicted, -1, 1)
-        labels[0] = np.clip(2.5 * predicted[0], -1.1, 1.1)
+        sex, age, groups = predicted[0], predicted[1], predicted[-len(GROUPS) :]
+        definite = np.where(groups == groups.max(), 0.9, -0.95)
+        labels = np.concatenate(
+            [[np.clip(2.5 * sex, -1.1, 1.1), np.clip(age, -1.5, 2)], 0.5 * definite + 0.5 * np.clip(groups, -1, 1)]
+        )
         standard = (self.raw(labels, measures) - self.mean) / self.std
         return np.append(np.clip(standard, -MAX_ATTRIBUTE, MAX_ATTRIBUTE), 1.0)
 
@@ -120,15 +122,18 @@ class AppearanceModel:
         shapes: ShapeModel,
         regions: dict[str, RegionBasis],
         attributes: AttributeSpace,
-        jacobian: EmbeddingJacobian,
+        jacobians: dict[str, EmbeddingJacobian],
         limits: Tensor,
+        people: People,
     ) -> None:
         self.canonical = CanonicalSpace(mean_shape)
         self.decomposer = Decomposer(self.canonical)
         self.shapes = shapes
         self.regions = regions
         self.attributes = attributes
-        self.jacobian = jacobian
+        self.jacobians = jacobians
+        self._texture_responses: dict[str, list[np.ndarray]] = {}
+        self.people = people
         self.limits = resize(limits, SIZE, SIZE)
         self.packer = Packer(self.canonical)
         self.masks = RenderMasks(self.canonical)
@@ -187,6 +192,15 @@ class AppearanceModel:
         joint = z @ self.regions[name].residual.T
         joint[..., self.regions[name].components :] *= SHAPE_STRETCH[name]
         return joint
+
+    def texture_responses(self, guide: str) -> list[np.ndarray]:
+        """Derivatives ``(Z, D)`` of a guide's embedding with respect to ``z`` through the texture, for each region."""
+        if guide not in self._texture_responses:
+            textures = self.jacobians[guide].textures
+            self._texture_responses[guide] = [
+                self.regions[n].residual[: self.regions[n].components].T @ textures[n] for n in REGIONS
+            ]
+        return self._texture_responses[guide]
 
 
 class Packer:
@@ -310,8 +324,9 @@ def model_of(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Appearance
         shapes,
         regions,
         attributes,
-        EmbeddingJacobian.of(tensors),
+        {guide: EmbeddingJacobian.of(tensors, guide) for guide in GUIDES},
         tensors["limits"].float(),
+        People.from_tensors(tensors),
     )
 
 

@@ -51,6 +51,7 @@ def _pack_features(faces: PackedFaces) -> dict[str, Any]:
             "pattern": _tensor(m.pattern),
             "glasses": float(m.glasses),
             "bangs": float(m.bangs),
+            "harshness": float(m.harshness),
         }
         for m in faces.measures
     ]
@@ -59,7 +60,8 @@ def _pack_features(faces: PackedFaces) -> dict[str, Any]:
 
 def _unpack_features(state: dict[str, Any]) -> PackedFaces:
     measures = [
-        Measures(m["values"].numpy(), m["pattern"].numpy(), m["glasses"], m["bangs"]) for m in state["measures"]
+        Measures(m["values"].numpy(), m["pattern"].numpy(), m["glasses"], m["bangs"], m["harshness"])
+        for m in state["measures"]
     ]
     return PackedFaces({name: half.numpy() for name, half in state["halves"].items()}, measures)
 
@@ -67,13 +69,15 @@ def _unpack_features(state: dict[str, Any]) -> PackedFaces:
 def _pack_samples(samples: JacobianSamples) -> dict[str, Any]:
     return {
         "textures": {name: _tensor(texture) for name, texture in samples.textures.items()},
-        **{name: _tensor(getattr(samples, name)) for name in ("moves", "original", "shifts")},
+        "moves": _tensor(samples.moves),
+        **{key: {g: _tensor(v) for g, v in getattr(samples, key).items()} for key in ("original", "shifts")},
     }
 
 
 def _unpack_samples(state: dict[str, Any]) -> JacobianSamples:
     textures = {name: texture.numpy() for name, texture in state["textures"].items()}
-    return JacobianSamples(textures, *(state[name].numpy() for name in ("moves", "original", "shifts")))
+    original, shifts = ({g: v.numpy() for g, v in state[key].items()} for key in ("original", "shifts"))
+    return JacobianSamples(textures, state["moves"].numpy(), original, shifts)
 
 
 PORTRAITS = Packing(_pack_portraits, _unpack_portraits)

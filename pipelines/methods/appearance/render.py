@@ -63,7 +63,7 @@ class Subject:
         beard: 1 where facial hair is, ``(1, 1, 256, 256)``.
         facing_viewer: 1 where the surface faces the viewer, 0 where the head's rotation hides it, ``(1, 1, 256, 256)``.
         attributes: what the new face shares with this one, ``(A + 1,)``.
-        embedding: the recognizer's embedding of the original face, ``(D,)``.
+        embeddings: each guide's embedding of the original face, ``(D,)``; dlib's is the first.
         rotated: the canonical surface in 3D, for a rotated head; None for a frontal face.
     """
 
@@ -79,7 +79,7 @@ class Subject:
     beard: Tensor
     facing_viewer: Tensor
     attributes: np.ndarray
-    embedding: np.ndarray
+    embeddings: tuple[np.ndarray, ...]
     rotated: RotatedFace | None = None
 
     def scaled(self, iod: float) -> Subject:
@@ -93,13 +93,13 @@ class Subject:
         return replace(self, patch=resize(self.patch, height, width), points=points, pose=Pose2D.of(points))
 
 
-def prepare(model: AppearanceModel, patch: Tensor, points: np.ndarray, embedding: np.ndarray) -> Subject:
+def prepare(model: AppearanceModel, patch: Tensor, points: np.ndarray, *embeddings: np.ndarray) -> Subject:
     """Analyze one face.
 
     Args:
         patch: ``(1, 3, h, w)``, RGB in [0, 1].
         points: 68 landmarks in patch pixels.
-        embedding: the recognizer's embedding of the face, ``(D,)``.
+        embeddings: of the face by the guides, ``(D,)``; dlib's alone is enough where no identity is searched.
     """
     # The canonical image has 83 px per inter-ocular distance: shrink larger faces first to prevent aliasing.
     pose = Pose2D.of(points)
@@ -116,7 +116,7 @@ def prepare(model: AppearanceModel, patch: Tensor, points: np.ndarray, embedding
     )
     decomposition = model.decomposer.decompose(texture)
     measures = measure(model.decomposer, texture, decomposition, shape)
-    attributes = model.attributes.vector(embedding, measures)
+    attributes = model.attributes.vector(embeddings[0], measures)
     expected = {n: model.expected(n, attributes)[: model.regions[n].components] for n in REGIONS}
     codes, fitted = model.encode_visible(decomposition.detail, decomposition.visible * model.canonical.core, expected)
     return Subject(
@@ -132,7 +132,7 @@ def prepare(model: AppearanceModel, patch: Tensor, points: np.ndarray, embedding
         beard=_beard(model.masks, decomposition),
         facing_viewer=smooth_step(facing(model, fit), *GRAZING),
         attributes=attributes,
-        embedding=embedding,
+        embeddings=embeddings,
         rotated=rotated,
     )
 

@@ -1,16 +1,18 @@
-"""Search latent codes whose rendering has a target embedding: a given identity, or one far from the original.
+"""Search latent codes whose rendering no recognizer takes for the original.
 
-The embedding Jacobian makes the embedding linear in the codes, so one ridge regression gives the codes closest to the
-start that reach a target. Each round renders these codes and adds the remaining error to the target of the next round.
-A new identity starts from random codes whose texture and shape differ strongly from the original, independent of any
-recognizer. Its target direction points from the original to an embedding that the identity sampler generates, without
-the components that predict sex and group, so these stay.
+A new identity starts from a stranger: the codes of one of the people of the training set, drawn at random among those
+of similar sex, age, skin and beard, independent of the original's identity. Guides, which are recognizers with a linear
+forecast of their answer, then find what of the original is left: the least change of the codes is solved for that moves
+each guide's embedding away from the original up to the mean distance of strangers, and that keeps apparent sex and
+age. It is rendered, measured and corrected. Going no farther than strangers are leaves an attacker little to undo.
+
+A given identity starts from the stranger who is forecast to be nearest to it, and the change also pulls towards it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -18,58 +20,64 @@ import torch
 from ...core.errors import InputError
 from ...core.progress import Progress, part_of, silent
 from ...identity.identity import Identity
-from ...identity.lds import builtin_sampler
 from ...recognition.base import FaceRecognizer
 from ...recognition.thresholds import DLIB_MEAN_LENGTH
+from ...training.labels import LABELS
 from .canonical import REGIONS
-from .latent import MAX_CODE, AppearanceLatent, appearance_of, attributes_of, random_codes
-from .network import LABELS, TRAITS, AppearanceModel
+from .jacobian import GUIDES
+from .latent import MAX_CODE, AppearanceLatent, appearance_of, attributes_of
+from .network import TRAITS, AppearanceModel
 from .render import Subject, render
 from .shape import region_moves
 
-DIRECTIONS, SAMPLED_IDENTITIES = 3, 12
-"""Number of target directions, and of the sampled identities that they are selected from."""
-START_SAMPLES, SPREAD = 48, 0.9
-"""Number of random codes per region, of which the farthest from the original is selected, and their deviation."""
-TRIALS = 15
+GOALS = {"dlib": 0.84, "faceveil": 1.39}
+"""Mean distance of two strangers' embeddings of each guide."""
+TOLERANCE = 0.05
+"""A stranger is accepted when no guide's distance is more than this share below its goal."""
+TRIALS = 16
 """Default number of renderings per photo."""
-TARGET_DISTANCE = 1.3
-"""Distance from the original to the target in embedding space. Renderings reach about two thirds of it."""
-TARGET_RIDGE, SEARCH_RIDGE = 2e-4, 5e-4
-"""Ridge weights of squared codes relative to squared embedding distances: for a given identity, and for a new one."""
+ROUNDS = 4
+"""Renderings of one stranger."""
+NEAREST_PEOPLE = 100
+"""Number of the people with the most similar traits, among whom a stranger is drawn."""
+TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
+"""Weights of traits in the similarity of people; 1 for all others."""
+DISTINCTIVENESS = 1.1
+"""Factor of a stranger's codes."""
+SOFT_CODE = 1.5
+"""A code of this size changes half as easily as one of 0, so that faces stay natural."""
+DISTANCE_RIDGE, LABEL_RIDGE, TARGET_RIDGE = 0.003, 0.009, 0.15
+"""How much the forecast may miss a goal in order to change the codes less; large values mean more."""
+MAX_LABEL_STEP = 1.5
+"""Limit of the change of a label in one round."""
 TRIAL_IOD = 44.0
 """Inter-ocular distance of trial renderings in pixels, as in the recognizer's aligned 150 px input."""
-CONSISTENCY_WEIGHT = 0.5
-"""Weight of the mean distance between the new faces of one person, which is subtracted from the score."""
-FEEDBACK = 0.7
-"""Share of the error of a rendering that is added to the next target."""
-ROUNDS = 5
-"""Renderings of the search for a given identity."""
+_KEPT_LABELS = (LABELS.index("male"), LABELS.index("age"))
 _STEP = 0.5
 """Step of the finite differences in ``z``."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A latent and its evaluation by the recognizer.
+    """A latent and its evaluation by the guides.
 
     Attributes:
         latent: the codes.
-        target_distances: embedding distance of the trial rendering of each photo to the target; empty without
-            rendering.
-        score: smallest distance to an original, minus ``CONSISTENCY_WEIGHT`` times the mean distance between photos.
+        margin: smallest distance to an original, in goals, over all guides and photos; of the forecast where nothing
+            was rendered.
+        target_distance: largest distance in dlib's space to the given identity over all photos; 0 without one.
     """
 
     latent: AppearanceLatent
-    target_distances: tuple[float, ...] = ()
-    score: float = 0.0
+    margin: float
+    target_distance: float = 0.0
 
 
 def search(
     model: AppearanceModel,
-    subjects: list[Subject],
+    subjects: Sequence[Subject],
     seed: int,
-    recognizer: FaceRecognizer,
+    guides: Sequence[FaceRecognizer],
     trials: int = TRIALS,
     progress: Progress = silent,
 ) -> SearchResult:
@@ -78,38 +86,43 @@ def search(
     Args:
         subjects: faces of the same person.
         seed: the same photos and seed give the same latent.
-        trials: renderings per photo; 1 uses the linear forecast without rendering.
+        guides: the recognizers of the model's forecasts, in the order of ``GUIDES``.
+        trials: maximum renderings per photo; 1 uses the forecast without rendering.
         progress: called before each rendering.
     """
-    solver = _Solver(model, subjects, recognizer, seed, SEARCH_RIDGE)
-    embedding = np.mean([s.embedding for s in subjects], axis=0)
-    directions = _search_directions(model, embedding, seed)
+    solver = _Solver(model, subjects, guides, seed)
+    rounds = min(ROUNDS, trials)
+    count = max(1, trials // rounds)
     generator = torch.Generator().manual_seed(seed)
-    count = min(DIRECTIONS, trials)
-    starts = [solver.random_start(generator) for _ in range(count)]
-    if trials == 1:
-        return SearchResult(solver.latent(embedding + TARGET_DISTANCE * directions[0], starts[0]))
-    rounds = max(1, trials // count)
-    found = [
-        solver.refine(embedding + TARGET_DISTANCE * d, rounds, z, part_of(progress, done, count))
-        for done, (d, z) in enumerate(zip(directions, starts, strict=False))
-    ]
-    return max((f for results in found for f in results), key=lambda f: f.score)
+    order = torch.randperm(len(solver.people), generator=generator)
+    best: SearchResult | None = None
+    for done, i in enumerate(order[:count].tolist()):
+        start = solver.codes_of(solver.people[i])
+        if trials == 1:
+            return solver.forecast(start)
+        for found in solver.refine(start, rounds, None, part_of(progress, done, count)):
+            if best is None or found.margin > best.margin:
+                best = found
+        if best is not None and best.margin > 1 - TOLERANCE:
+            break
+    assert best is not None
+    return best
 
 
 def search_target(
     model: AppearanceModel,
-    subjects: list[Subject],
+    subjects: Sequence[Subject],
     identity: Identity,
-    recognizer: FaceRecognizer,
+    guides: Sequence[FaceRecognizer],
     seed: int = 0,
     progress: Progress = silent,
 ) -> SearchResult:
-    """Search a latent for one person in one or more photos whose embedding is close to ``identity``.
+    """Search a latent for one person in one or more photos that is similar to ``identity`` and unlike the original.
 
     Raises:
         InputError: the identity belongs to the space of another recognizer, or has another size.
     """
+    recognizer = guides[0]
     if identity.space != recognizer.name:
         raise InputError(
             f"the appearance method needs an identity of the space {recognizer.name}, but this one is of"
@@ -120,114 +133,162 @@ def search_target(
             f"an identity of {recognizer.name} has {recognizer.dimension} numbers, but this one has"
             f" {identity.vector.size}; save it again"
         )
-    solver = _Solver(model, subjects, recognizer, seed, TARGET_RIDGE)
-    results = solver.refine(identity.vector * DLIB_MEAN_LENGTH, ROUNDS, np.zeros(solver.size), progress)
-    return min(results, key=lambda f: max(f.target_distances))
-
-
-def _search_directions(model: AppearanceModel, embedding: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Compute unit directions ``(D,)`` from an embedding to the farthest sampled identities, without the components of
-    apparent sex and group."""
-    samples = builtin_sampler("dlib").sample(SAMPLED_IDENTITIES, seed).vectors * DLIB_MEAN_LENGTH
-    # The labels are linear in this subspace; directions orthogonal to it do not change them.
-    label_basis, _ = np.linalg.qr(model.attributes.labels[: len(embedding), : len(LABELS)])
-    directions = samples - embedding
-    directions = directions - directions @ label_basis @ label_basis.T
-    lengths = np.linalg.norm(directions, axis=1)
-    return [directions[i] / lengths[i] for i in np.argsort(-lengths)[:DIRECTIONS]]
+    solver = _Solver(model, subjects, guides, seed)
+    target = identity.vector * DLIB_MEAN_LENGTH
+    starts = solver.nearest_people(target)[: TRIALS // ROUNDS]
+    found: list[SearchResult] = []
+    for done, person in enumerate(starts):
+        step = part_of(progress, done, len(starts))
+        found += solver.refine(solver.codes_of(person), ROUNDS, target, step)
+    # Among results that are as far from the original as strangers are, the one nearest to the target.
+    return min(found, key=lambda f: (max(0.0, 1 - TOLERANCE - f.margin), f.target_distance))
 
 
 class _Solver:
-    """Solves for the codes of target embeddings, for one person in one or more photos."""
+    """Changes the codes of strangers, for one person in one or more photos.
+
+    Attributes:
+        people: rows of ``model.people`` with traits similar to the person's, the most similar first.
+    """
 
     def __init__(
-        self, model: AppearanceModel, subjects: list[Subject], recognizer: FaceRecognizer, seed: int, ridge: float
+        self, model: AppearanceModel, subjects: Sequence[Subject], guides: Sequence[FaceRecognizer], seed: int
     ) -> None:
-        from scipy.linalg import cho_factor
-
-        self._model, self._recognizer, self._seed = model, recognizer, seed
-        self._subjects = subjects
-        self._originals = [s.embedding for s in subjects]
+        self._model, self._guides, self._seed = model, guides, seed
         self._traits = np.mean([s.attributes[TRAITS] for s in subjects], axis=0)
-        systems = [_linearize(model, subject, self._traits) for subject in subjects]
-        self._jacobian = np.concatenate([jacobian for jacobian, _ in systems])
-        self._starts = np.stack([start for _, start in systems])
-        self._factor = cho_factor(
-            self._jacobian.T @ self._jacobian + ridge * len(subjects) * np.eye(self._jacobian.shape[1])
-        )
-        self._small = [subject.scaled(TRIAL_IOD) for subject in subjects]
+        self._subjects = [subject.scaled(TRIAL_IOD) for subject in subjects]
         self._boundaries = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
+        labels = model.attributes.labels[:-1, list(_KEPT_LABELS)].T
+        self._labels = labels
+        weights = np.array([TRAIT_WEIGHTS.get(name, 1.0) for name in LABELS] + [1.0] * (len(TRAITS) - len(LABELS)))
+        differences = (model.people.traits - self._traits) * weights
+        self.people = np.argsort((differences**2).sum(1), kind="stable")[:NEAREST_PEOPLE]
 
-    @property
-    def size(self) -> int:
-        """Number of codes of all regions."""
-        return self._jacobian.shape[1]
+    def codes_of(self, person: int) -> np.ndarray:
+        """Codes ``(Z,)`` of all regions of one of the model's people."""
+        codes = self._model.people.codes
+        return np.concatenate([codes[name][person] for name in REGIONS]) * DISTINCTIVENESS
 
-    def random_start(self, generator: torch.Generator) -> np.ndarray:
-        """Sample codes ``(Z,)`` whose texture and shape are far from the original in all photos."""
-        chosen = []
-        for name in REGIONS:
-            k, z = (
-                self._model.regions[name].components,
-                random_codes(self._model, name, START_SAMPLES, SPREAD, generator),
-            )
-            distances = np.zeros(START_SAMPLES)
-            for subject in self._subjects:
-                joint = self._model.expected(name, attributes_of(subject, self._traits)) + self._model.deviation(
-                    name, z
-                )
-                for part in (joint[:, :k] - subject.codes[name], joint[:, k:] - subject.fit.coefficients):
-                    length = np.linalg.norm(part, axis=1)
-                    distances += length / (length.std() + 1e-9)
-            chosen.append(z[int(distances.argmax())])
-        return np.concatenate(chosen)
+    def nearest_people(self, target: np.ndarray) -> np.ndarray:
+        """``people``, sorted by the forecast distance of their dlib embedding to ``target`` ``(D,)``."""
+        distances = [
+            max(float(np.linalg.norm(self._forecast(s, self.codes_of(p))[0] - target)) for s in self._subjects)
+            for p in self.people
+        ]
+        return self.people[np.argsort(distances, kind="stable")]
 
-    def latent(self, targets: np.ndarray, start: np.ndarray) -> AppearanceLatent:
-        """Solve for codes close to ``start`` whose forecast is close to ``targets``, ``(D,)`` or ``(photos, D)``."""
-        from scipy.linalg import cho_solve
+    def forecast(self, codes: np.ndarray) -> SearchResult:
+        """Change a stranger's codes ``(Z,)`` once, without rendering."""
+        columns = [self._columns(subject, codes) for subject in self._subjects]
+        changed = self._change(codes, columns, [self._forecast(s, codes) for s in self._subjects], None)
+        embeddings = [self._forecast(s, changed) for s in self._subjects]
+        return SearchResult(self._latent(changed), self._margin(embeddings))
 
-        rest = (targets - self._starts).reshape(-1) - self._jacobian @ start
-        z = np.clip(start + cho_solve(self._factor, self._jacobian.T @ rest), -MAX_CODE, MAX_CODE).astype(np.float32)
-        return AppearanceLatent(
-            dict(zip(REGIONS, np.split(z, self._boundaries), strict=True)), self._traits, self._seed
-        )
+    def refine(
+        self, codes: np.ndarray, rounds: int, target: np.ndarray | None, progress: Progress
+    ) -> list[SearchResult]:
+        """Alternate between rendering and changing the codes ``(Z,)`` until all goals are reached.
 
-    def refine(self, target: np.ndarray, rounds: int, start: np.ndarray, progress: Progress) -> list[SearchResult]:
-        """Alternate between solving and rendering, and add the error of each rendering to the targets."""
-        targets = np.stack([target] * len(self._small))
+        Args:
+            target: embedding to come close to, ``(D,)`` in dlib's space; None for none.
+        """
+        columns: list[list[np.ndarray]] = []
         found = []
         for done in range(rounds):
             progress(done, rounds, "searching an identity")
-            latent = self.latent(targets, start)
-            embeddings = np.stack([self._render_and_embed(latent, subject) for subject in self._small])
-            targets = targets + FEEDBACK * (target - embeddings)
-            found.append(self._score(latent, embeddings, target))
+            latent = self._latent(codes)
+            embeddings = [self._render_and_embed(latent, subject) for subject in self._subjects]
+            margin = self._margin(embeddings)
+            to_target = 0.0 if target is None else max(float(np.linalg.norm(e[0] - target)) for e in embeddings)
+            found.append(SearchResult(latent, margin, to_target))
+            if target is None and margin > 1 - TOLERANCE:
+                break
+            columns = columns or [self._columns(subject, codes) for subject in self._subjects]
+            codes = self._change(codes, columns, embeddings, target)
         return found
 
-    def _render_and_embed(self, latent: AppearanceLatent, subject: Subject) -> np.ndarray:
+    def _latent(self, codes: np.ndarray) -> AppearanceLatent:
+        z = np.clip(codes, -MAX_CODE, MAX_CODE).astype(np.float32)
+        parts = np.split(z, self._boundaries)
+        return AppearanceLatent(dict(zip(REGIONS, parts, strict=True)), self._traits, self._seed)
+
+    def _render_and_embed(self, latent: AppearanceLatent, subject: Subject) -> list[np.ndarray]:
         patch, _, points = render(self._model, subject, appearance_of(self._model, latent, subject), 1.0)
-        return self._recognizer.embed(patch, points)
+        return [guide.embed(patch, points) for guide in self._guides]
 
-    def _score(self, latent: AppearanceLatent, embeddings: np.ndarray, target: np.ndarray) -> SearchResult:
-        distance = self._recognizer.distance
-        to_originals = [distance(s, o) for s, o in zip(embeddings, self._originals, strict=True)]
-        between = [distance(a, b) for a, b in combinations(embeddings, 2)]
-        score = min(to_originals) - CONSISTENCY_WEIGHT * (float(np.mean(between)) if between else 0.0)
-        return SearchResult(latent, tuple(distance(s, target) for s in embeddings), score)
+    def _margin(self, embeddings: Sequence[Sequence[np.ndarray]]) -> float:
+        """Smallest distance to an original, in goals, of embeddings of each photo and guide."""
+        return min(
+            float(np.linalg.norm(vector - original)) / GOALS[guide]
+            for subject, vectors in zip(self._subjects, embeddings, strict=True)
+            for guide, vector, original in zip(GUIDES, vectors, subject.embeddings, strict=True)
+        )
 
+    def _change(
+        self,
+        codes: np.ndarray,
+        columns: Sequence[Sequence[np.ndarray]],
+        embeddings: Sequence[Sequence[np.ndarray]],
+        target: np.ndarray | None,
+    ) -> np.ndarray:
+        """Solve for the least change of the codes that reaches the goals, by the forecast.
 
-def _linearize(model: AppearanceModel, subject: Subject, traits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the linear forecast ``jacobian z + start``: ``(D, Z)`` and ``(D,)``, for the concatenated codes of all
-    regions."""
-    attributes = attributes_of(subject, traits)
-    start = subject.embedding + model.jacobian.base(subject.embedding)
-    columns = []
-    for name in REGIONS:
-        k, size = model.regions[name].components, model.regions[name].residual.shape[1]
-        steps = model.deviation(name, np.concatenate([np.zeros((1, size)), _STEP * np.eye(size)]))
-        joint = model.expected(name, attributes) + steps
-        moves = region_moves(model.shapes, subject.fit, subject.shape, name, joint[:, k:])
-        shifts = model.jacobian.region(name, joint[:, :k] - subject.codes[name], moves)
-        start = start + shifts[0]
-        columns.append((shifts[1:] - shifts[0]).T / _STEP)
-    return np.concatenate(columns, 1), start
+        Args:
+            columns: derivatives ``(D, Z)`` of each photo's and guide's embedding.
+            embeddings: of the current rendering, for each photo and guide.
+        """
+        rows, needs, ridges = [], [], []
+        for subject, derivatives, vectors in zip(self._subjects, columns, embeddings, strict=True):
+            for guide, jacobian, vector, original in zip(GUIDES, derivatives, vectors, subject.embeddings, strict=True):
+                away = vector - original
+                distance = float(np.linalg.norm(away))
+                rows.append((away / max(distance, 1e-6)) @ jacobian[None])
+                needs.append([max(0.0, GOALS[guide] - distance)])
+                ridges.append([DISTANCE_RIDGE])
+            labels = self._labels @ (subject.embeddings[0] - vectors[0])
+            rows.append(self._labels @ derivatives[0])
+            needs.append(list(np.clip(labels, -MAX_LABEL_STEP, MAX_LABEL_STEP)))
+            ridges.append([LABEL_RIDGE] * len(labels))
+            if target is not None:
+                rows.append(derivatives[0])
+                needs.append(list(target - vectors[0]))
+                ridges.append([TARGET_RIDGE] * len(target))
+        g = np.concatenate(rows)
+        ease = 1 / (1 + (codes / SOFT_CODE) ** 2)
+        scaled = g * ease
+        system = scaled @ g.T + len(self._subjects) * np.diag(np.concatenate(ridges))
+        return codes + scaled.T @ np.linalg.solve(system, np.concatenate(needs))
+
+    def _columns(self, subject: Subject, codes: np.ndarray) -> list[np.ndarray]:
+        """Derivatives ``(D, Z)`` of each guide's embedding with respect to the codes of all regions."""
+        attributes = attributes_of(subject, self._traits)
+        moves = []
+        for name, z in zip(REGIONS, np.split(codes, self._boundaries), strict=True):
+            k, size = self._model.regions[name].components, len(z)
+            steps = np.concatenate([np.zeros((1, size)), _STEP * np.eye(size)]) + z
+            shapes = (self._model.expected(name, attributes) + self._model.deviation(name, steps))[:, k:]
+            moved = region_moves(self._model.shapes, subject.fit, subject.shape, name, shapes).reshape(size + 1, -1)
+            moves.append((moved[1:] - moved[0]) / _STEP)
+        return [
+            np.concatenate(
+                [t.T + (m @ j.moves).T for t, m in zip(self._model.texture_responses(g), moves, strict=True)], 1
+            )
+            for g, j in self._model.jacobians.items()
+        ]
+
+    def _forecast(self, subject: Subject, codes: np.ndarray) -> list[np.ndarray]:
+        """Each guide's embedding of a rendering of these codes ``(Z,)``, by the linear forecast."""
+        attributes = attributes_of(subject, self._traits)
+        joints = {
+            name: self._model.expected(name, attributes) + self._model.deviation(name, z[None])
+            for name, z in zip(REGIONS, np.split(codes, self._boundaries), strict=True)
+        }
+        result = []
+        for jacobian, original in zip(self._model.jacobians.values(), subject.embeddings, strict=True):
+            vector = original + jacobian.base(original)
+            for name, joint in joints.items():
+                k = self._model.regions[name].components
+                moves = region_moves(self._model.shapes, subject.fit, subject.shape, name, joint[:, k:])
+                vector = vector + jacobian.region(name, joint[:, :k] - subject.codes[name], moves)[0]
+            result.append(vector)
+        return result

@@ -135,14 +135,19 @@ class Measures:
         pattern: shading at 16 x 16 px minus its mean, flattened, ``(768,)``.
         glasses: edge strength between the brows and under the eyes, high with glasses.
         bangs: brightness variation of the forehead, high with bangs.
+        harshness: of the light; above 1, the light is directional or colored.
     """
 
     values: np.ndarray
     pattern: np.ndarray
     glasses: float
     bangs: float
+    harshness: float
 
 
+HARSH_CONTRAST, HARSH_SIDE, HARSH_COLOR = 0.34, 0.55, 0.10
+"""Standard deviations over the face that count as harsh light: of the log shading, of its difference between left and
+right, and of the detail's log color on the skin."""
 MEASURES = (
     "luminance",
     "beard on chin",
@@ -190,7 +195,19 @@ def measure(decomposer: Decomposer, texture: Tensor, decomposition: Decompositio
     glasses = float(slope[zones["between brows"]].quantile(0.90) + 0.7 * slope[zones["under eyes"]].quantile(0.92))
     forehead = lightness[zones["forehead"]]
     bangs = float(((forehead - forehead.median()).abs() > 12).float().mean() + (forehead - cheek).abs().mean() / 60)
-    return Measures(values, (low - mean[:, None, None]).ravel(), glasses, bangs)
+    pattern = (low - mean[:, None, None]).ravel()
+    return Measures(values, pattern, glasses, bangs, _harshness(decomposer.canonical, decomposition))
+
+
+def _harshness(canonical: CanonicalSpace, decomposition: Decomposition) -> float:
+    core, skin = canonical.core[0, 0] > 0.5, canonical.skin[0, 0] > 0.5
+    shading = decomposition.shading.mean(1)[0]
+    color = (decomposition.detail - decomposition.detail.mean(1, keepdim=True))[0]
+    return max(
+        float(shading[core].std()) / HARSH_CONTRAST,
+        float((shading - shading.flip(-1))[core].std()) / HARSH_SIDE,
+        float(color[:, skin].std()) / HARSH_COLOR,
+    )
 
 
 def mouth_and_yaw(shape: np.ndarray) -> tuple[float, float, float, float]:

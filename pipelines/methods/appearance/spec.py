@@ -14,7 +14,7 @@ from ..registry import MethodSpec
 if TYPE_CHECKING:
     from .method import AppearanceMethod
 
-SEARCH = 15
+SEARCH = 16
 """Default number of renderings."""
 
 
@@ -24,7 +24,7 @@ class AppearanceOptions:
 
     search: int = option(
         SEARCH,
-        "Maximum renderings of the search for one new identity, a tenth of a second each; 1 skips the search, which is"
+        "Maximum renderings of the search for one new identity, 50 ms each; 1 skips the search, which is"
         " faster but less private.",
         minimum=1,
         maximum=64,

@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,17 @@ from ...core.files import write_whole
 from ...core.progress import Progress, silent
 from ...geometry.shape_model import ShapeModel, learn_shape_model
 from ...imaging.formats import find_images
+from ...training.labels import LABELS, balance, read_labels
 from ...training.loop import subject_of
 from ...training.parts import Parts
 from ...training.portraits import Portrait, read_pixels, read_portrait
 from . import packing
 from .canonical import REGIONS, CanonicalSpace, Pose2D, mirrored
-from .jacobian import EmbeddingJacobian
+from .jacobian import GUIDES, EmbeddingJacobian
 from .jacobian_training import JacobianSamples, learn_jacobian, render_samples
-from .network import FORMAT, LABELS, PATTERN_COMPONENTS, AttributeSpace, Packer, model_of
+from .network import FORMAT, PATTERN_COMPONENTS, TRAITS, AttributeSpace, Packer, model_of
 from .packing import PackedFaces
+from .people import People
 from .shading import Decomposer, Measures, measure
 
 log = logging.getLogger(__name__)
@@ -42,27 +43,30 @@ log = logging.getLogger(__name__)
 COMPONENTS = {"eyes": 280, "nose": 160, "mouth": 280, "base": 214}
 SHAPE_COMPONENTS = 40
 RESIDUALS = 80
-GLASSES_LIMIT, BANGS_LIMIT = 21.0, 0.25
-"""Faces with larger measures have glasses or bangs and are left out."""
+GLASSES_LIMIT, BANGS_LIMIT, HARSHNESS_LIMIT, YAW_LIMIT = 26.0, 1.0, 1.0, 22.0
+"""Faces with larger measures, or a larger yaw in degrees, are left out: light would become part of the texture. Half of
+the faces with glasses pass; at a stricter limit old people's wrinkles do not."""
 BALANCE = 0.7
 """Weight of a face = (size of its group) ** -BALANCE. 0 weights all faces equally, 1 weights all groups equally."""
+PERSON_GLASSES_LIMIT = 20.0
+"""Stricter limit for the faces whose codes are stored as people."""
 MIN_FACES = 400
 """Minimum number of images, and of faces without glasses and bangs."""
 FACES_A_PART = 100
 """Faces after which the work is saved."""
 JACOBIAN_FACES, JACOBIAN_JOBS = 440, 16
 """Number of faces with renderings for the embedding Jacobian, and number of parallel jobs."""
+MIN_LABELED, LABEL_RIDGE = 40, 2.0
+"""Portraits with a known label that its regression needs, and the weight of its ridge."""
 MAX_MODE = 1.0
 """Maximum landmark displacement of a shape mode in IOD. A larger one means that the estimate diverged."""
-_NAME = re.compile(r"_(male|female)_(white|black|asian|latino)", re.IGNORECASE)
 
 
 def train(images: Path, output: Path, workers: int | None = None, progress: Progress = silent) -> dict[str, Any]:
     """Train and write a model.
 
     Args:
-        images: folder of portraits, one person each. File names with ``_male_asian`` etc. label the groups that are
-            balanced.
+        images: folder of portraits, one person each; ``training.labels`` says how sex, age and group are given.
         output: safetensors file to write.
         workers: number of processes; the number of cores when omitted.
 
@@ -86,9 +90,11 @@ def train(images: Path, output: Path, workers: int | None = None, progress: Prog
     tensors, metadata, facts = learn(portraits, parts, workers, progress)
     chosen = _sample_portraits(portraits, JACOBIAN_FACES)
     rendering = [(tensors, metadata, chosen[i::JACOBIAN_JOBS], i) for i in range(min(JACOBIAN_JOBS, len(chosen)))]
-    what = "fitting the embedding Jacobian"
+    what = "fitting the embedding Jacobians"
     samples = parts.run("samples", _render_samples, rendering, packing.SAMPLES, workers, progress, what)
-    tensors |= learn_jacobian(JacobianSamples.joined(samples)).tensors()
+    joined = JacobianSamples.joined(samples)
+    for guide in GUIDES:
+        tensors |= learn_jacobian(joined, guide).tensors(guide)
     write_whole(output, save({k: v.contiguous() for k, v in tensors.items()}, metadata))
     parts.remove()
     return {"images": len(paths), **facts}
@@ -114,8 +120,8 @@ def learn(
         InputError: there are too few usable faces, or too few different faces and head poses.
     """
     shapes_2d = np.stack([Pose2D.of(p.points).to_canonical(p.points) for p in portraits])
-    labels = np.stack([_labels(p.path) for p in portraits])
-    weights = _balance(labels)
+    labels = read_labels([p.path for p in portraits])
+    weights = balance(labels, BALANCE)
     both = np.concatenate([shapes_2d, mirrored(shapes_2d)])
     mean = np.average(both, axis=0, weights=np.tile(weights, 2))
     canonical = CanonicalSpace((mean + mirrored(mean)) / 2)
@@ -130,11 +136,13 @@ def learn(
     what = "separating shading and detail"
     features = parts.run("features", _features, jobs, packing.FEATURES, workers, progress, what)
     packed = _merge(features, len(portraits), count)
-    keep = np.flatnonzero([m.glasses < GLASSES_LIMIT and m.bangs < BANGS_LIMIT for m in packed.measures])
+    keep = np.flatnonzero(
+        [abs(shapes.fit(s).yaw) < YAW_LIMIT and _is_plain(m) for s, m in zip(shapes_2d, packed.measures, strict=True)]
+    )
     if len(keep) < MIN_FACES:
         raise InputError(
-            f"only {len(keep)} of {len(portraits)} faces have no glasses and no bangs; an appearance model needs"
-            f" at least {MIN_FACES}"
+            f"only {len(keep)} of {len(portraits)} faces are frontal and in soft light, without glasses and bangs; an"
+            f" appearance model needs at least {MIN_FACES}"
         )
     learner = _Learner(
         canonical,
@@ -152,6 +160,11 @@ def learn(
         {"format": FORMAT, "shape_noise": json.dumps(shapes.noise)},
         {"faces": len(portraits), "used": len(keep), **facts},
     )
+
+
+def _is_plain(measures: Measures) -> bool:
+    """Whether a face has no glasses and no bangs, and soft light."""
+    return measures.glasses < GLASSES_LIMIT and measures.bangs < BANGS_LIMIT and measures.harshness < HARSHNESS_LIMIT
 
 
 def _features(mean: np.ndarray, portraits: Sequence[Portrait]) -> PackedFaces:
@@ -211,19 +224,24 @@ class _Learner:
         signs = {n: tensors[f"{n}.sign"].numpy().astype(np.float32) for n in REGIONS}
         both = {n: np.concatenate([codes[n], codes[n] * signs[n]]) for n in REGIONS}
         weights = np.tile(self.weights, 2)
+        people = {}
         for name in REGIONS:
-            part, share = _condition(both[name], self.shape_codes, design, weights)
+            part, scores, share = _condition(both[name], self.shape_codes, design, weights)
             tensors |= {f"{name}.{k}": v for k, v in part.items()}
+            people[name] = scores[: len(self.labels)]
             facts["regressed"][name] = round(share, 4)
-        tensors |= EmbeddingJacobian.zeros({n: c.shape[1] for n, c in both.items()}, self.embeddings.shape[1]).tensors()
+        plain = [i for i, m in enumerate(self.measures) if m.glasses < PERSON_GLASSES_LIMIT]
+        tensors |= People.of({n: scores[plain] for n, scores in people.items()}, design[plain][:, TRAITS]).tensors()
+        facts["people"] = len(plain)
+        for guide, size in GUIDES.items():
+            tensors |= EmbeddingJacobian.zeros({n: c.shape[1] for n, c in both.items()}, size).tensors(guide)
         tensors["limits"] = _combine_ranges(low_high)
         return tensors, facts
 
     def _attribute_space(self) -> AttributeSpace:
         n = len(self.labels)
         extended = np.concatenate([self.embeddings, np.ones((n, 1))], 1)
-        weighted = extended * self.weights[:, None]
-        labels = np.linalg.solve(weighted.T @ extended + 2 * np.eye(extended.shape[1]), weighted.T @ self.labels)
+        labels = np.stack([_regress(extended, column, self.weights) for column in self.labels.T], 1)
         pattern = np.stack([m.pattern for m in self.measures])
         pattern = np.concatenate([pattern, pattern.reshape(n, 3, 16, 16)[..., ::-1].reshape(n, -1)])
         mean = pattern.mean(0)
@@ -234,13 +252,25 @@ class _Learner:
         return AttributeSpace(labels, mean, vt[:PATTERN_COMPONENTS].T, raw.mean(0), raw.std(0) + 1e-6)
 
     def _raw(self, space: AttributeSpace) -> np.ndarray:
-        rows = [space.raw(label, m) for label, m in zip(self.labels, self.measures, strict=True)]
-        rows += [space.raw(label, _mirror(m)) for label, m in zip(self.labels, self.measures, strict=True)]
+        # The regression fills in the labels that are unknown.
+        predicted = np.concatenate([self.embeddings, np.ones((len(self.labels), 1))], 1) @ space.labels
+        labels = np.where(np.isnan(self.labels), predicted, self.labels)
+        rows = [space.raw(label, m) for label, m in zip(labels, self.measures, strict=True)]
+        rows += [space.raw(label, _mirror(m)) for label, m in zip(labels, self.measures, strict=True)]
         return np.stack(rows)
 
     def _design(self, space: AttributeSpace) -> np.ndarray:
         standard = (self._raw(space) - space.mean) / space.std
         return np.concatenate([standard, np.ones((len(standard), 1))], 1)
+
+
+def _regress(embeddings: np.ndarray, label: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Regress one label ``(N,)``, NaN where unknown, on embeddings ``(N, D + 1)``; zeros where too few are known."""
+    known = ~np.isnan(label)
+    if known.sum() < MIN_LABELED:
+        return np.zeros(embeddings.shape[1])
+    x, weighted = embeddings[known], embeddings[known] * weights[known, None]
+    return np.linalg.solve(weighted.T @ x + LABEL_RIDGE * np.eye(x.shape[1]), weighted.T @ label[known])
 
 
 def _region_pca(half: Tensor, weights: Tensor, components: int) -> tuple[dict[str, Tensor], np.ndarray, float]:
@@ -277,8 +307,12 @@ def _region_pca(half: Tensor, weights: Tensor, components: int) -> tuple[dict[st
 
 def _condition(
     codes: np.ndarray, shape_codes: np.ndarray, design: np.ndarray, weights: np.ndarray
-) -> tuple[dict[str, Tensor], float]:
-    """Regress ``[texture, shape]`` on attributes and compute the principal directions of the residuals."""
+) -> tuple[dict[str, Tensor], np.ndarray, float]:
+    """Regress ``[texture, shape]`` on attributes and compute the principal directions of the residuals.
+
+    Returns:
+        Tensors; the residual codes ``z`` of all faces, ``(N, Z)``; and the share of variance that attributes explain.
+    """
     joint = np.concatenate([codes, shape_codes], 1)
     weighted = design * weights[:, None]
     regress = np.linalg.solve(weighted.T @ design + 20 * np.eye(design.shape[1]), weighted.T @ joint)
@@ -298,11 +332,12 @@ def _condition(
     scale = np.maximum(np.abs(residual).max(1) / 127, 1e-9)
     centered = (joint - joint.mean(0)) / units
     share = 1 - float((normal**2).sum() / (centered**2).sum())
-    return {
+    tensors = {
         "regress": torch.from_numpy(regress).half(),
         "residual": torch.from_numpy(np.round(residual / scale[:, None])).to(torch.int8),
         "residual_scale": torch.from_numpy(scale).float(),
-    }, share
+    }
+    return tensors, normal @ vectors[:, order] / np.sqrt(values[order]), share
 
 
 def _luma_range(half: Tensor, name: str, packer: Packer) -> Tensor:
@@ -328,26 +363,12 @@ def _combine_ranges(ranges: list[Tensor]) -> Tensor:
 def _mirror(m: Measures) -> Measures:
     values = m.values.copy()
     values[7] *= -1
-    return Measures(values, m.pattern.reshape(3, 16, 16)[..., ::-1].ravel(), m.glasses, m.bangs)
-
-
-def _labels(path: Path) -> np.ndarray:
-    match = _NAME.search(path.stem)
-    if match is None:
-        return np.zeros(len(LABELS))
-    sex, group = match.group(1).lower(), match.group(2).lower()
-    return np.array([1.0 if sex == "male" else -1.0, *(1.0 if group == g else -1.0 for g in LABELS[1:])])
-
-
-def _balance(labels: np.ndarray) -> np.ndarray:
-    _, group, count = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
-    weights = count[group.ravel()].astype(float) ** -BALANCE
-    return weights / weights.mean()
+    return replace(m, values=values, pattern=m.pattern.reshape(3, 16, 16)[..., ::-1].ravel())
 
 
 def _sample_portraits(portraits: list[Portrait], count: int) -> list[Portrait]:
     """Sample up to ``count`` portraits with balanced groups."""
-    weights = _balance(np.stack([_labels(p.path) for p in portraits]))
+    weights = balance(read_labels([p.path for p in portraits]), BALANCE)
     size = min(count, len(portraits))
     return [
         portraits[i]
