@@ -33,12 +33,12 @@ class LoadRecognizer(io.ComfyNode):
             search_aliases=["ArcFace", "AdaFace", "FaceNet", "FaRL"],
             display_name="Load Recognizer",
             category=CATEGORY,
-            description="Load a face recognizer from your own file, instead of built-in dlib. Nothing is downloaded.",
+            description="Load a face recognizer from your own file. Nothing is downloaded.",
             inputs=[
                 io.Combo.Input(
                     "kind",
                     options=list(KINDS),
-                    tooltip="dlib needs no file. Identities of different recognizers cannot be mixed.",
+                    tooltip="dlib and faceveil need no file. Identities of different recognizers cannot be mixed.",
                 ),
                 io.Combo.Input(
                     "file",

@@ -65,10 +65,10 @@ def _centerface() -> str:
 
 def _dlib() -> str:
     from ..faces.landmarks import dlib_model_file
-    from ..recognition.dlib_resnet import default_recognizer
+    from ..recognition.catalog import built_in_recognizers
 
     dlib_model_file("shape_predictor_68_face_landmarks.dat")
-    default_recognizer()
+    built_in_recognizers()
     import dlib
 
     return f"dlib {dlib.__version__}"

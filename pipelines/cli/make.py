@@ -11,8 +11,8 @@ from ..recognition.kinds import KINDS
 from .terminal import OK, add_overwrite, add_workers, command, progress_bar, say
 
 RECOGNIZER = (
-    f"dlib; or KIND:FILE with a weights file that you have, where KIND is one of {', '.join(KINDS[1:])}; or an ensemble"
-    " of several as ensemble:FILE,KIND:FILE,… (default: dlib)"
+    f"dlib or faceveil; or KIND:FILE with a weights file that you have, where KIND is one of {', '.join(KINDS[1:])}; or"
+    " an ensemble of several as ensemble:FILE,KIND:FILE,… (default: dlib)"
 )
 
 

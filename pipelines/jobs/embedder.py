@@ -19,7 +19,7 @@ from ..methods.appearance.canonical import REGIONS
 from ..methods.appearance.latent import AppearanceLatent, appearance_of, random_codes
 from ..methods.appearance.network import TRAITS, load_model
 from ..methods.appearance.render import prepare, render
-from ..recognition.embedder import save_embedder
+from ..recognition.embedder import Embedder, save_embedder
 from ..training.embedder import Recipe, Teacher, Views, agreement, make_views, train_embedder
 from ..training.loop import subject_of
 from ..training.parts import Packing, Parts
@@ -44,6 +44,7 @@ def embedder_from_folder(
     teacher: Path,
     output: Path,
     recipe: Recipe,
+    start: Path | None = None,
     workers: int | None = None,
     logs: Path | None = None,
     progress: Progress = silent,
@@ -54,6 +55,7 @@ def embedder_from_folder(
         images: folder of portraits, one person each.
         teacher: Python file of the teacher, as ``open_teacher`` takes it.
         output: file to write.
+        start: file of a recognizer to go on with.
 
     Returns:
         Statistics: numbers of portraits and views, and the agreement with the teacher on portraits held out.
@@ -62,20 +64,22 @@ def embedder_from_folder(
         InputError: there are too few portraits, or the teacher's file does not define a teacher.
     """
     paths = find_images(images)
-    jobs = [(paths[i : i + FACES_A_PART], teacher, i) for i in range(0, len(paths), FACES_A_PART)]
+    count = len(range(0, len(paths), FACES_A_PART))
+    jobs = [(paths[i * FACES_A_PART : (i + 1) * FACES_A_PART], teacher, recipe.seed * count + i) for i in range(count)]
     if len(jobs) < MIN_PARTS:
         raise InputError(
             f"{images.name} contains {len(paths)} images; a recognizer needs at least"
             f" {(MIN_PARTS - 1) * FACES_A_PART + 1} portraits"
         )
     open_teacher(teacher)
-    subject = subject_of(np.empty(0), [(p.name, p.stat().st_size) for p in [*paths, teacher]])
+    network = None if start is None else Embedder(start).network
+    subject = subject_of(np.empty(0), [(p.name, p.stat().st_size) for p in [*paths, teacher]], recipe.seed)
     parts = Parts(output.with_suffix(".views"), subject)
     made = parts.run("views", _views, jobs, PACKING, workers or os.cpu_count() or 1, progress, "making views of faces")
     views = Views.joined(made[:-HELD_OUT_PARTS])
-    network = train_embedder(views, recipe, output.with_suffix(".state"), logs, progress=progress)
-    cosine, correlation = agreement(network, Views.joined(made[-HELD_OUT_PARTS:]))
-    save_embedder(output, network)
+    student = train_embedder(views, recipe, network, output.with_suffix(".state"), logs, progress=progress)
+    cosine, correlation = agreement(student, Views.joined(made[-HELD_OUT_PARTS:]))
+    save_embedder(output, student)
     output.with_suffix(".state").unlink(missing_ok=True)
     parts.remove()
     return {

@@ -1,4 +1,7 @@
-"""Trainers of the identity toolkit, announced to ``faceveil train``; nothing is imported before one runs."""
+"""Trainers of the identity toolkit and the built-in recognizer, announced to ``faceveil train``.
+
+Nothing is imported before one runs.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,38 @@ class TrainEnsemble:
         check_options(self)
 
 
+@dataclass(frozen=True)
+class TrainEmbedder:
+    """Options of ``faceveil train embedder``."""
+
+    images: Path = option(None, "Folder of portraits, one person each.")
+    teacher: Path = option(
+        None,
+        "Python file that defines a recognizer to learn from: load(), a torch module for values from 0 to 255; SIZE and"
+        " TEMPLATE, side and five points of its crop; BGR, its order of channels. The file is run.",
+    )
+    output: Path = option(Path("embedder.safetensors"), "File to write.")
+    start: Path | None = option(None, "Recognizer file to go on with; with another seed the faces are seen anew.")
+    steps: int = option(1500, "Optimizer steps.", minimum=1)
+    seed: int = option(0, "The same seed repeats a training.", minimum=0)
+    workers: int | None = option(None, "Processes; all cores when omitted.", minimum=1)
+    logs: Path | None = option(None, "Folder for TensorBoard: loss and learning rate.")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def _train_embedder(options: TrainEmbedder, progress: Progress) -> str:
+    from ..training.embedder import Recipe
+    from .embedder import embedder_from_folder
+
+    recipe = Recipe(steps=options.steps, seed=options.seed)
+    facts = embedder_from_folder(
+        options.images, options.teacher, options.output, recipe, options.start, options.workers, options.logs, progress
+    )
+    return f"{options.output}: {', '.join(f'{name} {value}' for name, value in facts.items())}"
+
+
 def _train_sampler(options: TrainSampler, progress: Progress) -> str:
     from .portraits import train_on_folder
 
@@ -89,6 +124,13 @@ def _train_ensemble(options: TrainEnsemble, progress: Progress) -> str:
 
 
 TRAINERS = (
+    TrainerSpec(
+        "embedder",
+        "the built-in recognizer, from a folder of portraits and another recognizer",
+        TrainEmbedder,
+        _train_embedder,
+        writes=lambda options: [options.output],
+    ),
     TrainerSpec(
         "lds",
         "DiffDeID's identity sampler, from a folder of portraits",

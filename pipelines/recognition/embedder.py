@@ -6,6 +6,7 @@ different ways: a face that both find different is more likely to be different t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ...weights.builtin import open_builtin
 from ..core.errors import WeightsError
 from ..core.files import write_whole
 from ..core.stored import read_safetensors
+from ..core.threads import one_thread
 from ..faces.align import ARCFACE_SIZE, arcface_transform, crop
 from .base import TorchRecognizer
 
@@ -103,6 +105,7 @@ class Embedder(TorchRecognizer):
         path: weights file; the built-in one when omitted.
 
     Attributes:
+        network: the network itself.
         name: ``faceveil`` for the built-in network, ``faceveil-NAME`` for a file: each network has its own space.
 
     Raises:
@@ -116,13 +119,19 @@ class Embedder(TorchRecognizer):
         tensors, metadata = open_builtin(FILE) if path is None else read_safetensors(path, "recognizer", REMEDY)
         if metadata.get("format") != FORMAT:
             raise WeightsError(f"{path or FILE} is not a recognizer of format {FORMAT}; {REMEDY}")
-        self._network = EmbedderNetwork()
+        self.network = self._network = EmbedderNetwork()
         try:
             self._network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
         except RuntimeError:
             raise WeightsError(f"{path or FILE} does not fit the network of this version; {REMEDY}") from None
         self._network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.name = NAME if path is None else f"{NAME}-{path.stem}"
+
+    def embed_many(self, images: Sequence[Tensor], landmarks: Sequence[np.ndarray]) -> np.ndarray:
+        # One face at a time, in one thread: otherwise the other faces would change the last bits.
+        with one_thread():
+            rows = [super(Embedder, self).embed_many([i], [p]) for i, p in zip(images, landmarks, strict=True)]
+        return np.concatenate([np.zeros((0, DIMENSION)), *rows])
 
     def crop(self, image: Tensor, landmarks: np.ndarray) -> Tensor:
         return crop(image, arcface_transform(landmarks), ARCFACE_SIZE)

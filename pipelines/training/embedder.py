@@ -68,7 +68,7 @@ class Views:
 class Recipe:
     """How the student is trained."""
 
-    steps: int = 3000
+    steps: int = 1500
     batch: int = 96
     rate: float = 3e-3
     weight_decay: float = 1e-2
@@ -111,6 +111,7 @@ def make_views(
 def train_embedder(
     views: Views,
     recipe: Recipe,
+    start: EmbedderNetwork | None = None,
     state: Path | None = None,
     logs: Path | None = None,
     stop_after: int | None = None,
@@ -119,6 +120,7 @@ def train_embedder(
     """Train a student on ``views``.
 
     Args:
+        start: a trained student to go on with; it is changed. A new one when omitted.
         state: file that a stopped training continues from, exactly; remove it when the student is saved.
         logs: folder for TensorBoard.
         stop_after: stop after this many steps and return the student as it is then.
@@ -127,7 +129,8 @@ def train_embedder(
         InputError: the state is damaged, or belongs to another training.
     """
     torch.manual_seed(recipe.seed)
-    network: EmbedderNetwork = EmbedderNetwork().to(memory_format=torch.channels_last).train()
+    network: EmbedderNetwork = (start or EmbedderNetwork()).to(memory_format=torch.channels_last).train()
+    network.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
 

@@ -96,7 +96,7 @@ def test_a_method_without_its_files_says_what_to_do(run, image) -> None:
 def test_a_second_recognizer_is_asked(run, image) -> None:
     (recognizer,) = run("LoadRecognizer", kind="dlib")
     report = json.loads(run("VeilFaces", image=image, method=QUICK, recognizer=recognizer)[4])
-    assert [c["recognizer"] for c in report["faces"][0]["checks"]] == ["dlib", "dlib"]
+    assert [c["recognizer"] for c in report["faces"][0]["checks"]] == ["dlib", "faceveil", "dlib"]
 
 
 def test_veil_changes_the_face_and_nothing_else(run, nodes, image) -> None:

@@ -139,7 +139,7 @@ class _Picky(Paint):
 @pytest.mark.parametrize(
     ("method", "reason", "tries"),
     [
-        (_Lazy, "dlib still matches it", 3),
+        (_Lazy, "dlib and faceveil still match it", 3),
         (_Broken, "the method failed on it", 0),
         (_Picky, "it is a Tuesday", 0),
     ],
@@ -282,7 +282,7 @@ def test_a_strength_below_one_is_verified_and_reported(portrait, portrait_faces)
     result = quick(portrait, portrait_faces, strength=0.1)
     row = result.report.faces[0]
     assert row.checks[0].same_person
-    assert (row.outcome, row.reason, row.tries) == ("passed", "dlib still matches it at strength 0.1", 1)
+    assert (row.outcome, row.reason, row.tries) == ("passed", "dlib and faceveil still match it at strength 0.1", 1)
     assert not result.report.safe and (result.pixels != portrait).any()
     lazy = anonymize_batch(portrait, Settings(strength=0.5), portrait_faces, method=_Lazy())
     assert lazy.report.faces[0].reason == "the method changed none of its pixels"
@@ -322,7 +322,7 @@ def test_the_worst_recognizer_decides(portrait, portrait_faces) -> None:
         recognizers=[_Recognizer()],
     )
     row = result.report.faces[0]
-    assert [c.same_person for c in row.checks] == [False, True]
+    assert [c.same_person for c in row.checks] == [False, False, True]
     assert (row.outcome, row.reason) == ("redacted", "test still matches it")
 
 
@@ -335,7 +335,7 @@ def test_a_recognizer_that_could_not_compare_did_not_pass(portrait, portrait_fac
         recognizers=[_Recognizer(broken=True)],
     )
     row = result.report.faces[0]
-    assert [c.recognizer for c in row.checks] == ["dlib"] and not row.checks[0].same_person
+    assert [c.recognizer for c in row.checks] == ["dlib", "faceveil"] and not row.checks[0].same_person
     assert (row.outcome, row.reason) == ("redacted", "test could not compare it")
 
 

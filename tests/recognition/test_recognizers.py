@@ -235,7 +235,7 @@ def test_bad_files_raise_a_one_line_error(tmp_path, kind) -> None:
 
 
 def test_unknown_recognizers_raise() -> None:
-    with pytest.raises(InputError, match="'eigenfaces' is not one of dlib, arcface"):
+    with pytest.raises(InputError, match="'eigenfaces' is not one of dlib, faceveil, arcface"):
         recognizer_named("eigenfaces")
     with pytest.raises(InputError, match="no threshold is known"):
         threshold_of("eigenfaces")

@@ -213,7 +213,7 @@ class RenderMasks:
         self.brow_core = canonical.brows * erode(canonical.brows, 0.025)
         self.around_brows = blur(canonical.brows, 3.0)
         # Eyelids and lashes are kept with the eye, because they convey gaze and eye opening.
-        self.outside_eyes = 1 - blur(dilate(canonical.eyes, 0.035), 1.8)
+        self.outside_eyes = 1 - blur(dilate(canonical.eyes, 0.02), 1.8)
         self.outside_mouth = 1 - blur(canonical.inner_mouth, 1.2)
         self.outside_lips = 1 - blur(dilate(canonical.inner_mouth, 0.06), 2.0)
         lips = blur(dilate(canonical.lips, 0.02), 1.5)

@@ -32,8 +32,8 @@ from .shape import region_moves
 
 GOALS = {"dlib": 0.84, "faceveil": 1.39}
 """Mean distance of two strangers' embeddings of each guide."""
-TOLERANCE = 0.05
-"""A stranger is accepted when no guide's distance is more than this share below its goal."""
+ACCEPTED = 0.86
+"""Share of the goals from which a stranger is accepted: searching on for a better one would favor extreme faces."""
 TRIALS = 16
 """Default number of renderings per photo."""
 ROUNDS = 4
@@ -44,6 +44,7 @@ TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""
 DISTINCTIVENESS = 1.1
 """Factor of a stranger's codes."""
+OVERSHOOT = 1.0
 SOFT_CODE = 1.5
 """A code of this size changes half as easily as one of 0, so that faces stay natural."""
 DISTANCE_RIDGE, LABEL_RIDGE, TARGET_RIDGE = 0.003, 0.009, 0.15
@@ -103,7 +104,7 @@ def search(
         for found in solver.refine(start, rounds, None, part_of(progress, done, count)):
             if best is None or found.margin > best.margin:
                 best = found
-        if best is not None and best.margin > 1 - TOLERANCE:
+        if best is not None and best.margin >= ACCEPTED:
             break
     assert best is not None
     return best
@@ -141,7 +142,7 @@ def search_target(
         step = part_of(progress, done, len(starts))
         found += solver.refine(solver.codes_of(person), ROUNDS, target, step)
     # Among results that are as far from the original as strangers are, the one nearest to the target.
-    return min(found, key=lambda f: (max(0.0, 1 - TOLERANCE - f.margin), f.target_distance))
+    return min(found, key=lambda f: (max(0.0, ACCEPTED - f.margin), f.target_distance))
 
 
 class _Solver:
@@ -201,7 +202,7 @@ class _Solver:
             margin = self._margin(embeddings)
             to_target = 0.0 if target is None else max(float(np.linalg.norm(e[0] - target)) for e in embeddings)
             found.append(SearchResult(latent, margin, to_target))
-            if target is None and margin > 1 - TOLERANCE:
+            if target is None and margin >= ACCEPTED:
                 break
             columns = columns or [self._columns(subject, codes) for subject in self._subjects]
             codes = self._change(codes, columns, embeddings, target)
@@ -243,7 +244,7 @@ class _Solver:
                 away = vector - original
                 distance = float(np.linalg.norm(away))
                 rows.append((away / max(distance, 1e-6)) @ jacobian[None])
-                needs.append([max(0.0, GOALS[guide] - distance)])
+                needs.append([OVERSHOOT * max(0.0, GOALS[guide] - distance)])
                 ridges.append([DISTANCE_RIDGE])
             labels = self._labels @ (subject.embeddings[0] - vectors[0])
             rows.append(self._labels @ derivatives[0])

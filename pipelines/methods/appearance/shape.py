@@ -12,12 +12,12 @@ from ...geometry.shape_model import ShapeFit, ShapeModel
 _EYELIDS = slice(36, 48)
 PARTS = {"base": (JAW,), "eyes": (BROWS, _EYELIDS), "nose": (NOSE,), "mouth": (MOUTH,)}
 """Landmarks that the shape code of each region moves."""
-_REACH = ((JAW, 0.20), (BROWS, 0.11), (_EYELIDS, 0.055), (NOSE, 0.14), (MOUTH, 0.14))
-"""Maximum displacement of each part's landmarks in IOD: about the 90th percentile of the distance between two people.
+_REACH = ((JAW, 0.24), (BROWS, 0.13), (_EYELIDS, 0.09), (NOSE, 0.135), (MOUTH, 0.17))
+"""Maximum displacement of each part's landmarks in IOD: about the 95th percentile of the distance between two people.
 Larger displacements look like caricatures."""
 MAX_EYES, MAX_LIPS = 0.06, 0.06
 """Maximum absolute corrections of eyelid opening (ratio) and lip gap (IOD)."""
-_ALIGN = 0.4
+_ALIGN = 0.3
 """Share of the global affine change that is removed, so that the head keeps its size and roll."""
 _TILT, _RISE = (-0.03, 0.03), (-0.05, 0.07)
 """Limits of a brow's change in slope and height. Larger changes look like a frown, worry or surprise."""

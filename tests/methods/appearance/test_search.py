@@ -1,0 +1,129 @@
+"""The search for identities that no guide takes for the original."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from faceveil.pipelines.methods.appearance import search as module
+from faceveil.pipelines.methods.appearance.canonical import REGIONS
+from faceveil.pipelines.methods.appearance.jacobian import GUIDES
+from faceveil.pipelines.methods.appearance.latent import MAX_CODE, appearance_of
+from faceveil.pipelines.methods.appearance.method import AppearanceMethod
+from faceveil.pipelines.methods.appearance.people import People
+from faceveil.pipelines.methods.appearance.render import Subject, render
+from faceveil.pipelines.methods.appearance.search import GOALS, SearchResult, search
+from faceveil.pipelines.methods.base import View
+from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
+from faceveil.pipelines.training.labels import LABELS
+
+
+@pytest.fixture(scope="module")
+def method() -> AppearanceMethod:
+    return AppearanceMethod()
+
+
+@pytest.fixture(scope="module")
+def subject(method, portrait, portrait_faces) -> Subject:
+    face = portrait_faces[0]
+    return method.prepare(View(portrait, face, default_recognizer().embed(portrait, face.points))).subject
+
+
+@pytest.fixture(scope="module")
+def result(method, subject) -> SearchResult:
+    return search(method.model, [subject], 1, method.guides)
+
+
+def embeddings(method: AppearanceMethod, subject: Subject, found: SearchResult) -> list[np.ndarray]:
+    patch, _, points = render(method.model, subject, appearance_of(method.model, found.latent, subject), 1.0)
+    return [guide.embed(patch, points) for guide in method.guides]
+
+
+def test_every_guide_finds_a_stranger(method, subject, result):
+    for guide, vector, original in zip(
+        method.guides, embeddings(method, subject, result), subject.embeddings, strict=True
+    ):
+        assert guide.distance(vector, original) > 0.9 * GOALS[guide.name]
+        assert guide.distance(vector, original) > guide.threshold
+
+
+def test_sex_and_age_stay(method, subject, result):
+    labels = method.model.attributes.labels
+    before, after = (
+        np.append(vector, 1.0) @ labels for vector in (subject.embeddings[0], embeddings(method, subject, result)[0])
+    )
+    assert np.sign(before[LABELS.index("male")]) == np.sign(after[LABELS.index("male")])
+    # Standardized by 25 years.
+    assert abs(before - after)[LABELS.index("age")] < 0.8
+
+
+def test_the_seed_chooses_the_stranger(method, subject, result):
+    again = search(method.model, [subject], 1, method.guides)
+    other = search(method.model, [subject], 2, method.guides)
+    for name in REGIONS:
+        assert np.array_equal(again.latent.codes[name], result.latent.codes[name])
+        assert not np.array_equal(other.latent.codes[name], result.latent.codes[name])
+        assert np.abs(result.latent.codes[name]).max() <= MAX_CODE
+
+
+def test_one_trial_renders_nothing(method, subject, monkeypatch):
+    monkeypatch.setattr(module, "render", None)
+    found = search(method.model, [subject], 1, method.guides, trials=1)
+    assert found.margin > 0.8
+
+
+def test_trials_limit_the_renderings(method, subject, monkeypatch):
+    count = 0
+    original = module.render
+
+    def counted(*args):
+        nonlocal count
+        count += 1
+        return original(*args)
+
+    monkeypatch.setattr(module, "render", counted)
+    monkeypatch.setattr(module, "GOALS", dict.fromkeys(GOALS, 9.0))
+    for trials in (2, 3, 16):
+        count = 0
+        search(method.model, [subject], 1, method.guides, trials=trials)
+        assert 1 < count <= trials
+
+
+def test_a_stranger_is_drawn_among_people_of_similar_traits(method, subject):
+    solver = module._Solver(method.model, [subject], method.guides, 0)
+    traits = method.model.people.traits
+    near, far = traits[solver.people], np.delete(traits, solver.people, axis=0)
+    male = LABELS.index("male")
+    own = subject.attributes[male]
+    assert np.abs(near[:, male] - own).mean() < 0.5 * np.abs(far[:, male] - own).mean()
+
+
+def test_the_forecast_is_better_than_no_forecast(method, subject):
+    solver = module._Solver(method.model, [subject.scaled(module.TRIAL_IOD)], method.guides, 0)
+    errors: dict[str, list[float]] = {guide: [] for guide in GUIDES}
+    for person in solver.people[:6]:
+        codes = solver.codes_of(person)
+        rendered = solver._render_and_embed(solver._latent(codes), solver._subjects[0])
+        for guide, forecast, vector, original in zip(
+            GUIDES, solver._forecast(subject, codes), rendered, subject.embeddings, strict=True
+        ):
+            errors[guide].append(np.linalg.norm(forecast - vector) / np.linalg.norm(original - vector))
+    assert all(np.mean(e) < 0.9 for e in errors.values())
+
+
+def test_people_survive_the_file():
+    generator = np.random.default_rng(0)
+    people = People({n: generator.normal(size=(5, 8)) for n in REGIONS}, generator.normal(size=(5, 12)))
+    read = People.from_tensors(people.tensors())
+    assert len(read) == 5
+    assert all(np.abs(read.codes[n] - people.codes[n]).max() < 0.02 for n in REGIONS)
+    assert np.abs(read.traits - people.traits).max() < 0.01
+
+
+def test_two_photos_of_a_person_share_the_codes(method, subject):
+    darker = replace(subject, patch=subject.patch * 0.9)
+    found = search(method.model, [subject, darker], 3, method.guides)
+    assert found.margin > 0.9
+    assert torch.isfinite(render(method.model, darker, appearance_of(method.model, found.latent, darker), 1.0)[0]).all()
