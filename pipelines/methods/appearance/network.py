@@ -34,7 +34,7 @@ LUMA_SIZE = {"eyes": 256, "nose": 256, "mouth": 256, "base": 192}
 CHROMA_SIZE = 64
 MAX_ATTRIBUTE = 1.8
 """Limit of attributes in standard deviations, because photos vary more than the training faces."""
-SHAPE_STRETCH = {"eyes": 1.7, "nose": 1.85, "mouth": 1.55, "base": 1.6}
+SHAPE_STRETCH = {"eyes": 1.36, "nose": 1.48, "mouth": 1.24, "base": 1.28}
 """Scale factors of sampled shape codes. Samples of the regularized model are closer to the mean than real faces are."""
 PATTERN_COMPONENTS = 4
 """Principal components of the light pattern among the attributes."""

@@ -1,12 +1,11 @@
 """Search latent codes whose rendering no recognizer takes for the original.
 
-A new identity starts from a stranger: the codes of one of the people of the training set, drawn at random among those
-of similar sex, age, skin and beard, independent of the original's identity. Guides, which are recognizers with a linear
-forecast of their answer, then find what of the original is left: the least change of the codes is solved for that moves
-each guide's embedding away from the original up to the mean distance of strangers, and that keeps apparent sex and
-age. It is rendered, measured and corrected. Going no farther than strangers are leaves an attacker little to undo.
-
-A given identity starts from the stranger who is forecast to be nearest to it, and the change also pulls towards it.
+A new identity is drawn by the identity sampler, independent of the original; a given one is taken as it is. The search
+starts from a stranger: of the people of the training set who are of similar sex, age, skin and beard, the one who is
+forecast to be nearest to that identity. Guides, which are recognizers with a linear forecast of their answer, then find
+what of the original is left: the least change of the codes is solved for that moves each guide's embedding away from
+the original up to the distance of strangers, keeps apparent sex and age, and pulls towards the identity. It is
+rendered, measured and corrected. Going no farther than strangers are leaves an attacker little to undo.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from ...core.errors import InputError
 from ...core.progress import Progress, part_of, silent
 from ...identity.identity import Identity
+from ...identity.lds import builtin_sampler
 from ...recognition.base import FaceRecognizer
 from ...recognition.thresholds import DLIB_MEAN_LENGTH
 from ...training.labels import LABELS
@@ -30,21 +29,24 @@ from .network import TRAITS, AppearanceModel
 from .render import Subject, render
 from .shape import region_moves
 
-GOALS = {"dlib": 0.84, "faceveil": 1.39}
-"""Mean distance of two strangers' embeddings of each guide."""
-ACCEPTED = 0.86
-"""Share of the goals from which a stranger is accepted: searching on for a better one would favor extreme faces."""
+GOALS = {"dlib": 0.86, "faceveil": 1.41}
+"""Distance of the embeddings of two strangers: dlib's mean, and a cosine of 0."""
+ACCEPTED = 0.90
+"""Share of the goals that is enough: a face that is farther from the original is not preferred."""
 TRIALS = 16
 """Default number of renderings per photo."""
 ROUNDS = 4
-"""Renderings of one stranger."""
-NEAREST_PEOPLE = 100
-"""Number of the people with the most similar traits, among whom a stranger is drawn."""
+"""Renderings from one stranger."""
+NEAREST_PEOPLE = 140
+"""Number of the people with the most similar traits, who are strangers to start from."""
 TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""
 DISTINCTIVENESS = 1.1
 """Factor of a stranger's codes."""
-OVERSHOOT = 1.0
+OVERSHOOT = 1.5
+"""Factor of the changes: the forecast is regularized, and limits of the rendering stop a part of each change."""
+EASE = {"eyes": 1.2, "nose": 0.6, "mouth": 1.0, "base": 1.0}
+"""How easily the codes of each region change. Large changes of the nose look like caricatures."""
 SOFT_CODE = 1.5
 """A code of this size changes half as easily as one of 0, so that faces stay natural."""
 DISTANCE_RIDGE, LABEL_RIDGE, TARGET_RIDGE = 0.003, 0.009, 0.15
@@ -66,12 +68,12 @@ class SearchResult:
         latent: the codes.
         margin: smallest distance to an original, in goals, over all guides and photos; of the forecast where nothing
             was rendered.
-        target_distance: largest distance in dlib's space to the given identity over all photos; 0 without one.
+        target_distance: largest distance in dlib's space to the target over all photos.
     """
 
     latent: AppearanceLatent
     margin: float
-    target_distance: float = 0.0
+    target_distance: float
 
 
 def search(
@@ -91,23 +93,8 @@ def search(
         trials: maximum renderings per photo; 1 uses the forecast without rendering.
         progress: called before each rendering.
     """
-    solver = _Solver(model, subjects, guides, seed)
-    rounds = min(ROUNDS, trials)
-    count = max(1, trials // rounds)
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(solver.people), generator=generator)
-    best: SearchResult | None = None
-    for done, i in enumerate(order[:count].tolist()):
-        start = solver.codes_of(solver.people[i])
-        if trials == 1:
-            return solver.forecast(start)
-        for found in solver.refine(start, rounds, None, part_of(progress, done, count)):
-            if best is None or found.margin > best.margin:
-                best = found
-        if best is not None and best.margin >= ACCEPTED:
-            break
-    assert best is not None
-    return best
+    drawn = builtin_sampler(guides[0].name).sample(1, seed)
+    return _Solver(model, subjects, guides, seed).search(drawn.vectors[0] * DLIB_MEAN_LENGTH, trials, progress)
 
 
 def search_target(
@@ -134,15 +121,7 @@ def search_target(
             f"an identity of {recognizer.name} has {recognizer.dimension} numbers, but this one has"
             f" {identity.vector.size}; save it again"
         )
-    solver = _Solver(model, subjects, guides, seed)
-    target = identity.vector * DLIB_MEAN_LENGTH
-    starts = solver.nearest_people(target)[: TRIALS // ROUNDS]
-    found: list[SearchResult] = []
-    for done, person in enumerate(starts):
-        step = part_of(progress, done, len(starts))
-        found += solver.refine(solver.codes_of(person), ROUNDS, target, step)
-    # Among results that are as far from the original as strangers are, the one nearest to the target.
-    return min(found, key=lambda f: (max(0.0, ACCEPTED - f.margin), f.target_distance))
+    return _Solver(model, subjects, guides, seed).search(identity.vector * DLIB_MEAN_LENGTH, TRIALS, progress)
 
 
 class _Solver:
@@ -159,11 +138,29 @@ class _Solver:
         self._traits = np.mean([s.attributes[TRAITS] for s in subjects], axis=0)
         self._subjects = [subject.scaled(TRIAL_IOD) for subject in subjects]
         self._boundaries = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
+        self._ease = np.concatenate([np.full(model.regions[n].residual.shape[1], EASE[n]) for n in REGIONS])
         labels = model.attributes.labels[:-1, list(_KEPT_LABELS)].T
         self._labels = labels
         weights = np.array([TRAIT_WEIGHTS.get(name, 1.0) for name in LABELS] + [1.0] * (len(TRAITS) - len(LABELS)))
         differences = (model.people.traits - self._traits) * weights
         self.people = np.argsort((differences**2).sum(1), kind="stable")[:NEAREST_PEOPLE]
+
+    def search(self, target: np.ndarray, trials: int, progress: Progress) -> SearchResult:
+        """Search from several strangers.
+
+        Args:
+            target: embedding to come close to, ``(D,)`` in dlib's space.
+            trials: maximum renderings per photo; 1 uses the forecast without rendering.
+        """
+        rounds = min(ROUNDS, trials)
+        starts = [self.codes_of(person) for person in self.nearest_people(target)[: trials // rounds]]
+        if trials == 1:
+            return self.forecast(starts[0], target)
+        found: list[SearchResult] = []
+        for done, start in enumerate(starts):
+            found += self.refine(start, rounds, target, part_of(progress, done, len(starts)))
+        # Among results that are as far from the original as strangers are, the one nearest to the target.
+        return min(found, key=lambda f: (max(0.0, ACCEPTED - f.margin), f.target_distance))
 
     def codes_of(self, person: int) -> np.ndarray:
         """Codes ``(Z,)`` of all regions of one of the model's people."""
@@ -178,21 +175,18 @@ class _Solver:
         ]
         return self.people[np.argsort(distances, kind="stable")]
 
-    def forecast(self, codes: np.ndarray) -> SearchResult:
-        """Change a stranger's codes ``(Z,)`` once, without rendering."""
+    def forecast(self, codes: np.ndarray, target: np.ndarray) -> SearchResult:
+        """Change a stranger's codes ``(Z,)`` without rendering."""
         columns = [self._columns(subject, codes) for subject in self._subjects]
-        changed = self._change(codes, columns, [self._forecast(s, codes) for s in self._subjects], None)
-        embeddings = [self._forecast(s, changed) for s in self._subjects]
-        return SearchResult(self._latent(changed), self._margin(embeddings))
+        embeddings = [self._forecast(s, codes) for s in self._subjects]
+        for _ in range(ROUNDS - 1):
+            codes = np.clip(self._change(codes, columns, embeddings, target), -MAX_CODE, MAX_CODE)
+            embeddings = [self._forecast(s, codes) for s in self._subjects]
+        distance = max(float(np.linalg.norm(e[0] - target)) for e in embeddings)
+        return SearchResult(self._latent(codes), self._margin(embeddings), distance)
 
-    def refine(
-        self, codes: np.ndarray, rounds: int, target: np.ndarray | None, progress: Progress
-    ) -> list[SearchResult]:
-        """Alternate between rendering and changing the codes ``(Z,)`` until all goals are reached.
-
-        Args:
-            target: embedding to come close to, ``(D,)`` in dlib's space; None for none.
-        """
+    def refine(self, codes: np.ndarray, rounds: int, target: np.ndarray, progress: Progress) -> list[SearchResult]:
+        """Alternate between rendering and changing the codes ``(Z,)``."""
         columns: list[list[np.ndarray]] = []
         found = []
         for done in range(rounds):
@@ -200,10 +194,8 @@ class _Solver:
             latent = self._latent(codes)
             embeddings = [self._render_and_embed(latent, subject) for subject in self._subjects]
             margin = self._margin(embeddings)
-            to_target = 0.0 if target is None else max(float(np.linalg.norm(e[0] - target)) for e in embeddings)
+            to_target = max(float(np.linalg.norm(e[0] - target)) for e in embeddings)
             found.append(SearchResult(latent, margin, to_target))
-            if target is None and margin >= ACCEPTED:
-                break
             columns = columns or [self._columns(subject, codes) for subject in self._subjects]
             codes = self._change(codes, columns, embeddings, target)
         return found
@@ -230,7 +222,7 @@ class _Solver:
         codes: np.ndarray,
         columns: Sequence[Sequence[np.ndarray]],
         embeddings: Sequence[Sequence[np.ndarray]],
-        target: np.ndarray | None,
+        target: np.ndarray,
     ) -> np.ndarray:
         """Solve for the least change of the codes that reaches the goals, by the forecast.
 
@@ -250,12 +242,11 @@ class _Solver:
             rows.append(self._labels @ derivatives[0])
             needs.append(list(np.clip(labels, -MAX_LABEL_STEP, MAX_LABEL_STEP)))
             ridges.append([LABEL_RIDGE] * len(labels))
-            if target is not None:
-                rows.append(derivatives[0])
-                needs.append(list(target - vectors[0]))
-                ridges.append([TARGET_RIDGE] * len(target))
+            rows.append(derivatives[0])
+            needs.append(list(target - vectors[0]))
+            ridges.append([TARGET_RIDGE] * len(target))
         g = np.concatenate(rows)
-        ease = 1 / (1 + (codes / SOFT_CODE) ** 2)
+        ease = self._ease / (1 + (codes / SOFT_CODE) ** 2)
         scaled = g * ease
         system = scaled @ g.T + len(self._subjects) * np.diag(np.concatenate(ridges))
         return codes + scaled.T @ np.linalg.solve(system, np.concatenate(needs))

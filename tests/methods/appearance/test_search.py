@@ -45,7 +45,7 @@ def test_every_guide_finds_a_stranger(method, subject, result):
     for guide, vector, original in zip(
         method.guides, embeddings(method, subject, result), subject.embeddings, strict=True
     ):
-        assert guide.distance(vector, original) > 0.9 * GOALS[guide.name]
+        assert guide.distance(vector, original) > 0.99 * module.ACCEPTED * GOALS[guide.name]
         assert guide.distance(vector, original) > guide.threshold
 
 
@@ -68,10 +68,14 @@ def test_the_seed_chooses_the_stranger(method, subject, result):
         assert np.abs(result.latent.codes[name]).max() <= MAX_CODE
 
 
-def test_one_trial_renders_nothing(method, subject, monkeypatch):
-    monkeypatch.setattr(module, "render", None)
-    found = search(method.model, [subject], 1, method.guides, trials=1)
-    assert found.margin > 0.8
+def test_one_trial_renders_nothing_and_still_changes_the_person(method, subject, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "render", None)
+        found = search(method.model, [subject], 1, method.guides, trials=1)
+    for guide, vector, original in zip(
+        method.guides, embeddings(method, subject, found), subject.embeddings, strict=True
+    ):
+        assert guide.distance(vector, original) > guide.threshold
 
 
 def test_trials_limit_the_renderings(method, subject, monkeypatch):
@@ -125,5 +129,5 @@ def test_people_survive_the_file():
 def test_two_photos_of_a_person_share_the_codes(method, subject):
     darker = replace(subject, patch=subject.patch * 0.9)
     found = search(method.model, [subject, darker], 3, method.guides)
-    assert found.margin > 0.9
+    assert found.margin > 0.7
     assert torch.isfinite(render(method.model, darker, appearance_of(method.model, found.latent, darker), 1.0)[0]).all()
