@@ -218,7 +218,7 @@ def test_a_redacted_face_returns_no_identity(portrait, portrait_faces) -> None:
 
 def test_progress_never_runs_backwards_and_reaches_into_the_search(portrait, portrait_faces) -> None:
     steps = []
-    quickly = AppearanceMethod(trials=6)
+    quickly = AppearanceMethod(trials=8)
     anonymize_batch(
         portrait, Settings(tries=1), portrait_faces, method=quickly, progress=lambda *step: steps.append(step)
     )

@@ -31,8 +31,23 @@ from .shape import region_moves
 
 GOALS = {"dlib": 0.86, "faceveil": 1.41}
 """Distance of the embeddings of two strangers: dlib's mean, and a cosine of 0."""
-ACCEPTED = 0.90
-"""Share of the goals that is enough: a face that is farther from the original is not preferred."""
+
+
+@dataclass(frozen=True)
+class Pull:
+    """How strongly the search pulls towards the target.
+
+    Attributes:
+        ridge: how much the forecast may miss the target in order to change the codes less.
+        accepted: share of the goals that is enough; of the faces that reach it, the one nearest to the target is taken.
+    """
+
+    ridge: float
+    accepted: float
+
+
+DRAWN, GIVEN = Pull(0.15, 0.90), Pull(0.0006, 0.80)
+"""A drawn identity only chooses a direction; a given one is to be recognized again."""
 TRIALS = 16
 """Default number of renderings per photo."""
 ROUNDS = 4
@@ -49,7 +64,7 @@ EASE = {"eyes": 1.2, "nose": 0.6, "mouth": 1.0, "base": 1.0}
 """How easily the codes of each region change. Large changes of the nose look like caricatures."""
 SOFT_CODE = 1.5
 """A code of this size changes half as easily as one of 0, so that faces stay natural."""
-DISTANCE_RIDGE, LABEL_RIDGE, TARGET_RIDGE = 0.003, 0.009, 0.15
+DISTANCE_RIDGE, LABEL_RIDGE = 0.003, 0.009
 """How much the forecast may miss a goal in order to change the codes less; large values mean more."""
 MAX_LABEL_STEP = 1.5
 """Limit of the change of a label in one round."""
@@ -94,7 +109,8 @@ def search(
         progress: called before each rendering.
     """
     drawn = builtin_sampler(guides[0].name).sample(1, seed)
-    return _Solver(model, subjects, guides, seed).search(drawn.vectors[0] * DLIB_MEAN_LENGTH, trials, progress)
+    target = drawn.vectors[0] * DLIB_MEAN_LENGTH
+    return _Solver(model, subjects, guides, seed, DRAWN).search(target, trials, progress)
 
 
 def search_target(
@@ -121,7 +137,8 @@ def search_target(
             f"an identity of {recognizer.name} has {recognizer.dimension} numbers, but this one has"
             f" {identity.vector.size}; save it again"
         )
-    return _Solver(model, subjects, guides, seed).search(identity.vector * DLIB_MEAN_LENGTH, TRIALS, progress)
+    target = identity.vector * DLIB_MEAN_LENGTH
+    return _Solver(model, subjects, guides, seed, GIVEN).search(target, TRIALS, progress)
 
 
 class _Solver:
@@ -132,9 +149,14 @@ class _Solver:
     """
 
     def __init__(
-        self, model: AppearanceModel, subjects: Sequence[Subject], guides: Sequence[FaceRecognizer], seed: int
+        self,
+        model: AppearanceModel,
+        subjects: Sequence[Subject],
+        guides: Sequence[FaceRecognizer],
+        seed: int,
+        pull: Pull,
     ) -> None:
-        self._model, self._guides, self._seed = model, guides, seed
+        self._model, self._guides, self._seed, self._pull = model, guides, seed, pull
         self._traits = np.mean([s.attributes[TRAITS] for s in subjects], axis=0)
         self._subjects = [subject.scaled(TRIAL_IOD) for subject in subjects]
         self._boundaries = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
@@ -160,7 +182,7 @@ class _Solver:
         for done, start in enumerate(starts):
             found += self.refine(start, rounds, target, part_of(progress, done, len(starts)))
         # Among results that are as far from the original as strangers are, the one nearest to the target.
-        return min(found, key=lambda f: (max(0.0, ACCEPTED - f.margin), f.target_distance))
+        return min(found, key=lambda f: (max(0.0, self._pull.accepted - f.margin), f.target_distance))
 
     def codes_of(self, person: int) -> np.ndarray:
         """Codes ``(Z,)`` of all regions of one of the model's people."""
@@ -244,7 +266,7 @@ class _Solver:
             ridges.append([LABEL_RIDGE] * len(labels))
             rows.append(derivatives[0])
             needs.append(list(target - vectors[0]))
-            ridges.append([TARGET_RIDGE] * len(target))
+            ridges.append([self._pull.ridge] * len(target))
         g = np.concatenate(rows)
         ease = self._ease / (1 + (codes / SOFT_CODE) ** 2)
         scaled = g * ease

@@ -45,7 +45,7 @@ def test_every_guide_finds_a_stranger(method, subject, result):
     for guide, vector, original in zip(
         method.guides, embeddings(method, subject, result), subject.embeddings, strict=True
     ):
-        assert guide.distance(vector, original) > 0.99 * module.ACCEPTED * GOALS[guide.name]
+        assert guide.distance(vector, original) > 0.8 * GOALS[guide.name]
         assert guide.distance(vector, original) > guide.threshold
 
 
@@ -96,7 +96,7 @@ def test_trials_limit_the_renderings(method, subject, monkeypatch):
 
 
 def test_a_stranger_is_drawn_among_people_of_similar_traits(method, subject):
-    solver = module._Solver(method.model, [subject], method.guides, 0)
+    solver = module._Solver(method.model, [subject], method.guides, 0, module.DRAWN)
     traits = method.model.people.traits
     near, far = traits[solver.people], np.delete(traits, solver.people, axis=0)
     male = LABELS.index("male")
@@ -105,7 +105,7 @@ def test_a_stranger_is_drawn_among_people_of_similar_traits(method, subject):
 
 
 def test_the_forecast_is_better_than_no_forecast(method, subject):
-    solver = module._Solver(method.model, [subject.scaled(module.TRIAL_IOD)], method.guides, 0)
+    solver = module._Solver(method.model, [subject.scaled(module.TRIAL_IOD)], method.guides, 0, module.DRAWN)
     errors: dict[str, list[float]] = {guide: [] for guide in GUIDES}
     for person in solver.people[:6]:
         codes = solver.codes_of(person)
