@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ...core.errors import InputError
 from ...core.progress import Progress, part_of, silent
@@ -40,20 +41,22 @@ class Pull:
     Attributes:
         ridge: how much the forecast may miss the target in order to change the codes less.
         accepted: share of the goals that is enough; of the faces that reach it, the one nearest to the target is taken.
+        strangers: number of people, drawn at random, among whom the ones nearest to the target are the starts.
     """
 
     ridge: float
     accepted: float
+    strangers: int
 
 
-DRAWN, GIVEN = Pull(0.15, 0.90), Pull(0.0006, 0.80)
-"""A drawn identity only chooses a direction; a given one is to be recognized again."""
+NEAREST_PEOPLE = 140
+"""Number of the people with the most similar traits, who are strangers to start from."""
+DRAWN, GIVEN = Pull(0.15, 0.90, 30), Pull(0.0006, 0.80, NEAREST_PEOPLE)
+"""A drawn identity only chooses a direction, and each seed another stranger; a given one is to be recognized again."""
 TRIALS = 16
 """Default number of renderings per photo."""
 ROUNDS = 4
 """Renderings from one stranger."""
-NEAREST_PEOPLE = 140
-"""Number of the people with the most similar traits, who are strangers to start from."""
 TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""
 DISTINCTIVENESS = 1.1
@@ -145,7 +148,7 @@ class _Solver:
     """Changes the codes of strangers, for one person in one or more photos.
 
     Attributes:
-        people: rows of ``model.people`` with traits similar to the person's, the most similar first.
+        people: rows of ``model.people`` with traits similar to the person's, the most similar first: the strangers.
     """
 
     def __init__(
@@ -165,7 +168,9 @@ class _Solver:
         self._labels = labels
         weights = np.array([TRAIT_WEIGHTS.get(name, 1.0) for name in LABELS] + [1.0] * (len(TRAITS) - len(LABELS)))
         differences = (model.people.traits - self._traits) * weights
-        self.people = np.argsort((differences**2).sum(1), kind="stable")[:NEAREST_PEOPLE]
+        similar = np.argsort((differences**2).sum(1), kind="stable")[:NEAREST_PEOPLE]
+        order = torch.randperm(len(similar), generator=torch.Generator().manual_seed(seed)).numpy()
+        self.people = similar[np.sort(order[: pull.strangers])]
 
     def search(self, target: np.ndarray, trials: int, progress: Progress) -> SearchResult:
         """Search from several strangers.
