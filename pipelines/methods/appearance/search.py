@@ -51,7 +51,7 @@ class Pull:
 
 NEAREST_PEOPLE = 140
 """Number of the people with the most similar traits, who are strangers to start from."""
-DRAWN, GIVEN = Pull(0.15, 0.90, 30), Pull(0.0006, 0.80, NEAREST_PEOPLE)
+DRAWN, GIVEN = Pull(0.15, 0.90, 60), Pull(0.0006, 0.80, NEAREST_PEOPLE)
 """A drawn identity only chooses a direction, and each seed another stranger; a given one is to be recognized again."""
 TRIALS = 16
 """Default number of renderings per photo."""
@@ -61,13 +61,13 @@ TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""
 DISTINCTIVENESS = 1.1
 """Factor of a stranger's codes."""
-OVERSHOOT = 1.5
+OVERSHOOT = 1.8
 """Factor of the changes: the forecast is regularized, and limits of the rendering stop a part of each change."""
 EASE = {"eyes": 1.2, "nose": 0.6, "mouth": 1.0, "base": 1.0}
 """How easily the codes of each region change. Large changes of the nose look like caricatures."""
 SOFT_CODE = 1.5
 """A code of this size changes half as easily as one of 0, so that faces stay natural."""
-DISTANCE_RIDGE, LABEL_RIDGE = 0.003, 0.009
+DISTANCE_RIDGE, LABEL_RIDGE = 0.002, 0.009
 """How much the forecast may miss a goal in order to change the codes less; large values mean more."""
 MAX_LABEL_STEP = 1.5
 """Limit of the change of a label in one round."""
