@@ -58,7 +58,7 @@ def test_every_method_can_be_chosen(nodes) -> None:
     if not _has_options(nodes):
         pytest.skip("this ComfyUI has no dynamic combo, so methods use their default options")
     options = {o.key: {i.id: i for i in o.inputs} for o in choice.options}
-    assert options["appearance"]["search"].default == 15
+    assert options["appearance"]["search"].default == 16
     assert (
         options["referencenet"]["checkpoint"].options and "Put hkung" in options["referencenet"]["checkpoint"].tooltip
     )

@@ -34,6 +34,12 @@ GOALS = {"dlib": 0.86, "faceveil": 1.41}
 """Distance of the embeddings of two strangers: dlib's mean, and a cosine of 0."""
 
 
+TRIALS = 16
+"""Default number of renderings per photo."""
+ROUNDS = 4
+"""Renderings from one stranger."""
+
+
 @dataclass(frozen=True)
 class Pull:
     """How strongly the search pulls towards the target.
@@ -41,22 +47,20 @@ class Pull:
     Attributes:
         ridge: how much the forecast may miss the target in order to change the codes less.
         accepted: share of the goals that is enough; of the faces that reach it, the one nearest to the target is taken.
-        strangers: number of people, drawn at random, among whom the ones nearest to the target are the starts.
+        strangers: number of people, drawn at random.
+        nearest: number of those that are forecast to be nearest to the target; of these, random ones are the starts.
     """
 
     ridge: float
     accepted: float
     strangers: int
+    nearest: int
 
 
 NEAREST_PEOPLE = 140
 """Number of the people with the most similar traits, who are strangers to start from."""
-DRAWN, GIVEN = Pull(0.15, 0.90, 60), Pull(0.0006, 0.80, NEAREST_PEOPLE)
+DRAWN, GIVEN = Pull(0.15, 0.90, 70, 24), Pull(0.0006, 0.80, NEAREST_PEOPLE, TRIALS // ROUNDS)
 """A drawn identity only chooses a direction, and each seed another stranger; a given one is to be recognized again."""
-TRIALS = 16
-"""Default number of renderings per photo."""
-ROUNDS = 4
-"""Renderings from one stranger."""
 TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""
 DISTINCTIVENESS = 1.1
@@ -67,7 +71,7 @@ EASE = {"eyes": 1.2, "nose": 0.6, "mouth": 1.0, "base": 1.0}
 """How easily the codes of each region change. Large changes of the nose look like caricatures."""
 SOFT_CODE = 1.5
 """A code of this size changes half as easily as one of 0, so that faces stay natural."""
-DISTANCE_RIDGE, LABEL_RIDGE = 0.002, 0.009
+DISTANCE_RIDGE, LABEL_RIDGE = 0.002, 0.003
 """How much the forecast may miss a goal in order to change the codes less; large values mean more."""
 MAX_LABEL_STEP = 1.5
 """Limit of the change of a label in one round."""
@@ -180,7 +184,9 @@ class _Solver:
             trials: maximum renderings per photo; 1 uses the forecast without rendering.
         """
         rounds = min(ROUNDS, trials)
-        starts = [self.codes_of(person) for person in self.nearest_people(target)[: trials // rounds]]
+        nearest = self.nearest_people(target)[: self._pull.nearest]
+        order = torch.randperm(len(nearest), generator=torch.Generator().manual_seed(self._seed)).numpy()
+        starts = [self.codes_of(person) for person in nearest[order[: trials // rounds]]]
         if trials == 1:
             return self.forecast(starts[0], target)
         found: list[SearchResult] = []
