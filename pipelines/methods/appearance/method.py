@@ -39,7 +39,7 @@ CLOSED_LIP_GAP = 0.02
 """Maximum lip gap of a closed mouth, in inter-ocular distances."""
 EXPRESSION_IOD = 160.0
 """Inter-ocular distance in pixels at which the expression is measured."""
-CORRECTIONS, TOLERANCE = 1, 0.015
+CORRECTIONS, TOLERANCE = 2, 0.010
 """Rounds that correct eyelid opening and lip gap, and the error that needs no correction."""
 
 
