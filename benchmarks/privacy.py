@@ -32,8 +32,9 @@ from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import builtin_sampler
 from faceveil.pipelines.identity.ledger import Key
 from faceveil.pipelines.identity.pseudonym import Pseudonyms, Regions
-from faceveil.pipelines.imaging.image import LoadedImage
+from faceveil.pipelines.imaging.image import LoadedImage, as_image
 from faceveil.pipelines.imaging.load import load_image
+from faceveil.pipelines.imaging.samples import astronaut
 from faceveil.pipelines.imaging.save import save_image
 from faceveil.pipelines.jobs.embedder import open_teacher
 from faceveil.pipelines.jobs.photo import anonymize_batch
@@ -144,7 +145,7 @@ def _row(before: Tensor, after: Tensor, mask: Tensor, face: Face, outcome: str, 
     again = _found_at(after, face) if seed < SHOWN else None
     points = face.points if again is None else again.points
     utility = None if again is None else tuple(abs(f(again.points) - f(face.points)) for f in _UTILITY)
-    vectors = _embed(teacher, after, points), _embed(teacher, after, points, _stranger(teacher.size))
+    vectors = _embed(teacher, after, points), _embed(teacher, after, points, _stranger(teacher))
     return Row(*vectors, utility, leaked, tile)
 
 
@@ -172,14 +173,15 @@ def _embed(teacher: Teacher, image: Tensor, points: np.ndarray, around: Tensor |
 
 
 @lru_cache(maxsize=1)
-def _stranger(size: int) -> Tensor:
-    """Hair and background of the public-domain sample portrait, in the judge's alignment."""
-    from faceveil.pipelines.imaging.image import as_image
-    from faceveil.pipelines.imaging.samples import astronaut
-
+def _sample() -> tuple[Tensor, np.ndarray]:
     image = as_image(astronaut()).pixels
-    face = detect_faces(image)[0]
-    return crop(image, similarity(five_points(face.points), _judge(JUDGE).template), size)
+    return image, detect_faces(image)[0].points
+
+
+def _stranger(teacher: Teacher) -> Tensor:
+    """Hair and background of the public-domain sample portrait, in the judge's alignment."""
+    image, points = _sample()
+    return crop(image, similarity(five_points(points), teacher.template), teacher.size)
 
 
 def _inner(teacher: Teacher) -> Tensor:

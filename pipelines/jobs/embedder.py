@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
+from ..core.threads import one_thread
 from ..imaging.formats import find_images
 from ..methods.appearance.canonical import REGIONS
 from ..methods.appearance.latent import AppearanceLatent, appearance_of, random_codes
@@ -135,8 +136,8 @@ def render_people(
     return people
 
 
+@one_thread()
 def _views(paths: Sequence[Path], teacher_file: Path, seed: int) -> Views:
-    torch.set_num_threads(1)
     teacher, generator = open_teacher(teacher_file), torch.Generator().manual_seed(seed)
     originals, people = [], []
     for path in paths:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from ..core.progress import Progress, silent
 from ..faces.align import arcface_transform, crop, five_points, similarity
 from ..imaging.resample import blur, resize
-from ..recognition.embedder import ARCFACE_SIZE, EmbedderNetwork
+from ..recognition.embedder import ARCFACE_SIZE, DIMENSION, EmbedderNetwork
 from .loop import Plan, Trainer, subject_of
 
 SHIFT, SCALE, ROLL = 0.05, 0.06, 4.0
@@ -85,6 +85,8 @@ def make_views(
     Args:
         faces: image ``(1, 3, H, W)`` and landmarks ``(68, 2)`` of each face.
     """
+    if not faces:
+        return Views(torch.zeros(0, 3, ARCFACE_SIZE, ARCFACE_SIZE, dtype=torch.uint8), torch.zeros(0, DIMENSION))
     students: list[Tensor] = []
     teachers: list[Tensor] = []
     for image, points in faces:

@@ -26,7 +26,7 @@ class AppearanceLatent:
 
     Attributes:
         codes: region name to residual code ``z`` ``(Z,)``.
-        traits: the attributes that belong to the person, not to the photo, ``(11,)``; the same in all photos of the
+        traits: the attributes that belong to the person, not to the photo, ``(12,)``; the same in all photos of the
             person.
         seed: of the random generator that the codes were sampled from.
     """
@@ -54,7 +54,7 @@ def latent_of(model: AppearanceModel, identity: MethodIdentity) -> AppearanceLat
 
 
 def attributes_of(subject: Subject, traits: np.ndarray) -> np.ndarray:
-    """Replace the traits ``(11,)`` in a photo's attributes; returns ``(A + 1,)``."""
+    """Replace the traits ``(12,)`` in a photo's attributes; returns ``(A + 1,)``."""
     attributes = subject.attributes.copy()
     attributes[TRAITS] = traits
     return attributes

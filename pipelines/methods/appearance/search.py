@@ -1,8 +1,8 @@
 """Search latent codes whose rendering no recognizer takes for the original.
 
 A new identity is drawn by the identity sampler, independent of the original; a given one is taken as it is. The search
-starts from a stranger: of the people of the training set who are of similar sex, age, skin and beard, the one who is
-forecast to be nearest to that identity. Guides, which are recognizers with a linear forecast of their answer, then find
+starts from strangers: people of the training set who are of similar sex, age, skin and beard, and who are forecast to
+be near that identity. Guides, which are recognizers with a linear forecast of their answer, then find
 what of the original is left: the least change of the codes is solved for that moves each guide's embedding away from
 the original up to the distance of strangers, keeps apparent sex and age, and pulls towards the identity. It is
 rendered, measured and corrected. Going no farther than strangers are leaves an attacker little to undo.
@@ -31,9 +31,7 @@ from .render import Subject, render
 from .shape import region_moves
 
 GOALS = {"dlib": 0.86, "faceveil": 1.41}
-"""Distance of the embeddings of two strangers: dlib's mean, and a cosine of 0."""
-
-
+"""Distance of the embeddings of two strangers: about dlib's mean, and a cosine of 0."""
 TRIALS = 16
 """Default number of renderings per photo."""
 ROUNDS = 4
