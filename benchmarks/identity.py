@@ -21,6 +21,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from faceveil.pipelines.core.parallel import parallel
 from faceveil.pipelines.core.progress import silent
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.identity.identity import Identity
@@ -37,7 +38,6 @@ from faceveil.pipelines.methods.appearance.method import AppearanceMethod
 from faceveil.pipelines.recognition.catalog import open_recognizer
 from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 from faceveil.pipelines.recognition.thresholds import threshold_of
-from faceveil.pipelines.training.parallel import parallel
 from faceveil.pipelines.training.portraits import Portrait, embed_portraits, find_portraits
 from faceveil.pipelines.training.sampler import Recipe, train_sampler
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps

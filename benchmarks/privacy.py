@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from attackers import Outputs, cosines, estimate, found, found_by_averaging, found_by_learning, linked
 from faceveil.pipelines.core.errors import FaceVeilError
+from faceveil.pipelines.core.parallel import parallel
 from faceveil.pipelines.core.progress import silent
 from faceveil.pipelines.faces.align import box_transform, crop, five_points, similarity
 from faceveil.pipelines.faces.detect import detect_faces
@@ -40,7 +41,6 @@ from faceveil.pipelines.jobs.embedder import open_teacher
 from faceveil.pipelines.jobs.photo import anonymize_batch
 from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.training.embedder import Teacher
-from faceveil.pipelines.training.parallel import parallel
 from torch import Tensor
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

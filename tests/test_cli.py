@@ -161,3 +161,27 @@ def test_missing_files_are_reported_before_anything_is_loaded(portrait_file, tmp
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["1", "False", "False"]
     assert "none.png does not exist" in answer.stderr
+
+
+def test_several_processes_give_the_same(sample, tmp_path, capsys) -> None:
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate("abc"):
+        Image.open(sample).rotate(4 * i).save(tmp_path / "in" / f"{name}.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"none")
+    reports = []
+    for jobs in (1, 2):
+        report = tmp_path / f"{jobs}.json"
+        arguments = ["anonymize", str(tmp_path / "in"), "-o", str(tmp_path / f"out{jobs}"), "--report", str(report)]
+        assert main([*arguments, "--jobs", str(jobs), *QUICK]) == SOME_FAILED
+        assert "bad.png" in capsys.readouterr().err
+        reports.append(report.read_text())
+    assert reports[0] == reports[1]
+    outputs = [{p.name: p.read_bytes() for p in (tmp_path / f"out{jobs}").iterdir()} for jobs in (1, 2)]
+    assert len(outputs[0]) == 3
+    assert outputs[0] == outputs[1]
+
+
+def test_a_ledger_is_filled_in_order(sample, tmp_path, capsys) -> None:
+    arguments = ["anonymize", str(sample), "--pseudonyms", str(tmp_path / "k.key"), "--jobs", "2"]
+    assert main(arguments) == SOME_FAILED
+    assert capsys.readouterr().err.startswith("error: a ledger of pseudonyms is filled in the order")

@@ -13,7 +13,7 @@ from ..faces.names import REDACTION_SHAPES, REDACTION_STYLES
 from ..jobs.policy import ACTIONS
 from ..methods.registry import method_spec, method_specs
 from .flags import add_options, given_flags, given_paths, options_from
-from .terminal import add_sensitivity, command, say
+from .terminal import add_sensitivity, command, positive, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,12 @@ def add_commands(commands: Any) -> None:
         "--strength", type=float, default=1.0, help="0 keeps the person, 1 is recommended, up to 1.5 (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="the same seed repeats a result (default: 0)")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="processes, one image each (default: all cores for methods that compute in one thread)",
+    )
     _add_selection(parser.add_argument_group("which faces"))
     _add_safety(parser.add_argument_group("what happens to faces that cannot be replaced safely"))
     _add_identity(parser.add_argument_group("which identity is shown"))
@@ -152,10 +158,10 @@ def _anonymize(options: argparse.Namespace) -> int:
     side_files = [p for p in (options.report, options.preview, options.save_identity) if p is not None]
     read += [*_pseudonym_files(options), *_needed(options)]
     check_outputs([*outputs, *side_files], read, options.overwrite)
-    from .anonymize_run import Run
+    from .anonymize_run import run
 
     _tell_skipped(skipped_files(options.input, options.output))
-    return Run(options, settings_from(options)).run(tasks)
+    return run(options, tasks)
 
 
 def _tell_skipped(files: list[Path]) -> None:

@@ -1,128 +1,119 @@
-"""One run of ``faceveil anonymize``: open what it needs, treat the files, write what goes beside them."""
+"""One run of ``faceveil anonymize``: treat the files, in several processes where that pays, and write what goes beside
+them."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import pickle
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import FaceVeilError, InputError, PolicyStop
-from ..core.files import read_text, write_whole
-from ..faces.face import Faces
-from ..identity.bank import load_bank
-from ..identity.compare import recognizer_named
-from ..identity.pseudonym import Pseudonyms
+from ..core.files import write_whole
+from ..core.parallel import parallel
+from ..core.progress import Progress
 from ..imaging.load import load_image
-from ..jobs.folder import TaskResult, run_tasks
 from ..jobs.photo import search_identity
-from ..jobs.settings import GivenIdentity, Result, Settings
 from ..jobs.tasks import Task
-from ..methods.identities import MethodIdentity, load_any_identity, save_any_identity
-from ..methods.registry import open_method
-from ..viz.sheets import preview_rows, stack_rows
-from .anonymize import method_options
+from ..methods.identities import MethodIdentity, save_any_identity
+from ..methods.registry import method_specs
+from ..viz.sheets import stack_rows
+from .anonymize_file import Opened, Treated
 from .terminal import OK, SOME_FAILED, UNPROTECTED, progress_bar, say
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from pathlib import Path
 
-    from ..methods.base import AnyMethod
+    from PIL import Image
 
 MAX_SHARED = 6
 """Images that a shared identity is searched over; more cost time and change little."""
+MIN_IMAGES = 4
+"""Images for which one more process pays: it needs some seconds to start."""
 
 
-class Run:
-    """Opens the method, the plan and the identity that the flags name."""
-
-    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
-        self._options, self._settings = options, settings
-        self._faces = Faces.from_json(read_text(options.plan)) if options.plan else None
-        self._method = self._opened_method()
-        self._recognizers = [recognizer_named(text) for text in options.verify]
-        self._given: GivenIdentity | None = None
-        if options.identity:
-            self._given = load_any_identity(options.identity)
-        elif options.pseudonyms:
-            bank = load_bank(options.bank) if options.bank else None
-            key = options.pseudonyms
-            self._given = Pseudonyms.open(key.parent, key.stem, bank=bank, ledger=not options.no_ledger)
-        self._rows: list[dict[str, Any]] = []
-        self._sheet: list[Image.Image] = []
-        self._shown: list[MethodIdentity] = []
-
-    def run(self, tasks: list[Task]) -> int:
-        """Treat all files and return the exit code."""
-        if self._settings.same_person and self._method is not None:
-            self._given = self._shared_identity(tasks, self._method)
-        with progress_bar() as progress:
-            done = run_tasks(
-                tasks,
-                self._settings,
-                progress,
-                self._finished,
-                method=self._method,
-                identity=self._given,
-                faces=self._faces,
-                recognizers=self._recognizers,
-            )
-        code = _conclude(done)
+def run(options: argparse.Namespace, tasks: Sequence[Task]) -> int:
+    """Treat all files and return the exit code."""
+    count = processes(options, len(tasks))
+    opened = Opened(options)
+    if options.same_person and opened.method is not None:
+        opened.identity = _shared_identity(opened, tasks)
+    done: list[Treated] = []
+    with progress_bar() as progress:
         try:
-            self._write_side_files(self._options)
-        except FaceVeilError as error:
-            say(f"error: {error}", error=True)
-            return code if code == UNPROTECTED else SOME_FAILED
-        return code
-
-    def _opened_method(self) -> AnyMethod | None:
-        if self._settings.redacts_only:
-            return None
-        return open_method(self._settings.method, method_options(self._options))
-
-    def _shared_identity(self, tasks: list[Task], method: AnyMethod) -> MethodIdentity:
-        images = []
-        for task in tasks[:MAX_SHARED]:
-            # A bad file is reported when its turn comes.
-            with suppress(FaceVeilError):
-                images.append(load_image(task.source))
-        return search_identity(images, self._settings, method)
-
-    def _finished(self, task: Task, result: Result) -> None:
-        say(f"{task.target}: " + result.report.text().replace("\n", "\n  "))
-        # Numbered by order: a report must not contain the names of source files.
-        self._rows.append({"image": len(self._rows), **json.loads(result.report.to_json())})
-        if self._options.preview:
-            self._sheet += preview_rows(load_image(task.source).pixels, result)
-        self._shown += [identity for identity in result.identities if identity is not None]
-
-    def _write_side_files(self, options: argparse.Namespace) -> None:
-        if options.report:
-            write_whole(options.report, json.dumps(self._rows, indent=2).encode())
-        if options.preview and self._sheet:
-            write_whole(options.preview, stack_rows(self._sheet))
-        if options.save_identity:
-            _save_shown(options.save_identity, self._shown)
+            for treated in _treated(opened, tasks, count, progress):
+                _tell(treated)
+                done.append(treated)
+        except InputError as error:  # a process was killed
+            done += [Treated(task, error=error) for task in tasks[len(done) :]]
+    code = _conclude(done)
+    try:
+        _write_side_files(options, done)
+    except FaceVeilError as error:
+        say(f"error: {error}", error=True)
+        return code if code == UNPROTECTED else SOME_FAILED
+    return code
 
 
-def _save_shown(path: Path, shown: list[MethodIdentity]) -> None:
-    """Save the only identity that was shown.
+def processes(options: argparse.Namespace, images: int) -> int:
+    """How many processes treat the images.
 
     Raises:
-        InputError: none was shown, or several.
+        InputError: several were asked for, and a ledger needs one.
     """
-    different = [one for place, one in enumerate(shown) if not any(one is earlier for earlier in shown[:place])]
-    if len(different) != 1:
-        count = len(different) or "no"
-        raise InputError(
-            f"{count} identities were shown, so none was saved in {path.name}; choose one face with --faces, or give"
-            " all the same identity with --same-person"
-        )
-    save_any_identity(path, different[0])
+    # The first photo of a person decides the pseudonym, so the order of the images must stay the same.
+    ordered = options.pseudonyms is not None and not options.no_ledger
+    if options.jobs is not None:
+        if ordered and options.jobs > 1:
+            raise InputError("a ledger of pseudonyms is filled in the order of the images; use --jobs 1 or --no-ledger")
+        return min(int(options.jobs), images)
+    spec = method_specs().get(options.method)
+    if ordered or options.debug or not (spec is None or spec.one_thread):
+        return 1
+    return max(1, min(os.cpu_count() or 1, images // MIN_IMAGES))
 
 
-def _conclude(done: list[TaskResult]) -> int:
+def _treated(opened: Opened, tasks: Sequence[Task], count: int, progress: Progress) -> Iterator[Treated]:
+    if count == 1:
+        return parallel(opened.treat, [(task,) for task in tasks], 1, progress, "anonymizing")
+    packed = pickle.dumps((opened.options, opened.identity if opened.options.same_person else None))
+    return parallel(_treat_elsewhere, [(packed, task) for task in tasks], count, progress, "anonymizing", chunk=1)
+
+
+def _treat_elsewhere(packed: bytes, task: Task) -> Treated:
+    return _opened(packed).treat(task)
+
+
+@lru_cache(maxsize=1)
+def _opened(packed: bytes) -> Opened:
+    """What the flags name, opened once in a process; ``packed`` comes from the process that started it."""
+    options, identity = pickle.loads(packed)
+    opened = Opened(options)
+    if identity is not None:
+        opened.identity = identity
+    return opened
+
+
+def _shared_identity(opened: Opened, tasks: Sequence[Task]) -> MethodIdentity:
+    assert opened.method is not None
+    images = []
+    for task in tasks[:MAX_SHARED]:
+        # A bad file is reported when its turn comes.
+        with suppress(FaceVeilError):
+            images.append(load_image(task.source))
+    return search_identity(images, opened.settings, opened.method)
+
+
+def _tell(treated: Treated) -> None:
+    if treated.report is not None:
+        say(f"{treated.task.target}: " + treated.report.text().replace("\n", "\n  "))
+
+
+def _conclude(done: Sequence[Treated]) -> int:
     failed = [d for d in done if d.error is not None]
     for d in failed:
         say(f"failed: {d.task.source.name}: {d.error}", error=True)
@@ -131,3 +122,32 @@ def _conclude(done: list[TaskResult]) -> int:
     if any(isinstance(d.error, PolicyStop) or (d.report is not None and not d.report.safe) for d in done):
         return UNPROTECTED
     return SOME_FAILED if failed else OK
+
+
+def _write_side_files(options: argparse.Namespace, done: Sequence[Treated]) -> None:
+    reports = [d.report for d in done if d.report is not None]
+    if options.report:
+        # Numbered by order: a report must not contain the names of source files.
+        rows: list[dict[str, Any]] = [{"image": i, **json.loads(r.to_json())} for i, r in enumerate(reports)]
+        write_whole(options.report, json.dumps(rows, indent=2).encode())
+    sheet: list[Image.Image] = [row for d in done for row in d.rows]
+    if options.preview and sheet:
+        write_whole(options.preview, stack_rows(sheet))
+    if options.save_identity:
+        _save_shown(options.save_identity, [one for d in done for one in d.identities])
+
+
+def _save_shown(path: Path, shown: Sequence[MethodIdentity]) -> None:
+    """Save the only identity that was shown.
+
+    Raises:
+        InputError: none was shown, or several.
+    """
+    different = {pickle.dumps(one): one for one in shown}
+    if len(different) != 1:
+        count = len(different) or "no"
+        raise InputError(
+            f"{count} identities were shown, so none was saved in {path.name}; choose one face with --faces, or give"
+            " all the same identity with --same-person"
+        )
+    save_any_identity(path, next(iter(different.values())))

@@ -30,10 +30,11 @@ def command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add ``--workers`` to a command that uses several processes."""
-    parser.add_argument("--workers", type=_positive, metavar="N", help="processes (default: all cores)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: all cores)")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number of at least 1, for ``argparse``."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not 1 or more")

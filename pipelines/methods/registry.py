@@ -32,6 +32,7 @@ class MethodSpec:
         options: a frozen dataclass of ``core.options.option`` fields.
         open: opens the method with such options; imports and loads only then.
         identity_space: name of the space whose identities the method shows; empty where it shows none.
+        one_thread: whether it computes on the CPU in one thread, so that a folder is spread over processes.
         needs: names of the weights cards of files that the user must get.
         check: says in a clause what an installation has, for ``faceveil doctor``; raises FaceVeilError where it cannot
             run.
@@ -45,6 +46,7 @@ class MethodSpec:
     open: Callable[[Any], AnyMethod]
     check: Callable[[], str]
     identity_space: str = ""
+    one_thread: bool = False
     needs: tuple[str, ...] = ()
     trainers: tuple[TrainerSpec[Any], ...] = ()
 

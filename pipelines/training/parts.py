@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ..core.errors import InputError
+from ..core.parallel import parallel
 from ..core.progress import Progress
 from .checkpoints import load_state, save_state
-from .parallel import parallel
 
 R = TypeVar("R")
 SUBJECT = "subject"

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from ..core.errors import InputError
+from ..core.parallel import parallel
 from ..core.progress import Progress, silent
 from ..faces.detectors import open_detector
 from ..faces.landmarks import fit_landmarks
@@ -20,7 +21,6 @@ from ..imaging.formats import find_images
 from ..imaging.load import load_image
 from ..recognition.base import FaceRecognizer, unit
 from ..recognition.dlib_resnet import default_recognizer
-from .parallel import parallel
 
 log = logging.getLogger(__name__)
 

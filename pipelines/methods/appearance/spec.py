@@ -92,6 +92,7 @@ SPEC = MethodSpec(
     open=_open,
     check=_check,
     identity_space="dlib",
+    one_thread=True,
     trainers=(
         TrainerSpec(
             "appearance",
