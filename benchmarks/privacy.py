@@ -28,7 +28,7 @@ from faceveil.pipelines.core.parallel import parallel
 from faceveil.pipelines.core.progress import silent
 from faceveil.pipelines.faces.align import box_transform, crop, five_points, similarity
 from faceveil.pipelines.faces.detect import detect_faces
-from faceveil.pipelines.faces.face import Face, eye_opening, inter_ocular, mouth_gap, yaw_proxy
+from faceveil.pipelines.faces.face import Face, brow_height, eye_opening, mouth_gap, yaw_proxy
 from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.identity.lds import builtin_sampler
 from faceveil.pipelines.identity.ledger import Key
@@ -147,11 +147,6 @@ def _row(before: Tensor, after: Tensor, mask: Tensor, face: Face, outcome: str, 
     utility = None if again is None else tuple(abs(f(again.points) - f(face.points)) for f in _UTILITY)
     vectors = _embed(teacher, after, points), _embed(teacher, after, points, _stranger(teacher))
     return Row(*vectors, utility, leaked, tile)
-
-
-def brow_height(points: np.ndarray) -> float:
-    """Mean distance of the brows above the eyes, in inter-ocular distances."""
-    return float(points[36:48, 1].mean() - points[17:27, 1].mean()) / inter_ocular(points)
 
 
 _UTILITY = (yaw_proxy, mouth_gap, eye_opening, brow_height)

@@ -72,6 +72,14 @@ class MapToPseudonym(io.ComfyNode):
                     optional=True,
                     tooltip="Assign people of this bank instead of sampled identities. Keep it for an existing key.",
                 ),
+                IdentitySocket.Input(
+                    "second",
+                    optional=True,
+                    tooltip=(
+                        "The same faces from another Embed Faces with the recognizer faceveil: people whom it tells"
+                        " apart keep different pseudonyms."
+                    ),
+                ),
             ],
             outputs=[
                 IdentitySocket.Output(
@@ -92,7 +100,13 @@ class MapToPseudonym(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, identity: SocketIdentity, key: str, capacity: int, ledger: bool, bank: Bank | None = None
+        cls,
+        identity: SocketIdentity,
+        key: str,
+        capacity: int,
+        ledger: bool,
+        bank: Bank | None = None,
+        second: SocketIdentity | None = None,
     ) -> io.NodeOutput:
         import folder_paths
 
@@ -103,7 +117,12 @@ class MapToPseudonym(io.ComfyNode):
         folder = Path(folder_paths.get_user_directory()) / "faceveil"
         pseudonyms = Pseudonyms.open(folder, key, capacity, bank, ledger)
         given = one_identity(identity)
-        found = [pseudonyms.assign(given[i]) for i in range(len(given))]
+        others = None if second is None else one_identity(second)
+        if others is not None and len(others) != len(given):
+            raise InputError(
+                f"identity has {len(given)} faces and second {len(others)}; embed the same faces with both recognizers"
+            )
+        found = [pseudonyms.assign(given[i], None if others is None else others[i]) for i in range(len(given))]
         return io.NodeOutput(
             Identity(np.concatenate([assigned.vectors for _, assigned in found]), found[0][1].space),
             [number for number, _ in found],

@@ -331,6 +331,14 @@ def mouth_gap(points: np.ndarray) -> float:
     return float(np.linalg.norm(points[65:68].mean(0) - points[61:64].mean(0)) / inter_ocular(points))
 
 
+def brow_height(points: np.ndarray) -> float:
+    """Compute the mean height of the brows above the eye centers, in IOD."""
+    left, right = eye_centers(points)
+    across = (right - left) / np.linalg.norm(right - left)
+    down = np.array([-across[1], across[0]])
+    return float(((left + right) / 2 - points[BROWS].mean(0)) @ down / np.linalg.norm(right - left))
+
+
 def eye_opening(points: np.ndarray) -> float:
     """Compute the mean height-to-width ratio of the two eye openings."""
     ratios = []

@@ -97,8 +97,12 @@ class Pseudonyms:
             opened._refresh(people)
         return opened
 
-    def assign(self, identity: Identity) -> tuple[int, Identity]:
+    def assign(self, identity: Identity, second: Identity | None = None) -> tuple[int, Identity]:
         """Return the number and the synthetic identity of a person; a new person is added to the ledger file.
+
+        Args:
+            second: the same face in ``ledger.SECOND_SPACE``; people whom its recognizer tells apart keep different
+                numbers. Only a ledger uses it.
 
         Raises:
             InputError: the identity is of another space, or all synthetic identities are assigned.
@@ -110,7 +114,7 @@ class Pseudonyms:
                 f" face with {self.sampler.space}"
             )
         if isinstance(self.people, Ledger):
-            number = self._number_in(self.people, identity)
+            number = self._number_in(self.people, identity, second)
         else:
             number = self.people.number(identity)
         key = self.people.key
@@ -122,14 +126,14 @@ class Pseudonyms:
         seed = _seed(key.digest(b"person", number.to_bytes(8, "big")))
         return number, Identity(self.sampler.sample(1, seed).vectors, self.sampler.space)
 
-    def _number_in(self, ledger: Ledger, identity: Identity) -> int:
+    def _number_in(self, ledger: Ledger, identity: Identity, second: Identity | None) -> int:
         self._refresh(ledger)
-        number = ledger.find(identity)
+        number = ledger.find(identity, second)
         if number is None:
             with locked(self.path):
                 # Another process may have added this person since.
                 self._refresh(ledger)
-                number = ledger.number(identity)
+                number = ledger.number(identity, second)
                 ledger.save(self.path)
                 self._stamp = _stamp(self.path)
         return number

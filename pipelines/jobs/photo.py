@@ -18,6 +18,7 @@ from ..faces.face import Faces
 from ..faces.select import Selection
 from ..faces.transparency import opaque_where_changed
 from ..identity.identity import Identity
+from ..identity.ledger import SECOND_SPACE
 from ..identity.pseudonym import Pseudonyms
 from ..imaging.image import LoadedImage, as_image
 from ..methods.base import AnyMethod, View
@@ -103,7 +104,7 @@ def anonymize_batch(
     canvas = Canvas(pixels, in_place)
     plan = make_plan(canvas.pixels, settings, asked, faces, detector, alpha, progress)
     notes = _treat_empty(canvas, plan, settings.policy.no_face)
-    wanted = _wanted(identity, plan, settings, method, canvas, asked[0].name, progress)
+    wanted = _wanted(identity, plan, settings, method, canvas, asked, progress)
     treatment = FaceTreatment(canvas, settings, method, asked)
     rows = {i: _kept(plan, i, settings) for i in range(len(plan.faces)) if i not in plan.selected}
     shown: list[MethodIdentity | None] = [None] * len(plan.faces)
@@ -192,15 +193,16 @@ def _wanted(
     settings: Settings,
     method: AnyMethod | None,
     canvas: Canvas,
-    space: str,
+    asked: Sequence[FaceRecognizer],
     progress: Progress,
 ) -> dict[int, Identity | MethodIdentity | None]:
     """What each selected face is to show; None where an identity is to be searched."""
     if identity is None and settings.same_person and method is not None:
         identity = _shared(plan, settings, method, canvas, progress)
     if isinstance(identity, Pseudonyms):
-        vectors = {i: plan.embeddings[i][0] for i in plan.selected if i in plan.embeddings}
-        return {i: identity.assign(Identity(vectors[i], space))[1] if i in vectors else None for i in plan.selected}
+        names = [recognizer.name for recognizer in asked]
+        seen = {i: dict(zip(names, plan.embeddings[i], strict=True)) for i in plan.selected if i in plan.embeddings}
+        return {i: _pseudonym(identity, names[0], seen[i]) if i in seen else None for i in plan.selected}
     if identity is None or isinstance(identity, MethodIdentity):
         return dict.fromkeys(plan.selected, identity)
     # In the order of the list of faces, as a user counts them.
@@ -215,6 +217,12 @@ def _wanted(
         return dict.fromkeys(order, kept[0])
     _check_count(len(identity), len(order))
     return dict(zip(order, identity, strict=True))
+
+
+def _pseudonym(pseudonyms: Pseudonyms, first: str, vectors: dict[str, np.ndarray]) -> Identity:
+    """The pseudonym of a face that was embedded by several recognizers."""
+    second = Identity(vectors[SECOND_SPACE], SECOND_SPACE) if SECOND_SPACE in vectors else None
+    return pseudonyms.assign(Identity(vectors[first], first), second)[1]
 
 
 def _check_count(identities: int, faces: int) -> None:

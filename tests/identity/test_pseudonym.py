@@ -70,6 +70,23 @@ def test_the_older_of_two_entries_of_one_person_is_kept(sampler, people) -> None
     assert other != first and ledger.number(Identity(people[1] + 0.05 * people[0], "dlib")) == other
 
 
+def test_a_second_recognizer_keeps_two_people_apart(sampler, people, tmp_path) -> None:
+    """Two faces that are one person to dlib have two numbers where the second recognizer finds them too different."""
+    rng = np.random.default_rng(0)
+    mine, theirs = (Identity(v / np.linalg.norm(v), "faceveil") for v in rng.normal(size=(2, 256)))
+    noisy = Identity(mine.vector + 0.5 * theirs.vector, "faceveil")
+    face = Identity(people[0], "dlib")
+    pseudonyms = Pseudonyms.open(tmp_path, "mine")
+    first = pseudonyms.assign(face, mine)[0]
+    assert pseudonyms.assign(face, noisy)[0] == pseudonyms.assign(face)[0] == first
+    other = pseudonyms.assign(face, theirs)[0]
+    assert other != first
+    reopened = Pseudonyms.open(tmp_path, "mine")
+    assert [reopened.assign(face, second)[0] for second in (mine, theirs)] == [first, other]
+    with pytest.raises(InputError, match="the second identity must be of faceveil"):
+        pseudonyms.assign(face, face)
+
+
 def test_keys_are_unlinkable(sampler, people) -> None:
     ledgers = [new_ledger(sampler, Key.new(), 5000) for _ in range(2)]
     a, b = ([ledger.number(Identity(p, "dlib")) for p in people] for ledger in ledgers)

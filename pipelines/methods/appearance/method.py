@@ -16,7 +16,7 @@ from torch import Tensor
 from ...core.progress import Progress, silent
 from ...core.threads import one_thread
 from ...faces.align import five_points
-from ...faces.face import Face, eye_opening, inter_ocular, mouth_gap
+from ...faces.face import Face, brow_height, eye_opening, inter_ocular, mouth_gap, yaw_proxy
 from ...faces.landmarks import fit_landmarks
 from ...identity.identity import Identity
 from ...recognition.catalog import open_recognizer
@@ -40,7 +40,9 @@ CLOSED_LIP_GAP = 0.02
 EXPRESSION_IOD = 160.0
 """Inter-ocular distance in pixels at which the expression is measured."""
 CORRECTIONS, TOLERANCE = 2, 0.010
-"""Rounds that correct eyelid opening and lip gap, and the error that needs no correction."""
+"""Rounds that correct what must stay, and the error that needs no correction."""
+BROW_CHANGE = 0.04
+"""Change of the brows' height, in inter-ocular distances, that needs no correction: the new person's brows differ."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class AppearanceMethod:
         patch, mask, points = render(self.model, small, appearance, strength)
         for _ in range(CORRECTIONS):
             error = _expression_error(small, patch, points)
-            if strength == 0 or error is None or max(abs(error.eyes), abs(error.lips)) < TOLERANCE:
+            if strength == 0 or error is None or error.largest < TOLERANCE:
                 break
             correction = correction.plus(error)
             patch, mask, points = render(self.model, small, appearance, strength, correction)
@@ -131,7 +133,8 @@ class AppearanceMethod:
 
 
 def _expression_error(subject: Subject, patch: Tensor, points: np.ndarray) -> Correction | None:
-    """Compare eye opening and lip gap of the original with those that a landmark model detects in ``patch``.
+    """Compare eye opening, lip gap, brow height and yaw of the original with those that a landmark model detects in
+    ``patch``.
 
     Returns:
         The original's values minus the detected ones; None where no landmarks are found.
@@ -142,7 +145,13 @@ def _expression_error(subject: Subject, patch: Tensor, points: np.ndarray) -> Co
         return None
     # Do not correct closed lips: a correction would open the mouth.
     lips = mouth_gap(subject.points) - mouth_gap(detected) if mouth_gap(subject.points) > CLOSED_LIP_GAP else 0.0
-    return Correction(eye_opening(subject.points) - eye_opening(detected), lips)
+    rise = brow_height(detected) - brow_height(subject.points)
+    return Correction(
+        eyes=eye_opening(subject.points) - eye_opening(detected),
+        lips=lips,
+        brows=float(np.clip(rise, -BROW_CHANGE, BROW_CHANGE)) - rise,
+        yaw=yaw_proxy(subject.points) - yaw_proxy(detected),
+    )
 
 
 @lru_cache(maxsize=1)

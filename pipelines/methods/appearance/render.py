@@ -156,7 +156,7 @@ def render(
 
     Args:
         strength: 0 renders the photo, 1 the appearance; values up to 1.5 extrapolate.
-        correction: of eyelid opening and lip gap.
+        correction: of what must stay, such as the eyelid opening.
 
     Returns:
         The new patch, the mask of pixels that may differ ``(1, 1, h, w)``, and the new landmarks in patch pixels.

@@ -15,8 +15,8 @@ PARTS = {"base": (JAW,), "eyes": (BROWS, _EYELIDS), "nose": (NOSE,), "mouth": (M
 _REACH = ((JAW, 0.24), (BROWS, 0.13), (_EYELIDS, 0.09), (NOSE, 0.135), (MOUTH, 0.17))
 """Maximum displacement of each part's landmarks in IOD: about the 95th percentile of the distance between two people.
 Larger displacements look like caricatures."""
-MAX_EYES, MAX_LIPS = 0.06, 0.06
-"""Maximum absolute corrections of eyelid opening (ratio) and lip gap (IOD)."""
+MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN = 0.06, 0.06, 0.10, 0.04
+"""Maximum absolute corrections of eyelid opening (ratio), lip gap, brow height and yaw (IOD)."""
 _ALIGN = 0.3
 """Share of the global affine change that is removed, so that the head keeps its size and roll."""
 _TILT, _RISE = (-0.03, 0.03), (-0.05, 0.07)
@@ -30,22 +30,31 @@ _LOWER_LIP, _LOWER_SHARE = np.r_[65:68, 55:60], np.array([1, 1, 1, 0.5, 1, 1, 1,
 
 @dataclass(frozen=True)
 class Correction:
-    """Amounts to add to eyelid opening and lip gap, from the difference between detected and requested landmarks.
+    """Amounts to add to what must stay, from the difference between detected and requested landmarks.
 
     Attributes:
         eyes: eyelid opening as a ratio.
         lips: lip gap in IOD.
+        brows: height of the brows above the eyes in IOD.
+        yaw: ``faces.face.yaw_proxy``, in IOD.
     """
 
     eyes: float = 0.0
     lips: float = 0.0
+    brows: float = 0.0
+    yaw: float = 0.0
 
     def plus(self, error: Correction) -> Correction:
-        """Add the remaining error, clipped to +-``MAX_EYES`` and +-``MAX_LIPS``."""
-        eyes, lips = np.clip(
-            [self.eyes + error.eyes, self.lips + error.lips], [-MAX_EYES, -MAX_LIPS], [MAX_EYES, MAX_LIPS]
-        )
-        return Correction(float(eyes), float(lips))
+        """Add the remaining error; each amount is clipped to its maximum."""
+        limits = np.array([MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN])
+        total = np.array([self.eyes, self.lips, self.brows, self.yaw])
+        total += [error.eyes, error.lips, error.brows, error.yaw]
+        return Correction(*(float(v) for v in np.clip(total, -limits, limits)))
+
+    @property
+    def largest(self) -> float:
+        """Largest absolute amount."""
+        return max(abs(v) for v in (self.eyes, self.lips, self.brows, self.yaw))
 
 
 NO_CORRECTION = Correction()
@@ -66,13 +75,16 @@ def new_shape(
         shape: its landmarks ``(68, 2)`` in IOD units, y down.
         targets: region name to shape code ``(S,)``.
         strength: 0 keeps the landmarks, 1 moves them to the target.
-        correction: of eyelid opening and lip gap.
+        correction: of what must stay.
 
     Returns:
         ``(68, 2)`` in IOD units.
     """
     moves = sum(region_moves(shapes, fit, shape, name, code[None])[0] for name, code in targets.items())
     result = shape + strength * moves
+    result[BROWS, 1] -= correction.brows
+    # A jaw that moves to one side looks like a head that turns to the other.
+    result[JAW, 0] -= correction.yaw
     _keep_eye_opening(shape, result, correction.eyes)
     _keep_lip_gap(shape, result, correction.lips)
     return result
