@@ -69,6 +69,15 @@ def _is_weight(item: tuple[object, object]) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
 
 
+def session_options() -> Any:
+    """Options of all onnxruntime sessions."""
+    options = import_onnxruntime().SessionOptions()
+    options.log_severity_level = 3
+    # Threads that wait for work would take as much processor time as the work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 def open_onnx(path: Path, what: str) -> Any:
     """Open a network that the user downloaded, as an onnxruntime session on the CPU.
 
@@ -82,7 +91,7 @@ def open_onnx(path: Path, what: str) -> Any:
     if not path.is_file():
         raise WeightsError(f"{what} {path.name} does not exist; download it and give its path")
     try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), session_options(), providers=["CPUExecutionProvider"])
     except Exception as damage:  # onnxruntime's exceptions have no common base class
         raise WeightsError(
             f"{what} {path.name} is not a complete ONNX file ({type(damage).__name__}); download it again"

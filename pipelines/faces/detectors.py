@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError, WeightsError
+from ..core.stored import session_options
 from ..core.telemetry import import_onnxruntime
 from ..imaging.uint8 import to_uint8
 from .names import DETECTORS
@@ -141,8 +142,7 @@ def _open_with_dynamic_size(path: Path) -> Any:
     for value in [*model.graph.input, *model.graph.output]:
         for axis, name in ((0, "batch"), (2, f"{value.name}_h"), (3, f"{value.name}_w")):
             value.type.tensor_type.shape.dim[axis].dim_param = name
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     # The memory arena would never release the memory of the largest image.
     options.enable_cpu_mem_arena = False
     # A plan of the memory would be kept for every size of image.

@@ -280,7 +280,9 @@ class _Solver:
         ease = self._ease / (1 + (codes / SOFT_CODE) ** 2)
         scaled = g * ease
         system = scaled @ g.T + len(self._subjects) * np.diag(np.concatenate(ridges))
-        return codes + scaled.T @ np.linalg.solve(system, np.concatenate(needs))
+        # torch's solver uses one thread here; numpy's would use all, and wait for them.
+        solved = torch.linalg.solve(torch.from_numpy(system), torch.from_numpy(np.concatenate(needs)))
+        return np.asarray(codes + scaled.T @ solved.numpy())
 
     def _columns(self, subject: Subject, codes: np.ndarray) -> list[np.ndarray]:
         """Derivatives ``(D, Z)`` of each guide's embedding with respect to the codes of all regions."""
