@@ -119,7 +119,10 @@ class Fitter:
             right += (jacobian * robust[:, None]).T @ error
         prior = torch.cat([torch.zeros(6), torch.ones(k), torch.full((e,), self._landmarks.expression_weight)]).double()
         current = torch.cat([torch.zeros(6).double(), state.identity, state.expression])
-        step = torch.linalg.solve(left + torch.diag(prior + 1e-9), right - prior * current)
+        low, high = (torch.full_like(current, side * torch.inf) for side in (-1, 1))
+        # Without bounds in the solution, coefficients that are clamped afterwards would leave others wrong.
+        low[6 + k :], high[6 + k :] = (bound - state.expression for bound in self.model.expression_range)
+        step = _solve_bounded(left + torch.diag(prior + 1e-9), right - prior * current, low, high)
         return state.updated(step, self.model.expression_range)
 
 
@@ -294,6 +297,21 @@ class _PhotoTerm:
         maps = torch.cat([self.square, self._gradient.permute(3, 0, 1, 2).flatten(0, 1)])[None]
         sampled = torch.nn.functional.grid_sample(maps, grid, align_corners=False, padding_mode="border")[0, :, 0].T
         return sampled[:, :3], sampled[:, 3:].unflatten(1, (2, 3)).transpose(1, 2)
+
+
+def _solve_bounded(matrix: Tensor, vector: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The ``x`` ``(U,)`` between ``low`` and ``high`` that minimizes x A x / 2 - b x, for a positive definite A."""
+    from scipy.optimize import lsq_linear
+
+    free = torch.linalg.solve(matrix, vector)
+    if ((free >= low) & (free <= high)).all():
+        return free
+    # As least squares: |L^T x - L^-1 b|^2 with A = L L^T.
+    lower = torch.linalg.cholesky(matrix)
+    wanted = torch.linalg.solve_triangular(lower, vector[:, None], upper=False)[:, 0]
+    # lsq_linear needs some room between the bounds.
+    bounds = (low.clamp(max=-1e-9).numpy(), high.clamp(min=1e-9).numpy())
+    return torch.from_numpy(lsq_linear(lower.T.numpy(), wanted.numpy(), bounds, method="bvls").x)
 
 
 def _project_with_jacobian(placed: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..core.errors import WeightsError
 from ..core.progress import Progress, silent
 from ..core.stored import read_state
-from ..faces.align import apply, crop
-from .alignment import SIDE, reconstruction_transform
+from ..faces.align import apply
+from .alignment import aligned_square, reconstruction_transform
 from .coefficients import DEEP3D, Coefficients
 from .fitting import Estimate, landmark_errors
 from .gaze import gaze_of
@@ -73,7 +73,7 @@ class Regressor:
         """Estimate one face of ``image`` ``(1, 3, H, W)`` from 68 landmarks ``(68, 2)`` in pixels."""
         transform = reconstruction_transform(points, *image.shape[-2:])
         with torch.inference_mode(False), torch.no_grad():
-            vector = self._net(crop(image.clone(), transform, SIDE).clamp(0, 1))
+            vector = self._net(aligned_square(image.clone(), transform))
             found = Coefficients.from_vector(vector, DEEP3D, "bfm")
             gaze = torch.from_numpy(gaze_of(image, points))[None].float()
             found = replace(found, gaze=gaze)

@@ -11,11 +11,11 @@ import torch
 from faceveil.pipelines.core.errors import InputError, WeightsError
 from faceveil.pipelines.faces.align import apply, invert
 from faceveil.pipelines.faces.detect import detect_faces
-from faceveil.pipelines.geometry.alignment import SIDE, STANDARD, reconstruction_transform
+from faceveil.pipelines.geometry.alignment import SIDE, STANDARD, aligned_square, reconstruction_transform
 from faceveil.pipelines.geometry.camera import project, rotation
 from faceveil.pipelines.geometry.clip import join, smooth
 from faceveil.pipelines.geometry.coefficients import neutral
-from faceveil.pipelines.geometry.fitting import Fitter, project_landmarks
+from faceveil.pipelines.geometry.fitting import Fitter, _solve_bounded, project_landmarks
 from faceveil.pipelines.geometry.gaze import gaze_of
 from faceveil.pipelines.geometry.names import EXPRESSION_SLIDERS, SHAPE_SLIDERS
 from faceveil.pipelines.geometry.readers import load_ict
@@ -24,7 +24,9 @@ from faceveil.pipelines.geometry.renderer import render
 from faceveil.pipelines.geometry.reshape import reshape
 from faceveil.pipelines.geometry.sampling import sample_geometry
 from faceveil.pipelines.geometry.sliders import EXPRESSION, SHAPE, apply_sliders
+from faceveil.pipelines.imaging.uint8 import from_pillow, to_pillow
 from faceveil.pipelines.viz.geometry import STYLES, overlay, render_styled
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,50 @@ def test_the_alignment_scales_a_standard_face() -> None:
     aligned = apply(transform, points)
     assert np.linalg.norm(aligned[42] - aligned[36]) == pytest.approx(102 * 0.6213, rel=0.01)
     assert transform[0, 2] == int(transform[0, 2]) and int(transform[0, 0] * 500) == round(transform[0, 0] * 500)
+
+
+def test_the_alignment_is_that_of_deep3dfacerecon(portrait, portrait_faces) -> None:
+    """The authors' steps, written out with Pillow: landmarks at whole pixels, resize, crop with whole offsets."""
+    points, image = portrait_faces[0].points, to_pillow(portrait)
+    width, height = image.size
+    five = np.stack([(points[36] + points[39]) / 2, (points[42] + points[45]) / 2, points[30], points[48], points[54]])
+    index = five - 0.5
+    known = np.stack([index[:, 0], height - 1 - index[:, 1]], 1)
+    a = np.zeros((10, 8))
+    a[0::2, :3], a[0::2, 3], a[1::2, 4:7], a[1::2, 7] = STANDARD, 1, STANDARD, 1
+    k = np.linalg.lstsq(a, known.reshape(-1), rcond=None)[0]
+    factor = 102 / ((np.linalg.norm(k[:3]) + np.linalg.norm(k[4:7])) / 2)
+    size = int(width * factor), int(height * factor)
+    left = int(size[0] / 2 - 112 + (k[3] - width / 2) * factor)
+    top = int(size[1] / 2 - 112 + (height / 2 - k[7]) * factor)
+    square = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + 224, top + 224))
+    transform = reconstruction_transform(points, height, width)
+    assert np.allclose(transform, [[size[0] / width, 0, -left], [0, size[1] / height, -top]])
+    assert torch.equal(aligned_square(portrait, transform), from_pillow(square))
+    # Landmarks of the authors, at whole pixels, against ours, in which pixel centers are at halves.
+    theirs = index * [size[0] / width, size[1] / height] - [left, top]
+    ours = apply(transform, five) - 0.5
+    assert np.abs(theirs - ours).max() < 0.5
+
+
+def test_a_tiny_face_in_a_large_image_is_aligned() -> None:
+    transform = np.array([[20.0, 0.0, -3000.0], [0.0, 20.0, -3000.0]])
+    assert aligned_square(torch.rand(1, 3, 600, 600), transform).shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bounded_solution_cannot_be_improved(seed) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    root, vector = (torch.randn(*shape, generator=generator).double() for shape in ((12, 12), (12,)))
+    matrix = root @ root.T + 0.1 * torch.eye(12)
+    low, high = torch.full((12,), -torch.inf).double(), torch.full((12,), torch.inf).double()
+    low[4:], high[4:] = 0, 0.3
+    found = _solve_bounded(matrix, vector, low, high)
+    assert (found >= low - 1e-8).all() and (found <= high + 1e-8).all()
+    slope = matrix @ found - vector
+    inside = (found > low + 1e-7) & (found < high - 1e-7)
+    assert slope[inside].abs().max() < 1e-6
+    assert (slope[found <= low + 1e-7] > -1e-6).all() and (slope[found >= high - 1e-7] < 1e-6).all()
 
 
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (5, 0), (-5, 0), (0, -3)])

@@ -218,6 +218,9 @@ class RenderMasks:
         self.outside_lips = 1 - blur(dilate(canonical.inner_mouth, 0.06), 2.0)
         lips = blur(dilate(canonical.lips, 0.02), 1.5)
         self.lower_face = smooth_step(y, 0.42, 0.55)[None, None] * (1 - lips)
+        # Below what glasses reach, and away from hair at the outline.
+        below_eyes = smooth_step(y, 0.30, 0.45)[None, None]
+        self.inner_skin = blur(erode(canonical.core * canonical.skin, 0.06), 2.0) * below_eyes
         self.beard_zone = (smooth_step(y, 0.68, 0.76)[None, None] * (1 - lips)).clamp(0, 1)
 
 

@@ -43,7 +43,7 @@ PAINT = (0.35, 0.80)
 """Log brightening at which painting starts to replace multiplication, and at which it replaces it fully."""
 FINE_SIGMA, OBJECT_STRENGTH = 1.0, 0.35
 """Residual detail finer than FINE_SIGMA canonical pixels is skin grain; detail stronger than OBJECT_STRENGTH is hair or
-glasses. Both are kept."""
+glasses. Both are kept, but on the inner skin, where it is a mole, a scar or a deep fold."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ def prepare(model: AppearanceModel, patch: Tensor, points: np.ndarray, *embeddin
     attributes = model.attributes.vector(embeddings[0], measures)
     expected = {n: model.expected(n, attributes)[: model.regions[n].components] for n in REGIONS}
     codes, fitted = model.encode_visible(decomposition.detail, decomposition.visible * model.canonical.core, expected)
+    beard = _beard(model.masks, decomposition)
     return Subject(
         patch=patch,
         points=points,
@@ -128,8 +129,8 @@ def prepare(model: AppearanceModel, patch: Tensor, points: np.ndarray, *embeddin
         decomposition=decomposition,
         codes=codes,
         fitted=fitted,
-        marks=_unexplained(decomposition, fitted),
-        beard=_beard(model.masks, decomposition),
+        marks=_unexplained(decomposition, fitted, model.masks.inner_skin * (1 - beard)),
+        beard=beard,
         facing_viewer=smooth_step(facing(model, fit), *GRAZING),
         attributes=attributes,
         embeddings=embeddings,
@@ -207,10 +208,15 @@ def canonical_change(model: AppearanceModel, subject: Subject, appearance: Appea
     return torch.cat([gain, painted, paint, amount], 1)
 
 
-def _unexplained(decomposition: Decomposition, fitted: Tensor) -> Tensor:
-    """Compute the residual detail of soft marks and folds, without pores, hair and glasses."""
+def _unexplained(decomposition: Decomposition, fitted: Tensor, bare: Tensor) -> Tensor:
+    """Compute the residual detail of marks and folds, without pores, hair and glasses.
+
+    Args:
+        bare: 1 where strong residuals are marks as well, ``(1, 1, 256, 256)``.
+    """
     coarse = blur((decomposition.detail - fitted) * decomposition.visible, FINE_SIGMA)
-    return coarse * torch.exp(-((coarse.mean(1, keepdim=True) / OBJECT_STRENGTH) ** 2))
+    soft = torch.exp(-((coarse.mean(1, keepdim=True) / OBJECT_STRENGTH) ** 2))
+    return coarse * torch.lerp(soft, torch.ones_like(soft), bare)
 
 
 def _beard(masks: RenderMasks, decomposition: Decomposition) -> Tensor:
