@@ -15,29 +15,27 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
 from ..core.threads import one_thread
+from ..faces.align import crop
 from ..imaging.formats import find_images
 from ..methods.appearance.canonical import REGIONS
-from ..methods.appearance.latent import AppearanceLatent, appearance_of, random_codes
-from ..methods.appearance.network import TRAITS, load_model
+from ..methods.appearance.latent import MAX_CODE, AppearanceLatent, appearance_of, random_codes
+from ..methods.appearance.network import TRAITS, AppearanceModel, load_model
 from ..methods.appearance.render import prepare, render
-from ..recognition.embedder import Embedder, save_embedder
-from ..training.embedder import Recipe, Teacher, Views, agreement, make_views, train_embedder
+from ..recognition.embedder import embedder_transform, save_embedder
+from ..training.embedder import MARGIN, STORED, Recipe, Teacher, agreement, train_embedder
 from ..training.loop import subject_of
 from ..training.parts import Packing, Parts
 from ..training.portraits import read_pixels, read_portrait
 
-VIEWS, PEOPLE, PERSON_VIEWS = 6, 5, 2
-"""Views of each portrait, random people shown on each portrait, and views of each of these."""
-SPREAD, PERSON_IOD = 1.2, 60.0
-"""Deviation of the random people's codes, and the inter-ocular distance in pixels at which they are rendered."""
+PEOPLE, PERSON_IOD = 5, 60.0
+"""Random people shown on each portrait, and the inter-ocular distance in pixels at which they are rendered."""
+SPREAD, DISTINCTIVENESS, VARIATION = 1.2, 1.1, 0.5
+"""Deviation of random codes; factor of a stored person's codes, and the share of random codes added to them."""
 FACES_A_PART = 30
 HELD_OUT_PARTS = 2
 """Parts whose faces are not trained on; the student is compared with the teacher on them."""
 MIN_PARTS = 2 * HELD_OUT_PARTS
-PACKING = Packing[Views](
-    lambda views: {"crops": views.crops, "vectors": views.vectors},
-    lambda state: Views(state["crops"], state["vectors"]),
-)
+PACKING = Packing[Tensor](lambda faces: {"faces": faces}, lambda state: state["faces"])
 
 
 def embedder_from_folder(
@@ -45,7 +43,6 @@ def embedder_from_folder(
     teacher: Path,
     output: Path,
     recipe: Recipe,
-    start: Path | None = None,
     workers: int | None = None,
     logs: Path | None = None,
     progress: Progress = silent,
@@ -56,36 +53,35 @@ def embedder_from_folder(
         images: folder of portraits, one person each.
         teacher: Python file of the teacher, as ``open_teacher`` takes it.
         output: file to write.
-        start: file of a recognizer to go on with.
 
     Returns:
-        Statistics: numbers of portraits and views, and the agreement with the teacher on portraits held out.
+        Statistics: numbers of portraits and faces, and the agreement with the teacher on portraits held out.
 
     Raises:
         InputError: there are too few portraits, or the teacher's file does not define a teacher.
     """
     paths = find_images(images)
     count = len(range(0, len(paths), FACES_A_PART))
-    jobs = [(paths[i * FACES_A_PART : (i + 1) * FACES_A_PART], teacher, recipe.seed * count + i) for i in range(count)]
+    jobs = [(paths[i * FACES_A_PART : (i + 1) * FACES_A_PART], recipe.seed * count + i) for i in range(count)]
     if len(jobs) < MIN_PARTS:
         raise InputError(
             f"{images.name} contains {len(paths)} images; a recognizer needs at least"
             f" {(MIN_PARTS - 1) * FACES_A_PART + 1} portraits"
         )
-    open_teacher(teacher)
-    network = None if start is None else Embedder(start).network
-    subject = subject_of(np.empty(0), [(p.name, p.stat().st_size) for p in [*paths, teacher]], recipe.seed)
-    parts = Parts(output.with_suffix(".views"), subject)
-    made = parts.run("views", _views, jobs, PACKING, workers or os.cpu_count() or 1, progress, "making views of faces")
-    views = Views.joined(made[:-HELD_OUT_PARTS])
-    student = train_embedder(views, recipe, network, output.with_suffix(".state"), logs, progress=progress)
-    cosine, correlation = agreement(student, Views.joined(made[-HELD_OUT_PARTS:]))
+    opened = open_teacher(teacher)
+    opened.check_hints(recipe.hints)
+    subject = subject_of(np.empty(0), [(p.name, p.stat().st_size) for p in paths], recipe.seed)
+    parts = Parts(output.with_suffix(".faces"), subject)
+    made = parts.run("faces", aligned_faces, jobs, PACKING, workers or os.cpu_count() or 1, progress, "rendering faces")
+    faces = torch.cat(made[:-HELD_OUT_PARTS])
+    student = train_embedder(faces, opened, recipe, output.with_suffix(".state"), logs, progress=progress)
+    cosine, correlation = agreement(student, opened, torch.cat(made[-HELD_OUT_PARTS:]))
     save_embedder(output, student)
     output.with_suffix(".state").unlink(missing_ok=True)
     parts.remove()
     return {
         "portraits": len(paths),
-        "views": len(views.crops),
+        "faces": len(faces),
         "cosine to the teacher": round(cosine, 3),
         "correlation of similarities": round(correlation, 3),
     }
@@ -106,21 +102,30 @@ def open_teacher(path: Path) -> Teacher:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     try:
-        network, size, template, bgr = module.load(), int(module.SIZE), np.asarray(module.TEMPLATE), bool(module.BGR)
+        return Teacher(module.load(), np.asarray(module.TEMPLATE), int(module.SIZE), bool(module.BGR))
     except AttributeError as error:
         raise InputError(f"{path.name} does not define a teacher ({error})") from None
 
-    def embed(crops: Tensor) -> Tensor:
-        vectors: Tensor = network((crops.flip(1) if bgr else crops) * 255)
-        return vectors
 
-    return Teacher(embed, template, size)
+@one_thread()
+def aligned_faces(paths: Sequence[Path], seed: int) -> Tensor:
+    """Aligned faces ``(N, 3, 144, 144)``, RGB, uint8, of the portraits and of random people shown on them."""
+    generator = torch.Generator().manual_seed(seed)
+    faces = [torch.zeros(0, 3, STORED, STORED, dtype=torch.uint8)]
+    for path in paths:
+        portrait = read_portrait(path)
+        if portrait is None:
+            continue
+        image = read_pixels(path)
+        faces.append(_aligned(image, portrait.points))
+        faces += [_aligned(*p) for p in render_people(image, portrait.points, portrait.embedding, PEOPLE, generator)]
+    return torch.cat(faces)
 
 
 def render_people(
     image: Tensor, points: np.ndarray, embedding: np.ndarray, count: int, generator: torch.Generator
 ) -> list[tuple[Tensor, np.ndarray]]:
-    """Show random people of the built-in model on one face.
+    """Show random people of the built-in model on one face; every second one is similar to a stored person.
 
     Returns:
         Image ``(1, 3, h, w)`` and landmarks ``(68, 2)`` of each.
@@ -128,25 +133,23 @@ def render_people(
     model = load_model()
     subject = prepare(model, image, points, embedding).scaled(PERSON_IOD)
     people = []
-    for _ in range(count):
-        codes = {name: random_codes(model, name, 1, SPREAD, generator)[0] for name in REGIONS}
-        latent = AppearanceLatent(codes, subject.attributes[TRAITS], 0)
+    for i in range(count):
+        latent = AppearanceLatent(_codes(model, bool(i % 2), generator), subject.attributes[TRAITS], 0)
         patch, _, new_points = render(model, subject, appearance_of(model, latent, subject), 1.0)
         people.append((patch, new_points))
     return people
 
 
-@one_thread()
-def _views(paths: Sequence[Path], teacher_file: Path, seed: int) -> Views:
-    teacher, generator = open_teacher(teacher_file), torch.Generator().manual_seed(seed)
-    originals, people = [], []
-    for path in paths:
-        portrait = read_portrait(path)
-        if portrait is None:
-            continue
-        image = read_pixels(path)
-        originals.append((image, portrait.points))
-        people += render_people(image, portrait.points, portrait.embedding, PEOPLE, generator)
-    return Views.joined(
-        [make_views(originals, teacher, VIEWS, generator), make_views(people, teacher, PERSON_VIEWS, generator)]
-    )
+def _codes(model: AppearanceModel, stored: bool, generator: torch.Generator) -> dict[str, np.ndarray]:
+    codes = {name: random_codes(model, name, 1, SPREAD, generator)[0] for name in REGIONS}
+    if not stored:
+        return codes
+    person = int(torch.randint(len(model.people), (1,), generator=generator))
+    mixed = {n: DISTINCTIVENESS * model.people.codes[n][person] + VARIATION * z for n, z in codes.items()}
+    return {n: np.clip(z, -MAX_CODE, MAX_CODE).astype(np.float32) for n, z in mixed.items()}
+
+
+def _aligned(image: Tensor, points: np.ndarray) -> Tensor:
+    transform = embedder_transform(points)
+    transform[:, 2] += MARGIN
+    return (crop(image, transform, STORED).clamp(0, 1) * 255).round().byte()

@@ -1,33 +1,40 @@
 """Distill the built-in recognizer from a teacher: ``faceveil train embedder``.
 
-The teacher embeds views of faces: crops with disturbed alignment, color, sharpness and noise, and mixtures of two
-faces. The student learns the teacher's embeddings, and the teacher's similarities between the faces of a batch.
+Student and teacher see the same disturbed faces. The student learns the teacher's embeddings, the teacher's
+similarities between the faces of a batch, and, as hints (FitNets, Romero et al. 2015), the teacher's feature maps.
+With hints, each stage first learns alone, from the teacher's features of the stage before; then all learn together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from ..core.errors import InputError
 from ..core.progress import Progress, silent
-from ..faces.align import arcface_transform, crop, five_points, similarity
-from ..imaging.resample import blur, resize
-from ..recognition.embedder import ARCFACE_SIZE, DIMENSION, EmbedderNetwork
+from ..faces.align import invert, similarity
+from ..recognition.embedder import SIZE, STAGES, TEMPLATE, EmbedderNetwork
+from .disturb import disturbed
 from .loop import Plan, Trainer, subject_of
 
-SHIFT, SCALE, ROLL = 0.05, 0.06, 4.0
-"""Largest disturbance of the alignment: shift and scale in inter-ocular distances, roll in degrees."""
-MIXED = 0.4
-"""Share of the views that are mixtures of two faces."""
+MARGIN = 8
+"""Pixels around a stored face, for disturbances of the alignment."""
+STORED = SIZE + 2 * MARGIN
+ALONE = 0.4
+"""Share of the steps in which each stage learns alone."""
 SIMILARITY_WEIGHT = 2.0
-"""Weight of the similarities' loss against that of the embeddings."""
+"""Weight of the similarities' loss against that of the embeddings and hints."""
+SAME_FRAME = 1.0
+"""Largest difference, in pixels, of the teacher's alignment from the student's where feature maps are compared."""
+CALIBRATION = 256
+"""Faces from which the scale of the teacher's features is measured."""
 _STEP_SEEDS = 1_000_003
 
 
@@ -36,119 +43,190 @@ class Teacher:
     """A recognizer that a student is distilled from.
 
     Attributes:
-        embed: crops ``(N, 3, size, size)``, RGB in [0, 1], to vectors ``(N, 256)``.
+        network: takes crops ``(N, 3, size, size)`` with values from 0 to 255; returns vectors ``(N, 256)``.
         template: its five points in pixels of the crop, ``(5, 2)``.
         size: side of its crop in pixels.
+        bgr: the order of its channels.
     """
 
-    embed: Callable[[Tensor], Tensor]
+    network: nn.Module
     template: np.ndarray
     size: int
+    bgr: bool
 
+    def embed(self, crops: Tensor) -> Tensor:
+        """Vectors ``(N, 256)`` of crops ``(N, 3, size, size)``, RGB in [0, 1]."""
+        vectors: Tensor = self.network((crops.flip(1) if self.bgr else crops) * 255)
+        return vectors
 
-@dataclass(frozen=True)
-class Views:
-    """Training data, one row per view.
+    def embed_with_hints(self, crops: Tensor, hints: Sequence[str]) -> tuple[list[Tensor], Tensor]:
+        """The outputs of the modules named ``hints``, and unit vectors ``(N, 256)``."""
+        outputs: dict[str, Tensor] = {}
 
-    Attributes:
-        crops: of the student, ``(N, 3, 112, 112)``, uint8.
-        vectors: unit vectors of the teacher, ``(N, 256)``.
-    """
+        def keep(name: str) -> torch.utils.hooks.RemovableHandle:
+            module = self.network.get_submodule(name)
+            return module.register_forward_hook(lambda _, __, output: outputs.update({name: output}))
 
-    crops: Tensor
-    vectors: Tensor
+        handles = [keep(name) for name in hints]
+        try:
+            with torch.no_grad():
+                vectors = functional.normalize(self.embed(crops))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return [outputs[name] for name in hints], vectors
 
-    @classmethod
-    def joined(cls, parts: Sequence[Views]) -> Views:
-        """Concatenate views."""
-        return cls(torch.cat([p.crops for p in parts]), torch.cat([p.vectors for p in parts]))
+    def check_hints(self, hints: Sequence[str]) -> None:
+        """Raise where feature maps cannot be compared with the student's.
+
+        Raises:
+            InputError: a module does not exist, or has an output of another shape; or the alignment differs.
+        """
+        if not hints:
+            return
+        if self.size != SIZE or np.abs(self.template - TEMPLATE).max() > SAME_FRAME:
+            raise InputError("hints need a teacher with the student's alignment; train without --hints")
+        try:
+            found = [tuple(f.shape[1:]) for f in self.embed_with_hints(torch.zeros(1, 3, SIZE, SIZE), hints)[0]]
+        except (AttributeError, KeyError) as error:
+            raise InputError(f"the teacher has no module of a name in --hints ({error})") from None
+        wanted = [(channels, SIZE // 4 >> i, SIZE // 4 >> i) for i, (channels, _) in enumerate(STAGES)]
+        if found != wanted:
+            raise InputError(f"hints must have the shapes {wanted}, but these have {found}; name other modules")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the student is trained."""
+    """How the student is trained.
 
-    steps: int = 1500
-    batch: int = 96
+    Attributes:
+        hints: names of the teacher's modules whose outputs the student's stages imitate; empty for none.
+    """
+
+    steps: int = 2400
+    batch: int = 48
     rate: float = 3e-3
     weight_decay: float = 1e-2
-    warmup: int = 100
-    ema: float = 0.995
+    warmup: int = 30
+    ema: float = 0.99
     seed: int = 0
-
-
-def make_views(
-    faces: Sequence[tuple[Tensor, np.ndarray]], teacher: Teacher, count: int, generator: torch.Generator
-) -> Views:
-    """Make ``count`` disturbed views of each face, and let the teacher embed them.
-
-    Args:
-        faces: image ``(1, 3, H, W)`` and landmarks ``(68, 2)`` of each face.
-    """
-    if not faces:
-        return Views(torch.zeros(0, 3, ARCFACE_SIZE, ARCFACE_SIZE, dtype=torch.uint8), torch.zeros(0, DIMENSION))
-    students: list[Tensor] = []
-    teachers: list[Tensor] = []
-    for image, points in faces:
-        for _ in range(count):
-            flipped = _random(generator) < 0.5
-            disturbed = _disturb(image, generator)
-            moved = _disturb_alignment(points, generator)
-            crops = (
-                crop(disturbed, arcface_transform(moved), ARCFACE_SIZE),
-                crop(disturbed, similarity(five_points(moved), teacher.template), teacher.size),
-            )
-            for crops_of, one in zip((students, teachers), crops, strict=True):
-                crops_of.append(one.flip(-1) if flipped else one)
-    for_student, for_teacher = torch.cat(students), torch.cat(teachers)
-    partner = torch.randperm(len(for_student), generator=generator)
-    mixed = torch.rand(len(for_student), generator=generator) < MIXED
-    share = torch.where(mixed, 0.3 + 0.4 * torch.rand(len(for_student), generator=generator), 1.0)[:, None, None, None]
-    for_student, for_teacher = (torch.lerp(x[partner], x, share) for x in (for_student, for_teacher))
-    with torch.no_grad():
-        vectors = torch.cat([teacher.embed(part) for part in for_teacher.split(32)])
-    return Views((for_student.clamp(0, 1) * 255).round().byte(), functional.normalize(vectors.float()))
+    hints: tuple[str, ...] = ()
 
 
 def train_embedder(
-    views: Views,
+    faces: Tensor,
+    teacher: Teacher,
     recipe: Recipe,
-    start: EmbedderNetwork | None = None,
     state: Path | None = None,
     logs: Path | None = None,
     stop_after: int | None = None,
     progress: Progress = silent,
 ) -> EmbedderNetwork:
-    """Train a student on ``views``.
+    """Train a student.
 
     Args:
-        start: a trained student to go on with; it is changed. A new one when omitted.
+        faces: aligned faces ``(N, 3, 144, 144)``, RGB, uint8: those of the student, with a margin.
         state: file that a stopped training continues from, exactly; remove it when the student is saved.
         logs: folder for TensorBoard.
         stop_after: stop after this many steps and return the student as it is then.
 
     Raises:
-        InputError: the state is damaged, or belongs to another training.
+        InputError: the state is damaged, or belongs to another training; or the teacher has no such hints.
     """
+    teacher.check_hints(recipe.hints)
     torch.manual_seed(recipe.seed)
-    network: EmbedderNetwork = (start or EmbedderNetwork()).to(memory_format=torch.channels_last).train()
-    network.requires_grad_(True)
+    network: EmbedderNetwork = EmbedderNetwork().to(memory_format=torch.channels_last).train()
+    if recipe.hints:
+        _calibrate(network, teacher, recipe, faces)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
+    to_teacher = similarity(TEMPLATE, teacher.template)
 
     def loss(step: int) -> Tensor:
         generator = torch.Generator().manual_seed(recipe.seed * _STEP_SEEDS + step)
-        rows = torch.randint(len(views.crops), (recipe.batch,), generator=generator)
-        crops = _augment(views.crops[rows].float() / 255, generator).contiguous(memory_format=torch.channels_last)
-        wanted, found = views.vectors[rows], network(crops)
-        direct = 1 - (found * wanted).sum(1).mean()
-        relative = (found @ found.T - wanted @ wanted.T).square().sum(1).mean()
-        return direct + SIMILARITY_WEIGHT / recipe.batch**0.5 * relative
+        rows = torch.randint(len(faces), (recipe.batch,), generator=generator)
+        crops = disturbed(faces[rows].float() / 255, SIZE, generator).contiguous(memory_format=torch.channels_last)
+        hints, wanted = teacher.embed_with_hints(_reframed(crops, to_teacher, teacher.size), recipe.hints)
+        return distillation_loss(network, crops, hints, wanted, step < ALONE * recipe.steps)
 
-    subject = subject_of(views.vectors.numpy(), recipe)
+    subject = subject_of(faces.numpy(), recipe)
     plan = Plan(recipe.steps, "distilling the recognizer", state, subject, 200, logs, stop_after)
     Trainer(network, schedule, loss, recipe.ema).run(plan, progress)
     return network.eval()
+
+
+def distillation_loss(
+    network: EmbedderNetwork, crops: Tensor, hints: Sequence[Tensor], wanted: Tensor, alone: bool
+) -> Tensor:
+    """The loss of one batch.
+
+    Args:
+        crops: faces ``(N, 3, 128, 128)``, RGB in [0, 1].
+        hints: the teacher's features for each stage; empty for none.
+        wanted: the teacher's unit vectors ``(N, 256)``.
+        alone: whether each stage gets the teacher's features of the stage before, where there are hints.
+    """
+    x, total = network.normalized(crops), torch.zeros(())
+    for i, stage in enumerate(network.stages):
+        x = stage(x)
+        if hints:
+            total = total + _relative_error(x, hints[i])
+            x = hints[i] if alone else x
+    found = network.embedding(x)
+    direct = 1 - (found * wanted).sum(1).mean()
+    relative = (found @ found.T - wanted @ wanted.T).square().sum(1).mean()
+    return total + direct + SIMILARITY_WEIGHT / len(crops) ** 0.5 * relative
+
+
+def agreement(network: EmbedderNetwork, teacher: Teacher, faces: Tensor) -> tuple[float, float]:
+    """Compare a student with its teacher on faces ``(N, 3, 144, 144)``, uint8: mean cosine of the embeddings, and
+    correlation of the similarities of all pairs."""
+    to_teacher = similarity(TEMPLATE, teacher.template)
+    ours, theirs = [], []
+    with torch.no_grad():
+        for part in faces[..., MARGIN:-MARGIN, MARGIN:-MARGIN].split(64):
+            crops = part.float() / 255
+            ours.append(network(crops))
+            theirs.append(functional.normalize(teacher.embed(_reframed(crops, to_teacher, teacher.size))))
+    found, wanted = torch.cat(ours), torch.cat(theirs)
+    upper = np.triu_indices(len(found), 1)
+    student, other = ((v @ v.T).numpy()[upper] for v in (found, wanted))
+    return float((found * wanted).sum(1).mean()), float(np.corrcoef(student, other)[0, 1])
+
+
+def _calibrate(network: EmbedderNetwork, teacher: Teacher, recipe: Recipe, faces: Tensor) -> None:
+    """Give each stage's last normalization the scale of the teacher's features."""
+    every = max(1, len(faces) // CALIBRATION)
+    crops = faces[::every][:CALIBRATION, :, MARGIN:-MARGIN, MARGIN:-MARGIN].float() / 255
+    hints, _ = teacher.embed_with_hints(crops, recipe.hints)
+    with torch.no_grad():
+        for stage, features in zip(network.stages, hints, strict=True):
+            last = next(reversed(list(stage.children())))
+            assert isinstance(last, nn.BatchNorm2d)
+            last.weight.copy_(features.std((0, 2, 3)))
+            last.bias.copy_(features.mean((0, 2, 3)))
+
+
+def _relative_error(found: Tensor, wanted: Tensor) -> Tensor:
+    """Squared error of features ``(N, C, h, w)``, as a share of their variance."""
+    variance = (wanted - wanted.mean((0, 2, 3), keepdim=True)).square().mean()
+    return (found - wanted).square().mean() / variance
+
+
+def _reframed(crops: Tensor, transform: np.ndarray, size: int) -> Tensor:
+    """The student's crops ``(N, 3, 128, 128)``, as the teacher would cut them out, ``(N, 3, size, size)``."""
+    if size == SIZE and np.abs(transform - np.eye(2, 3)).max() < SAME_FRAME / SIZE:
+        return crops
+    # Pixel centers in units of affine_grid, where the corners of the image are at -1 and 1.
+    back = invert(transform)
+    theta = back.copy()
+    theta[:, :2] *= size / SIZE
+    center = (size - 1) / 2
+    theta[:, 2] = (2 * (back[:, :2] @ [center, center] + back[:, 2]) + 1) / SIZE - 1
+    grid = functional.affine_grid(
+        torch.from_numpy(theta).float().expand(len(crops), -1, -1), [len(crops), 3, size, size], align_corners=False
+    )
+    return functional.grid_sample(crops, grid, padding_mode="border", align_corners=False)
 
 
 def _rate(step: int, recipe: Recipe) -> float:
@@ -156,62 +234,3 @@ def _rate(step: int, recipe: Recipe) -> float:
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
     return 0.5 + 0.5 * math.cos(math.pi * (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup))
-
-
-def _random(generator: torch.Generator) -> float:
-    return float(torch.rand(1, generator=generator))
-
-
-def _disturb_alignment(points: np.ndarray, generator: torch.Generator) -> np.ndarray:
-    """Landmarks as another landmark model would find them: shifted, scaled and rolled a little as a whole."""
-    shift, (scale, roll) = (
-        torch.rand(2, generator=generator).numpy() * 2 - 1,
-        torch.rand(2, generator=generator) * 2 - 1,
-    )
-    left, right = points[36:42].mean(0), points[42:48].mean(0)
-    iod = float(np.linalg.norm(right - left))
-    angle = math.radians(ROLL * float(roll))
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    center = points.mean(0)
-    return np.asarray((points - center) @ turn.T * (1 + SCALE * float(scale)) + center + SHIFT * iod * shift)
-
-
-def _disturb(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Change exposure, contrast, color balance, sharpness and noise of an image."""
-    gamma = math.exp(0.5 * (_random(generator) - 0.5))
-    gains = 1 + 0.3 * (torch.rand(1, 3, 1, 1, generator=generator) - 0.5)
-    changed = (image.clamp(1e-4, 1) ** gamma * gains).clamp(0, 1)
-    if _random(generator) < 0.15:
-        changed = changed.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-    choice = _random(generator)
-    if choice < 0.25:
-        changed = blur(changed, 0.5 + 1.5 * _random(generator))
-    elif choice < 0.45:
-        height, width = image.shape[-2:]
-        factor = 0.25 + 0.5 * _random(generator)
-        changed = resize(resize(changed, max(8, int(height * factor)), max(8, int(width * factor))), height, width)
-    if _random(generator) < 0.4:
-        changed = changed + 0.04 * _random(generator) * torch.randn(changed.shape, generator=generator)
-    return changed.clamp(0, 1)
-
-
-def _augment(crops: Tensor, generator: torch.Generator) -> Tensor:
-    """Change brightness and contrast of crops ``(N, 3, S, S)``, and gray out a rectangle in some."""
-    count = len(crops)
-    contrast, brightness = (
-        amount * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1) for amount in (0.15, 0.08)
-    )
-    crops = (crops * (1 + contrast) + brightness).clamp(0, 1)
-    for i in torch.nonzero(torch.rand(count, generator=generator) < 0.15).flatten().tolist():
-        height, width, y, x = (int(v) for v in torch.randint(12, 40, (4,), generator=generator))
-        crops[i, :, 2 * y : 2 * y + height, 2 * x : 2 * x + width] = 0.5
-    return crops
-
-
-def agreement(network: EmbedderNetwork, views: Views) -> tuple[float, float]:
-    """Compare a student with its teacher on views: mean cosine, and correlation of the similarities of all pairs."""
-    with torch.no_grad():
-        found = torch.cat([network(part.float() / 255) for part in views.crops.split(64)])
-    upper = np.triu_indices(len(found), 1)
-    ours, theirs = ((v @ v.T).numpy()[upper] for v in (found, views.vectors))
-    return float((found * views.vectors).sum(1).mean()), float(np.corrcoef(ours, theirs)[0, 1])

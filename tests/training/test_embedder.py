@@ -8,62 +8,124 @@ import numpy as np
 import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError, WeightsError
-from faceveil.pipelines.faces.align import ARCFACE_TEMPLATE
+from faceveil.pipelines.faces.align import crop, five_points, similarity
 from faceveil.pipelines.jobs import embedder as job
-from faceveil.pipelines.recognition.embedder import Embedder, EmbedderNetwork, save_embedder
-from faceveil.pipelines.training.embedder import Recipe, Views, agreement, make_views, train_embedder
+from faceveil.pipelines.recognition.embedder import TEMPLATE, Embedder, EmbedderNetwork, save_embedder
+from faceveil.pipelines.training import embedder as training
+from faceveil.pipelines.training.disturb import disturbed
+from faceveil.pipelines.training.embedder import Recipe, agreement, distillation_loss, train_embedder
 
 TEACHER = """
 import torch
-SIZE, BGR = 32, True
+from torch import nn
+SIZE, BGR = {size}, True
 TEMPLATE = {template}
 def load():
     torch.manual_seed(1)
-    network = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(48, 256))
+    a = nn.Sequential(nn.AvgPool2d({size} // 32), nn.Conv2d(3, 64, 1))
+    b, c = (nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(i, 128, 1), nn.ReLU()) for i in (64, 128))
+    network = nn.Sequential(a, b, c, nn.Flatten(), nn.Linear(128 * 64, 256))
     return network.requires_grad_(False)
 """
+HINTS = ("0", "1", "2")
+
+
+def write_teacher(folder: Path, size: int = 128) -> Path:
+    path = folder / "teacher.py"
+    path.write_text(TEACHER.format(size=size, template=(TEMPLATE * size / 128).tolist()))
+    return path
 
 
 @pytest.fixture
 def teacher_file(tmp_path) -> Path:
-    path = tmp_path / "teacher.py"
-    path.write_text(TEACHER.format(template=(ARCFACE_TEMPLATE * 32 / 112).tolist()))
-    return path
+    return write_teacher(tmp_path)
 
 
-def faces_of(portrait, portrait_faces, count: int = 4):
-    return [(portrait.roll(i, 1), portrait_faces[0].points) for i in range(count)]
+@pytest.fixture
+def faces(portrait, portrait_faces) -> torch.Tensor:
+    points = portrait_faces[0].points
+    return torch.cat([job._aligned(portrait.roll(i, 1) * (1 - 0.05 * i), points + [3 * i, 0]) for i in range(6)])
 
 
-def test_views_repeat_and_differ(portrait, portrait_faces, teacher_file):
+def test_disturbed_faces_repeat_and_differ(faces):
+    images = faces.float() / 255
+    first, again, other = (disturbed(images, 128, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert first.shape == (6, 3, 128, 128)
+    assert first.min() >= 0 and first.max() <= 1
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    middle = images[..., 8:-8, 8:-8]
+    assert 0.01 < (first - middle).abs().mean() < 0.3
+
+
+@pytest.mark.parametrize("size", [128, 64])
+def test_the_teacher_sees_the_same_face(portrait, portrait_faces, tmp_path, size):
+    teacher = job.open_teacher(write_teacher(tmp_path, size))
+    points = portrait_faces[0].points
+    stored = job._aligned(portrait, points)[..., 8:-8, 8:-8].float() / 255
+    seen = training._reframed(stored, similarity(TEMPLATE, teacher.template), size)
+    expected = crop(portrait, similarity(five_points(points), teacher.template), size)
+    # The teacher's own crop is filtered in another way.
+    assert (seen - expected).abs().mean() < 0.5 * (seen.roll(2, -1) - expected).abs().mean()
+
+
+def test_hints_are_the_teachers_features(faces, teacher_file):
     teacher = job.open_teacher(teacher_file)
-    faces = faces_of(portrait, portrait_faces)
-    views, again, other = (make_views(faces, teacher, 3, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
-    assert views.crops.shape == (12, 3, 112, 112)
-    assert views.crops.dtype == torch.uint8
-    assert torch.allclose(views.vectors.norm(dim=1), torch.ones(12))
-    assert torch.equal(views.crops, again.crops)
-    assert not torch.equal(views.crops, other.crops)
-    assert len({crop.numpy().tobytes() for crop in views.crops}) == 12
+    crops = faces[..., 8:-8, 8:-8].float() / 255
+    hints, vectors = teacher.embed_with_hints(crops, HINTS)
+    assert [h.shape[1:] for h in hints] == [(64, 32, 32), (128, 16, 16), (128, 8, 8)]
+    assert torch.allclose(hints[0], teacher.network[0](crops.flip(1) * 255))
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(6))
+    assert not teacher.network[0]._forward_hooks
 
 
-def test_the_student_comes_to_agree_with_the_teacher(portrait, portrait_faces, teacher_file):
+def test_a_stage_alone_learns_nothing_from_the_loss_of_the_next(faces, teacher_file):
     teacher = job.open_teacher(teacher_file)
-    views = make_views(faces_of(portrait, portrait_faces, 3), teacher, 8, torch.Generator().manual_seed(0))
-    before = agreement(EmbedderNetwork().eval(), views)
-    after = agreement(train_embedder(views, Recipe(steps=40, batch=16, warmup=5, ema=0.5)), views)
+    crops = faces[..., 8:-8, 8:-8].float() / 255
+    hints, wanted = teacher.embed_with_hints(crops, HINTS)
+    network = EmbedderNetwork()
+
+    def gradient(alone: bool) -> torch.Tensor:
+        network.zero_grad()
+        loss = distillation_loss(network, crops, hints, wanted, alone) - distillation_loss(
+            network, crops, hints[:1] + [torch.zeros_like(h) for h in hints[1:]], wanted, alone
+        )
+        loss.backward()
+        return next(network.stages[0].parameters()).grad
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_relative_error", lambda found, wanted: (found - wanted).square().mean())
+        assert gradient(True).abs().max() < 1e-7
+        assert gradient(False).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize(("hints", "steps"), [((), 30), (HINTS, 80)])
+def test_the_student_comes_to_agree_with_the_teacher(faces, teacher_file, hints, steps):
+    teacher = job.open_teacher(teacher_file)
+    before = agreement(EmbedderNetwork().eval(), teacher, faces)
+    after = agreement(train_embedder(faces, teacher, Recipe(steps, 12, warmup=5, ema=0.5, hints=hints)), teacher, faces)
     assert after[0] > max(0.5, before[0] + 0.3)
 
 
-def test_a_stopped_training_goes_on_and_ends_the_same(tmp_path):
-    views = Views(torch.randint(0, 256, (12, 3, 112, 112), dtype=torch.uint8), torch.eye(12, 256))
-    recipe, state = Recipe(steps=4, batch=4, warmup=1), tmp_path / "state"
-    whole = train_embedder(views, recipe)
-    train_embedder(views, recipe, state=state, stop_after=2)
-    resumed = train_embedder(views, recipe, state=state)
+@pytest.mark.parametrize(
+    ("size", "hints", "message"),
+    [(64, HINTS, "the student's alignment"), (128, ("9", "1", "2"), "no module"), (128, ("1", "1", "2"), "the shapes")],
+)
+def test_wrong_hints_are_refused(tmp_path, faces, size, hints, message):
+    teacher = job.open_teacher(write_teacher(tmp_path, size))
+    with pytest.raises(InputError, match=message):
+        train_embedder(faces, teacher, Recipe(steps=1, hints=hints))
+
+
+def test_a_stopped_training_goes_on_and_ends_the_same(tmp_path, faces, teacher_file):
+    teacher, recipe, state = job.open_teacher(teacher_file), Recipe(4, 4, warmup=1, hints=HINTS), tmp_path / "state"
+    whole = train_embedder(faces, teacher, recipe)
+    train_embedder(faces, teacher, recipe, state=state, stop_after=2)
+    resumed = train_embedder(faces, teacher, recipe, state=state)
     assert all(
         torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     )
+    with pytest.raises(InputError, match="belongs to another training"):
+        train_embedder(faces, teacher, Recipe(4, 4, warmup=1), state=state)
 
 
 def test_the_command_trains_from_a_folder(tmp_path, portrait, teacher_file, monkeypatch):
@@ -71,14 +133,14 @@ def test_the_command_trains_from_a_folder(tmp_path, portrait, teacher_file, monk
     from faceveil.pipelines.imaging.save import save_image
 
     monkeypatch.setattr(job, "FACES_A_PART", 1)
-    monkeypatch.setattr(job, "PEOPLE", 1)
+    monkeypatch.setattr(job, "PEOPLE", 2)
     (tmp_path / "in").mkdir()
     for i in range(4):
         save_image(LoadedImage(portrait[..., 0:256, 96:352].roll(i, 1)), tmp_path / "in" / f"{i}.png")
     output = tmp_path / "mine.safetensors"
     recipe = Recipe(steps=2, batch=4, warmup=1)
     facts = job.embedder_from_folder(tmp_path / "in", teacher_file, output, recipe, workers=1)
-    assert facts["views"] == 2 * (job.VIEWS + job.PERSON_VIEWS)
+    assert facts["faces"] == 2 * (1 + 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "mine.safetensors", "teacher.py"]
     recognizer = Embedder(output)
     assert recognizer.name == "faceveil-mine"
@@ -98,7 +160,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     network = EmbedderNetwork()
     save_embedder(path, network)
     Embedder(path)
-    network.embedding = torch.nn.Linear(384, 8)
+    network.head[-1] = torch.nn.Linear(384, 8)
     save_embedder(path, network)
     with pytest.raises(WeightsError, match="does not fit the network"):
         Embedder(path)
