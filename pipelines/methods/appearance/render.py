@@ -30,7 +30,7 @@ REACH = 2.25
 """Half side of the patch that a replacement can change, in inter-ocular distances."""
 MAX_LOG_GAIN = 1.6
 """Maximum absolute log gain. A larger gain amplifies the noise of dark pixels."""
-MAX_BRIGHT_DETAIL = 0.42
+MAX_BRIGHT_DETAIL = 0.25
 """Soft limit of bright target detail. Highlights come from the light of the photo."""
 MIN_DARK_DETAIL = -0.16
 """Lower limit of the log change on beardless skin below the middle of the nose."""

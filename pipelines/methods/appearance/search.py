@@ -1,11 +1,12 @@
 """Search latent codes whose rendering no recognizer takes for the original.
 
 A new identity is drawn by the identity sampler, independent of the original; a given one is taken as it is. The search
-starts from strangers: people of the training set who are of similar sex, age, skin and beard, and who are forecast to
-be near that identity. Guides, which are recognizers with a linear forecast of their answer, then find
-what of the original is left: the least change of the codes is solved for that moves each guide's embedding away from
-the original up to the distance of strangers, keeps apparent sex and age, and pulls towards the identity. It is
-rendered, measured and corrected. Going no farther than strangers are leaves an attacker little to undo.
+starts from strangers: people of the training set who are of similar sex, age, skin and beard. For a drawn identity those
+are taken whom the guides find least like the original, for a given one those who are forecast to be near it. Guides are
+recognizers with a linear forecast of their answer. They find what of the original is left: the least change of the
+codes is solved for that moves each guide's embedding away from the original up to the distance of strangers, keeps
+apparent sex and age, and pulls towards the identity. It is rendered, measured and corrected. Going no farther than
+strangers are leaves an attacker little to undo.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ GOALS = {"dlib": 0.86, "faceveil": 1.41}
 """Distance of the embeddings of two strangers: about dlib's mean, and a cosine of 0."""
 TRIALS = 16
 """Default number of renderings per photo."""
-ROUNDS = 4
+ROUNDS = 3
 """Renderings from one stranger."""
 
 
@@ -44,25 +45,30 @@ class Pull:
 
     Attributes:
         ridge: how much the forecast may miss the target in order to change the codes less.
-        accepted: share of the goals that is enough; of the faces that reach it, the one nearest to the target is taken.
+        accepted: share of the goals that is enough; more of it does not make a result better.
         strangers: number of people, drawn at random.
-        nearest: number of those that are forecast to be nearest to the target; of these, random ones are the starts.
+        suitable: number of those that are forecast to be best; of these, random ones are the starts.
+        farthest: whether the best ones are farthest from the original, or nearest to the target.
     """
 
     ridge: float
     accepted: float
     strangers: int
-    nearest: int
+    suitable: int
+    farthest: bool
 
 
 NEAREST_PEOPLE = 140
 """Number of the people with the most similar traits, who are strangers to start from."""
-DRAWN, GIVEN = Pull(0.15, 0.90, 70, 24), Pull(0.0006, 0.80, NEAREST_PEOPLE, TRIALS // ROUNDS)
+DRAWN = Pull(0.15, 0.95, 100, 20, True)
+GIVEN = Pull(0.0006, 0.80, NEAREST_PEOPLE, TRIALS // ROUNDS, False)
 """A drawn identity only chooses a direction, and each seed another stranger; a given one is to be recognized again."""
 TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""
-DISTINCTIVENESS = 1.1
-"""Factor of a stranger's codes."""
+DISTINCTIVENESS, MAX_START = 1.1, 1.0
+"""Factor of a stranger's codes, and their largest strain at the start."""
+STRAIN_WEIGHT = 0.3
+"""Share of a goal that a result may be nearer to the original if its strain is 1 less."""
 OVERSHOOT = 1.8
 """Factor of the changes: the forecast is regularized, and limits of the rendering stop a part of each change."""
 EASE = {"eyes": 1.2, "nose": 0.6, "mouth": 1.0, "base": 1.0}
@@ -80,6 +86,11 @@ _STEP = 0.5
 """Step of the finite differences in ``z``."""
 
 
+def _strain(codes: np.ndarray) -> float:
+    """Root mean square of codes ``(Z,)``: 1 for a typical person, more for one who looks strained."""
+    return float(np.sqrt((codes**2).mean()))
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """A latent and its evaluation by the guides.
@@ -94,6 +105,11 @@ class SearchResult:
     latent: AppearanceLatent
     margin: float
     target_distance: float
+
+    @property
+    def strain(self) -> float:
+        """How strained the face looks."""
+        return _strain(np.concatenate(list(self.latent.codes.values())))
 
 
 def search(
@@ -182,21 +198,29 @@ class _Solver:
             trials: maximum renderings per photo; 1 uses the forecast without rendering.
         """
         rounds = min(ROUNDS, trials)
-        nearest = self.nearest_people(target)[: self._pull.nearest]
-        order = torch.randperm(len(nearest), generator=torch.Generator().manual_seed(self._seed)).numpy()
-        starts = [self.codes_of(person) for person in nearest[order[: trials // rounds]]]
+        suitable = self.farthest_people() if self._pull.farthest else self.nearest_people(target)
+        suitable = suitable[: self._pull.suitable]
+        order = torch.randperm(len(suitable), generator=torch.Generator().manual_seed(self._seed)).numpy()
+        starts = [self.codes_of(person) for person in suitable[order[: trials // rounds]]]
         if trials == 1:
             return self.forecast(starts[0], target)
         found: list[SearchResult] = []
         for done, start in enumerate(starts):
             found += self.refine(start, rounds, target, part_of(progress, done, len(starts)))
+        if self._pull.farthest:
+            return max(found, key=lambda f: min(f.margin, self._pull.accepted) - STRAIN_WEIGHT * f.strain)
         # Among results that are as far from the original as strangers are, the one nearest to the target.
         return min(found, key=lambda f: (max(0.0, self._pull.accepted - f.margin), f.target_distance))
 
     def codes_of(self, person: int) -> np.ndarray:
         """Codes ``(Z,)`` of all regions of one of the model's people."""
-        codes = self._model.people.codes
-        return np.concatenate([codes[name][person] for name in REGIONS]) * DISTINCTIVENESS
+        codes = np.concatenate([self._model.people.codes[name][person] for name in REGIONS])
+        return codes * min(DISTINCTIVENESS, MAX_START / _strain(codes))
+
+    def farthest_people(self) -> np.ndarray:
+        """``people``, sorted by the forecast margin, the one that is least similar to the original first."""
+        margins = [self._margin([self._forecast(s, self.codes_of(p)) for s in self._subjects]) for p in self.people]
+        return self.people[np.argsort(margins, kind="stable")[::-1]]
 
     def nearest_people(self, target: np.ndarray) -> np.ndarray:
         """``people``, sorted by the forecast distance of their dlib embedding to ``target`` ``(D,)``."""
