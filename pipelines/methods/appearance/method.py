@@ -41,7 +41,7 @@ EXPRESSION_IOD = 160.0
 """Inter-ocular distance in pixels at which the expression is measured."""
 CORRECTIONS, TOLERANCE = 2, 0.010
 """Rounds that correct what must stay, and the error that needs no correction."""
-BROW_CHANGE = 0.04
+BROW_CHANGE = 0.035
 """Change of the brows' height, in inter-ocular distances, that needs no correction: the new person's brows differ."""
 
 
