@@ -1,12 +1,12 @@
 """Search latent codes whose rendering no recognizer takes for the original.
 
 A new identity is drawn by the identity sampler, independent of the original; a given one is taken as it is. The search
-starts from strangers: people of the training set who are of similar sex, age, skin and beard. For a drawn identity those
-are taken whom the guides find least like the original, for a given one those who are forecast to be near it. Guides are
-recognizers with a linear forecast of their answer. They find what of the original is left: the least change of the
-codes is solved for that moves each guide's embedding away from the original up to the distance of strangers, keeps
-apparent sex and age, and pulls towards the identity. It is rendered, measured and corrected. Going no farther than
-strangers are leaves an attacker little to undo.
+starts from strangers: people of the training set who are of similar sex, age, skin and beard. For a drawn identity
+those are taken whom the guides find least like the original, for a given one those who are forecast to be near it.
+Guides are recognizers with a linear forecast of their answer. They find what of the original is left: the least change
+of the codes is solved for that moves each guide's embedding away from the original up to the distance of strangers,
+keeps apparent sex and age, and pulls towards the identity. It is rendered, measured and corrected. Going no farther
+than strangers are leaves an attacker little to undo.
 """
 
 from __future__ import annotations
