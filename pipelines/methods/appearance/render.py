@@ -32,6 +32,8 @@ MAX_LOG_GAIN = 1.6
 """Maximum absolute log gain. A larger gain amplifies the noise of dark pixels."""
 MAX_BRIGHT_DETAIL = 0.25
 """Soft limit of bright target detail. Highlights come from the light of the photo."""
+MAX_DARK_DETAIL = 0.22
+"""Soft limit of dark target detail on the skin of the upper face. Stronger detail is the make-up of somebody else."""
 MIN_DARK_DETAIL = -0.16
 """Lower limit of the log change on beardless skin below the middle of the nose."""
 GRAZING = (0.05, 0.25)
@@ -192,6 +194,8 @@ def canonical_change(model: AppearanceModel, subject: Subject, appearance: Appea
     target = _keep_lip_color(masks, subject.decomposition.detail, target)
     target = _keep_brow_tone(masks, subject, target)
     target = torch.where(target > 0, MAX_BRIGHT_DETAIL * torch.tanh(target / MAX_BRIGHT_DETAIL), target)
+    dark = torch.where(target < 0, MAX_DARK_DETAIL * torch.tanh(target / MAX_DARK_DETAIL), target)
+    target = torch.lerp(target, dark, masks.upper_skin)
     amount = canonical.fade * subject.decomposition.visible * masks.outside_eyes * subject.facing_viewer
     if mouth_gap(subject.points) > 0.016:
         amount = amount * (masks.outside_mouth if mouth_gap(subject.points) < WIDE_OPEN else masks.outside_lips)

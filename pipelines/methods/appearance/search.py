@@ -60,7 +60,7 @@ class Pull:
 
 NEAREST_PEOPLE = 140
 """Number of the people with the most similar traits, who are strangers to start from."""
-DRAWN = Pull(0.15, 0.95, NEAREST_PEOPLE, 20, True)
+DRAWN = Pull(0.15, 0.95, 100, 20, True)
 GIVEN = Pull(0.0006, 0.80, NEAREST_PEOPLE, TRIALS // ROUNDS, False)
 """A drawn identity only chooses a direction, and each seed another stranger; a given one is to be recognized again."""
 TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
