@@ -221,7 +221,8 @@ class RenderMasks:
         # Below what glasses reach, and away from hair at the outline.
         below_eyes = smooth_step(y, 0.30, 0.45)[None, None]
         self.inner_skin = blur(erode(canonical.core * canonical.skin, 0.06), 2.0) * below_eyes
-        self.upper_skin = blur(canonical.skin, 1.5) * (1 - self.lower_face) * (1 - self.around_brows)
+        self.skin = blur(canonical.skin, 1.5)
+        self.upper_skin = self.skin * (1 - self.lower_face) * (1 - self.around_brows)
         self.beard_zone = (smooth_step(y, 0.68, 0.76)[None, None] * (1 - lips)).clamp(0, 1)
 
 

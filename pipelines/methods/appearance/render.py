@@ -34,6 +34,8 @@ MAX_BRIGHT_DETAIL = 0.25
 """Soft limit of bright target detail. Highlights come from the light of the photo."""
 MAX_DARK_DETAIL = 0.22
 """Soft limit of dark target detail on the skin of the upper face. Stronger detail is the make-up of somebody else."""
+MAX_TINT = 0.08
+"""Soft limit of the target detail's log color on the skin, for the same reason."""
 MIN_DARK_DETAIL = -0.16
 """Lower limit of the log change on beardless skin below the middle of the nose."""
 GRAZING = (0.05, 0.25)
@@ -196,6 +198,9 @@ def canonical_change(model: AppearanceModel, subject: Subject, appearance: Appea
     target = torch.where(target > 0, MAX_BRIGHT_DETAIL * torch.tanh(target / MAX_BRIGHT_DETAIL), target)
     dark = torch.where(target < 0, MAX_DARK_DETAIL * torch.tanh(target / MAX_DARK_DETAIL), target)
     target = torch.lerp(target, dark, masks.upper_skin)
+    tone = target.mean(1, keepdim=True)
+    muted = tone + MAX_TINT * torch.tanh((target - tone) / MAX_TINT)
+    target = torch.lerp(target, muted, masks.skin)
     amount = canonical.fade * subject.decomposition.visible * masks.outside_eyes * subject.facing_viewer
     if mouth_gap(subject.points) > 0.016:
         amount = amount * (masks.outside_mouth if mouth_gap(subject.points) < WIDE_OPEN else masks.outside_lips)
