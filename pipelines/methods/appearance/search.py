@@ -69,6 +69,8 @@ DISTINCTIVENESS, MAX_START = 1.1, 1.0
 """Factor of a stranger's codes, and their largest strain at the start."""
 STRAIN_WEIGHT = 0.3
 """Share of a goal that a result may be nearer to the original if its strain is 1 less."""
+MIN_MARGIN, LACK_WEIGHT = 0.78, 3.0
+"""Margin below which naturalness hardly counts, because recognizers could still match the face; weight of its lack."""
 OVERSHOOT = 1.8
 """Factor of the changes: the forecast is regularized, and limits of the rendering stop a part of each change."""
 EASE = {"eyes": 1.2, "nose": 0.6, "mouth": 1.0, "base": 1.0}
@@ -208,9 +210,14 @@ class _Solver:
         for done, start in enumerate(starts):
             found += self.refine(start, rounds, target, part_of(progress, done, len(starts)))
         if self._pull.farthest:
-            return max(found, key=lambda f: min(f.margin, self._pull.accepted) - STRAIN_WEIGHT * f.strain)
+            return max(found, key=self._merit)
         # Among results that are as far from the original as strangers are, the one nearest to the target.
         return min(found, key=lambda f: (max(0.0, self._pull.accepted - f.margin), f.target_distance))
+
+    def _merit(self, result: SearchResult) -> float:
+        """How far from the original and how natural a result is."""
+        lacking = max(0.0, MIN_MARGIN - result.margin)
+        return min(result.margin, self._pull.accepted) - STRAIN_WEIGHT * result.strain - LACK_WEIGHT * lacking
 
     def codes_of(self, person: int) -> np.ndarray:
         """Codes ``(Z,)`` of all regions of one of the model's people."""
