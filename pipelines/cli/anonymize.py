@@ -47,7 +47,7 @@ def add_commands(commands: Any) -> None:
         "--jobs",
         type=positive,
         metavar="N",
-        help="processes, one image each (default: all cores for methods that compute in one thread)",
+        help="processes, one image each (default: what cores and memory allow, for methods of one thread)",
     )
     _add_selection(parser.add_argument_group("which faces"))
     _add_safety(parser.add_argument_group("what happens to faces that cannot be replaced safely"))

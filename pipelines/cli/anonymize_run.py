@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_SHARED = 6
 """Images that a shared identity is searched over; more cost time and change little."""
+PROCESS_MEMORY, FALLBACK_PROCESSES = 2 * 1024**3, 2
+"""Bytes of memory for one process: 1 GB and a large image; and the number where the memory's size is unknown."""
 MIN_IMAGES = 4
 """Images for which one more process pays: it needs some seconds to start."""
 
@@ -74,7 +76,16 @@ def processes(options: argparse.Namespace, images: int) -> int:
     spec = method_specs().get(options.method)
     if ordered or options.debug or not (spec is None or spec.one_thread):
         return 1
-    return max(1, min(os.cpu_count() or 1, images // MIN_IMAGES))
+    return max(1, min(os.cpu_count() or 1, images // MIN_IMAGES, _fitting_memory()))
+
+
+def _fitting_memory() -> int:
+    """How many processes fit into the machine's memory; a guess where the system does not tell its size."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return FALLBACK_PROCESSES
+    return max(1, memory // PROCESS_MEMORY)
 
 
 def _treated(opened: Opened, tasks: Sequence[Task], count: int, progress: Progress) -> Iterator[Treated]:
