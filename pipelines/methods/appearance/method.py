@@ -39,7 +39,7 @@ CLOSED_LIP_GAP = 0.02
 """Maximum lip gap of a closed mouth, in inter-ocular distances."""
 EXPRESSION_IOD = 160.0
 """Inter-ocular distance in pixels at which the expression is measured."""
-CORRECTIONS, TOLERANCE = 2, 0.010
+CORRECTIONS, TOLERANCE = 3, 0.010
 """Rounds that correct what must stay, and the error that needs no correction."""
 BROW_CHANGE = 0.035
 """Change of the brows' height, in inter-ocular distances, that needs no correction: the new person's brows differ."""
@@ -119,16 +119,18 @@ class AppearanceMethod:
         appearance = appearance_of(self.model, latent_of(self.model, identity), subject)
         # Correct the expression on a small image, and render a large face at full size only once.
         small = subject.scaled(EXPRESSION_IOD)
-        correction = NO_CORRECTION
-        patch, mask, points = render(self.model, small, appearance, strength)
-        for _ in range(CORRECTIONS):
+        correction, tried = NO_CORRECTION, list[tuple[float, Correction]]()
+        for _ in range(1 if strength == 0 else CORRECTIONS + 1):
+            patch, mask, points = render(self.model, small, appearance, strength, correction)
             error = _expression_error(small, patch, points)
-            if strength == 0 or error is None or error.largest < TOLERANCE:
+            # Landmarks are noisy, so a further correction can be worse: the best one is kept.
+            tried.append((np.inf if error is None else error.largest, correction))
+            if error is None or error.largest < TOLERANCE:
                 break
             correction = correction.plus(error)
-            patch, mask, points = render(self.model, small, appearance, strength, correction)
-        if small is not subject:
-            patch, mask, points = render(self.model, subject, appearance, strength, correction)
+        best = min(tried, key=lambda t: t[0])[1]
+        if small is not subject or best is not tried[-1][1]:
+            patch, mask, points = render(self.model, subject, appearance, strength, best)
         return Change(patch, prepared.origin, mask, points + np.asarray(prepared.origin))
 
 

@@ -27,6 +27,7 @@ from ...training.labels import LABELS
 from .canonical import REGIONS
 from .jacobian import GUIDES
 from .latent import MAX_CODE, AppearanceLatent, appearance_of, attributes_of
+from .natural import Naturalness, Parts
 from .network import TRAITS, AppearanceModel
 from .render import Subject, render
 from .shape import region_moves
@@ -67,8 +68,10 @@ TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""
 DISTINCTIVENESS, MAX_START = 1.1, 1.0
 """Factor of a stranger's codes, and their largest strain at the start."""
-STRAIN_WEIGHT = 0.3
-"""Share of a goal that a result may be nearer to the original if its strain is 1 less."""
+STRAIN_WEIGHT, EXCESS_WEIGHT = 0.3, 0.15
+"""Share of a goal that a result may be nearer to the original if its strain, or its excess, is 1 less."""
+LABEL_SLACK = 0.4
+"""Change of apparent sex or age that is no excess."""
 MIN_MARGIN, LACK_WEIGHT = 0.78, 3.0
 """Margin below which naturalness hardly counts, because recognizers could still match the face; weight of its lack."""
 OVERSHOOT = 1.8
@@ -77,7 +80,7 @@ EASE = {"eyes": 1.2, "nose": 0.6, "mouth": 1.0, "base": 1.0}
 """How easily the codes of each region change. Large changes of the nose look like caricatures."""
 SOFT_CODE = 1.5
 """A code of this size changes half as easily as one of 0, so that faces stay natural."""
-DISTANCE_RIDGE, LABEL_RIDGE = 0.002, 0.003
+DISTANCE_RIDGE, LABEL_RIDGE, NATURAL_RIDGE = 0.002, 0.003, 0.0005
 """How much the forecast may miss a goal in order to change the codes less; large values mean more."""
 MAX_LABEL_STEP = 1.5
 """Limit of the change of a label in one round."""
@@ -102,11 +105,13 @@ class SearchResult:
         margin: smallest distance to an original, in goals, over all guides and photos; of the forecast where nothing
             was rendered.
         target_distance: largest distance in dlib's space to the target over all photos.
+        excess: how far measures of naturalness, apparent sex and age are beyond their limits.
     """
 
     latent: AppearanceLatent
     margin: float
     target_distance: float
+    excess: float
 
     @property
     def strain(self) -> float:
@@ -182,6 +187,8 @@ class _Solver:
         self._model, self._guides, self._seed, self._pull = model, guides, seed, pull
         self._traits = np.mean([s.attributes[TRAITS] for s in subjects], axis=0)
         self._subjects = [subject.scaled(TRIAL_IOD) for subject in subjects]
+        self._natural = Naturalness(model)
+        self._limits = [self._natural.limits(subject) for subject in subjects]
         self._boundaries = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
         self._ease = np.concatenate([np.full(model.regions[n].residual.shape[1], EASE[n]) for n in REGIONS])
         labels = model.attributes.labels[:-1, list(_KEPT_LABELS)].T
@@ -217,7 +224,8 @@ class _Solver:
     def _merit(self, result: SearchResult) -> float:
         """How far from the original and how natural a result is."""
         lacking = max(0.0, MIN_MARGIN - result.margin)
-        return min(result.margin, self._pull.accepted) - STRAIN_WEIGHT * result.strain - LACK_WEIGHT * lacking
+        unnatural = STRAIN_WEIGHT * result.strain + EXCESS_WEIGHT * result.excess
+        return min(result.margin, self._pull.accepted) - unnatural - LACK_WEIGHT * lacking
 
     def codes_of(self, person: int) -> np.ndarray:
         """Codes ``(Z,)`` of all regions of one of the model's people."""
@@ -225,14 +233,22 @@ class _Solver:
         return codes * min(DISTINCTIVENESS, MAX_START / _strain(codes))
 
     def farthest_people(self) -> np.ndarray:
-        """``people``, sorted by the forecast margin, the one that is least similar to the original first."""
-        margins = [self._margin([self._forecast(s, self.codes_of(p)) for s in self._subjects]) for p in self.people]
-        return self.people[np.argsort(margins, kind="stable")[::-1]]
+        """``people``, sorted by the forecast margin and naturalness, the one that is least similar to the original
+        first."""
+        merits = []
+        for person in self.people:
+            parts = [self._parts(subject, self.codes_of(person)) for subject in self._subjects]
+            embeddings = [self._forecast(*pair) for pair in zip(self._subjects, parts, strict=True)]
+            merits.append(self._margin(embeddings) - EXCESS_WEIGHT * self._excess(parts, embeddings))
+        return self.people[np.argsort(merits, kind="stable")[::-1]]
 
     def nearest_people(self, target: np.ndarray) -> np.ndarray:
         """``people``, sorted by the forecast distance of their dlib embedding to ``target`` ``(D,)``."""
         distances = [
-            max(float(np.linalg.norm(self._forecast(s, self.codes_of(p))[0] - target)) for s in self._subjects)
+            max(
+                float(np.linalg.norm(self._forecast(s, self._parts(s, self.codes_of(p)))[0] - target))
+                for s in self._subjects
+            )
             for p in self.people
         ]
         return self.people[np.argsort(distances, kind="stable")]
@@ -240,12 +256,13 @@ class _Solver:
     def forecast(self, codes: np.ndarray, target: np.ndarray) -> SearchResult:
         """Change a stranger's codes ``(Z,)`` without rendering."""
         columns = [self._columns(subject, codes) for subject in self._subjects]
-        embeddings = [self._forecast(s, codes) for s in self._subjects]
-        for _ in range(ROUNDS - 1):
-            codes = np.clip(self._change(codes, columns, embeddings, target), -MAX_CODE, MAX_CODE)
-            embeddings = [self._forecast(s, codes) for s in self._subjects]
-        distance = max(float(np.linalg.norm(e[0] - target)) for e in embeddings)
-        return SearchResult(self._latent(codes), self._margin(embeddings), distance)
+        for done in range(ROUNDS):
+            parts = [self._parts(subject, codes) for subject in self._subjects]
+            embeddings = [self._forecast(*pair) for pair in zip(self._subjects, parts, strict=True)]
+            if done < ROUNDS - 1:
+                change = self._change(codes, columns, parts, embeddings, target)
+                codes = np.clip(change, -MAX_CODE, MAX_CODE)
+        return self._result(codes, parts, embeddings, target)
 
     def refine(self, codes: np.ndarray, rounds: int, target: np.ndarray, progress: Progress) -> list[SearchResult]:
         """Alternate between rendering and changing the codes ``(Z,)``."""
@@ -254,13 +271,33 @@ class _Solver:
         for done in range(rounds):
             progress(done, rounds, "searching an identity")
             latent = self._latent(codes)
+            parts = [self._parts(subject, codes) for subject in self._subjects]
             embeddings = [self._render_and_embed(latent, subject) for subject in self._subjects]
-            margin = self._margin(embeddings)
-            to_target = max(float(np.linalg.norm(e[0] - target)) for e in embeddings)
-            found.append(SearchResult(latent, margin, to_target))
+            found.append(self._result(codes, parts, embeddings, target))
             columns = columns or [self._columns(subject, codes) for subject in self._subjects]
-            codes = self._change(codes, columns, embeddings, target)
+            codes = self._change(codes, columns, parts, embeddings, target)
         return found
+
+    def _result(
+        self,
+        codes: np.ndarray,
+        parts: Sequence[Parts],
+        embeddings: Sequence[Sequence[np.ndarray]],
+        target: np.ndarray,
+    ) -> SearchResult:
+        to_target = max(float(np.linalg.norm(e[0] - target)) for e in embeddings)
+        excess = self._excess(parts, embeddings)
+        return SearchResult(self._latent(codes), self._margin(embeddings), to_target, excess)
+
+    def _excess(self, parts: Sequence[Parts], embeddings: Sequence[Sequence[np.ndarray]]) -> float:
+        """How far the measures of naturalness, apparent sex and age are beyond their limits; the worst photo counts."""
+        worst = 0.0
+        for subject, limits, part, vectors in zip(self._subjects, self._limits, parts, embeddings, strict=True):
+            measures = self._natural.measure(part)
+            labels = np.abs(self._labels @ (subject.embeddings[0] - vectors[0]))
+            beyond = np.maximum(labels - LABEL_SLACK, 0.0).sum()
+            worst = max(worst, float(self._natural.excess(measures, limits) + beyond))
+        return worst
 
     def _latent(self, codes: np.ndarray) -> AppearanceLatent:
         z = np.clip(codes, -MAX_CODE, MAX_CODE).astype(np.float32)
@@ -283,17 +320,20 @@ class _Solver:
         self,
         codes: np.ndarray,
         columns: Sequence[Sequence[np.ndarray]],
+        parts: Sequence[Parts],
         embeddings: Sequence[Sequence[np.ndarray]],
         target: np.ndarray,
     ) -> np.ndarray:
         """Solve for the least change of the codes that reaches the goals, by the forecast.
 
         Args:
-            columns: derivatives ``(D, Z)`` of each photo's and guide's embedding.
+            columns: derivatives ``(D, Z)`` of each photo's and guide's embedding, and of the measures of naturalness.
+            parts: of the current codes, for each photo.
             embeddings: of the current rendering, for each photo and guide.
         """
         rows, needs, ridges = [], [], []
-        for subject, derivatives, vectors in zip(self._subjects, columns, embeddings, strict=True):
+        photos = zip(self._subjects, self._limits, columns, parts, embeddings, strict=True)
+        for subject, limits, (*derivatives, natural), part, vectors in photos:
             for guide, jacobian, vector, original in zip(GUIDES, derivatives, vectors, subject.embeddings, strict=True):
                 away = vector - original
                 distance = float(np.linalg.norm(away))
@@ -307,6 +347,10 @@ class _Solver:
             rows.append(derivatives[0])
             needs.append(list(target - vectors[0]))
             ridges.append([self._pull.ridge] * len(target))
+            measures = self._natural.measure(part)
+            rows.append(natural)
+            needs.append(list(np.clip(measures, *limits.T) - measures))
+            ridges.append([NATURAL_RIDGE] * len(measures))
         g = np.concatenate(rows)
         ease = self._ease / (1 + (codes / SOFT_CODE) ** 2)
         scaled = g * ease
@@ -316,7 +360,8 @@ class _Solver:
         return np.asarray(codes + scaled.T @ solved.numpy())
 
     def _columns(self, subject: Subject, codes: np.ndarray) -> list[np.ndarray]:
-        """Derivatives ``(D, Z)`` of each guide's embedding with respect to the codes of all regions."""
+        """Derivatives ``(D, Z)`` of each guide's embedding, and ``(3, Z)`` of the measures of naturalness, with respect
+        to the codes of all regions."""
         attributes = attributes_of(subject, self._traits)
         moves = []
         for name, z in zip(REGIONS, np.split(codes, self._boundaries), strict=True):
@@ -325,26 +370,29 @@ class _Solver:
             shapes = (self._model.expected(name, attributes) + self._model.deviation(name, steps))[:, k:]
             moved = region_moves(self._model.shapes, subject.fit, subject.shape, name, shapes).reshape(size + 1, -1)
             moves.append((moved[1:] - moved[0]) / _STEP)
+        natural = [self._natural.response(self._model, name, m) for name, m in zip(REGIONS, moves, strict=True)]
         return [
             np.concatenate(
                 [t.T + (m @ j.moves).T for t, m in zip(self._model.texture_responses(g), moves, strict=True)], 1
             )
             for g, j in self._model.jacobians.items()
-        ]
+        ] + [np.concatenate(natural, 1)]
 
-    def _forecast(self, subject: Subject, codes: np.ndarray) -> list[np.ndarray]:
-        """Each guide's embedding of a rendering of these codes ``(Z,)``, by the linear forecast."""
-        attributes = attributes_of(subject, self._traits)
-        joints = {
-            name: self._model.expected(name, attributes) + self._model.deviation(name, z[None])
-            for name, z in zip(REGIONS, np.split(codes, self._boundaries), strict=True)
-        }
+    def _parts(self, subject: Subject, codes: np.ndarray) -> Parts:
+        """Texture codes and displacements of codes ``(Z,)`` in one photo."""
+        appearance = appearance_of(self._model, self._latent(codes), subject)
+        moves = [
+            region_moves(self._model.shapes, subject.fit, subject.shape, name, shape[None])[0]
+            for name, shape in appearance.shapes.items()
+        ]
+        return Parts(list(appearance.textures.values()), moves)
+
+    def _forecast(self, subject: Subject, parts: Parts) -> list[np.ndarray]:
+        """Each guide's embedding of a rendering, by the linear forecast."""
         result = []
         for jacobian, original in zip(self._model.jacobians.values(), subject.embeddings, strict=True):
             vector = original + jacobian.base(original)
-            for name, joint in joints.items():
-                k = self._model.regions[name].components
-                moves = region_moves(self._model.shapes, subject.fit, subject.shape, name, joint[:, k:])
-                vector = vector + jacobian.region(name, joint[:, :k] - subject.codes[name], moves)[0]
+            for name, texture, moves in zip(REGIONS, parts.textures, parts.moves, strict=True):
+                vector = vector + jacobian.region(name, (texture - subject.codes[name])[None], moves[None])[0]
             result.append(vector)
         return result

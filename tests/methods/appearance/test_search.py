@@ -111,7 +111,7 @@ def test_the_forecast_is_better_than_no_forecast(method, subject):
         codes = solver.codes_of(person)
         rendered = solver._render_and_embed(solver._latent(codes), solver._subjects[0])
         for guide, forecast, vector, original in zip(
-            GUIDES, solver._forecast(subject, codes), rendered, subject.embeddings, strict=True
+            GUIDES, solver._forecast(subject, solver._parts(subject, codes)), rendered, subject.embeddings, strict=True
         ):
             errors[guide].append(np.linalg.norm(forecast - vector) / np.linalg.norm(original - vector))
     assert all(np.mean(e) < 0.9 for e in errors.values())

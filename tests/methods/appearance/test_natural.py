@@ -1,0 +1,62 @@
+"""Measures of naturalness: they see what they are named after, and the search stays within their limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from faceveil.pipelines.methods.appearance.canonical import REGIONS
+from faceveil.pipelines.methods.appearance.method import AppearanceMethod
+from faceveil.pipelines.methods.appearance.natural import Naturalness, Parts
+from faceveil.pipelines.methods.appearance.render import Subject
+from faceveil.pipelines.methods.base import View
+from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
+
+CONTRAST, FROWN, WIDTH = range(3)
+
+
+@pytest.fixture(scope="module")
+def method() -> AppearanceMethod:
+    return AppearanceMethod()
+
+
+@pytest.fixture(scope="module")
+def natural(method) -> Naturalness:
+    return Naturalness(method.model)
+
+
+@pytest.fixture(scope="module")
+def subject(method, portrait, portrait_faces) -> Subject:
+    face = portrait_faces[0]
+    return method.prepare(View(portrait, face, default_recognizer().embed(portrait, face.points))).subject
+
+
+def parts(subject: Subject) -> Parts:
+    return Parts([subject.codes[name].astype(float) for name in REGIONS], [np.zeros((68, 2)) for _ in REGIONS])
+
+
+def test_the_original_is_within_its_limits(natural, subject):
+    measures = natural.measure(parts(subject))
+    assert natural.excess(measures, natural.limits(subject)) == pytest.approx(0, abs=1e-3)
+
+
+def test_measures_equal_those_of_the_decoded_face(method, natural, subject):
+    faded = parts(subject)
+    faded.textures[REGIONS.index("eyes")][:] = 0
+    detail = method.model.decode({n: t.astype(np.float32) for n, t in zip(REGIONS, faded.textures, strict=True)})
+    brows, canonical = method.model.canonical.brows, method.model.canonical
+    assert natural.measure(faded)[CONTRAST] == pytest.approx(float(natural.tones(detail)[CONTRAST]), abs=1e-4)
+    # Darker brows have more contrast, which is negative; a dark crease between the brows is a frown.
+    assert natural.tones(detail - 0.3 * brows)[CONTRAST] < natural.tones(detail)[CONTRAST] - 0.2
+    x, y = canonical.xy
+    crease = ((x.abs() < 0.08) & (y > -0.3) & (y < -0.1)).float()
+    assert natural.tones(detail - 0.3 * crease)[FROWN] < natural.tones(detail)[FROWN] - 0.1
+    assert np.allclose(natural.tones(detail + 0.5), natural.tones(detail), atol=1e-4)
+
+
+def test_a_broader_jaw_is_an_excess(natural, subject):
+    broad = parts(subject)
+    jaw = broad.moves[REGIONS.index("base")]
+    jaw[2:7, 0], jaw[10:15, 0] = -0.1, 0.1
+    measures = natural.measure(broad)
+    assert measures[WIDTH] == pytest.approx(0.1)
+    assert natural.excess(measures, natural.limits(subject)) == pytest.approx(1.0, abs=1e-3)
