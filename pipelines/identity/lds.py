@@ -7,7 +7,8 @@ deterministic DDIM in 50 steps.
 
 The paper does not define its ten levels. Here level L adds noise to the original up to t_L = L/10 (T - 1), denoises 64
 candidates and keeps the one whose cosine similarity to the original, in the standardized space, is nearest to
-0.60 - 0.07 (L - 1). Level 10 starts from pure noise.
+0.60 - 0.07 (L - 1). Where all candidates are more similar than that, more noise is added. Level 10 starts from pure
+noise.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ BETAS = (1e-4, 0.02)
 LEVELS, CANDIDATES = 10, 64
 COSINE_TOLERANCE = 0.05
 """How far a candidate's cosine may exceed the target cosine of its level."""
+NOISE_STEP = 50
+"""Time steps that are added to t_L where all candidates are too similar to the original."""
 Norm = Literal["l2", "l1"]
 
 
@@ -76,12 +79,14 @@ class Samples:
         cosines: cosine similarity of each to the original in the standardized space, ``(N,)``; nan without an original.
         candidates: how many vectors were sampled in total.
         rejected: how many of them were too similar to the original.
+        excess: how far the cosine of a returned vector exceeds what was asked for; 0 where none does.
     """
 
     vectors: np.ndarray
     cosines: np.ndarray
     candidates: int
     rejected: int
+    excess: float = 0.0
 
 
 class IdentitySampler:
@@ -151,7 +156,9 @@ class IdentitySampler:
 
         Args:
             original: ``(D,)``, not standardized.
-            candidates: how many are sampled; the one nearest to the level's target cosine is returned.
+            candidates: how many are sampled at a time; the one nearest to the level's target cosine is returned. Where
+                even candidates from pure noise are too similar, the least similar one is, and ``excess`` says by how
+                much it misses the level.
 
         Raises:
             InputError: the level is not 1 to 10, or the original has another size.
@@ -160,18 +167,24 @@ class IdentitySampler:
             raise InputError(f"the level must be 1 to {LEVELS}, got {level}")
         if original.shape != self.mean.shape:
             raise InputError(f"this sampler needs a vector of shape {self.mean.shape}, got {original.shape}")
-        start, target = round(level / LEVELS * (TIMES - 1)), 0.60 - 0.07 * (level - 1)
+        first, target = round(level / LEVELS * (TIMES - 1)), target_cosine(level)
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(candidates, len(self.mean), generator=generator)
         clean = torch.from_numpy(self.standardize(original)).float()
-        a = self._alphas_cumprod[start]
-        noisy = noise if level == LEVELS else a.sqrt() * clean + (1 - a).sqrt() * noise
-        found = self._restore(self._denoise(noisy, start))
-        cosines = self.cosine(found, original)[:, 0]
-        allowed = cosines <= target + COSINE_TOLERANCE
+        sampled = rejected = 0
+        for start in [*range(first, TIMES - 1, NOISE_STEP), TIMES - 1]:
+            noise = torch.randn(candidates, len(self.mean), generator=generator)
+            a = self._alphas_cumprod[start]
+            noisy = noise if start == TIMES - 1 else a.sqrt() * clean + (1 - a).sqrt() * noise
+            found = self._restore(self._denoise(noisy, start))
+            cosines = self.cosine(found, original)[:, 0]
+            allowed = cosines <= target + COSINE_TOLERANCE
+            sampled, rejected = sampled + candidates, rejected + int((~allowed).sum())
+            if allowed.any():
+                break
         distances = np.where(allowed, np.abs(cosines - target), np.inf)
         best = int(distances.argmin()) if allowed.any() else int(cosines.argmin())
-        return Samples(found[best : best + 1], cosines[best : best + 1], candidates, int((~allowed).sum()))
+        excess = max(0.0, float(cosines[best]) - target - COSINE_TOLERANCE)
+        return Samples(found[best : best + 1], cosines[best : best + 1], sampled, rejected, excess)
 
     def _generate(self, count: int, generator: torch.Generator) -> np.ndarray:
         """Sample ``count`` vectors ``(count, D)`` from pure noise."""
@@ -194,6 +207,11 @@ class IdentitySampler:
         vectors = standard.double().numpy() * self.std + self.mean
         vectors[:, : self.unit] /= np.linalg.norm(vectors[:, : self.unit], axis=1, keepdims=True) if self.unit else 1.0
         return vectors
+
+
+def target_cosine(level: int) -> float:
+    """Cosine similarity to the original, in the standardized space, that level 1 to 10 aims at: 0.60 to -0.03."""
+    return 0.60 - 0.07 * (level - 1)
 
 
 def alphas_cumprod() -> Tensor:

@@ -146,15 +146,21 @@ class Embedder(TorchRecognizer):
         tensors, metadata = open_builtin(FILE) if path is None else read_safetensors(path, "recognizer", REMEDY)
         if metadata.get("format") != FORMAT:
             raise WeightsError(f"{path or FILE} is not a recognizer of format {FORMAT}; {REMEDY}")
-        self._network = EmbedderNetwork()
+        network = EmbedderNetwork()
         try:
-            self._network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+            network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
         except RuntimeError:
             raise WeightsError(f"{path or FILE} does not fit the network of this version; {REMEDY}") from None
-        self._network.eval().requires_grad_(False)
-        _fuse(self._network)
-        self._network.to(memory_format=torch.channels_last)
+        network.eval().requires_grad_(False)
+        _fuse(network)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network: EmbedderNetwork = network
         self.name = NAME if path is None else f"{NAME}-{path.stem}"
+
+    @property
+    def network(self) -> EmbedderNetwork:
+        """The network, for its feature maps; do not change it."""
+        return self._network
 
     def embed_many(self, images: Sequence[Tensor], landmarks: Sequence[np.ndarray]) -> np.ndarray:
         # One face at a time, in one thread: otherwise the other faces would change the last bits.

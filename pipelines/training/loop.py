@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,8 @@ class Plan:
         save_every: steps between two saves of the state.
         logs: folder for TensorBoard.
         stop_after: stop after this many steps, as if a signal had come.
+        max_minutes: stop after this time, likewise.
+        show: called with the number of steps done each ``show_every`` steps, to write samples.
     """
 
     steps: int
@@ -45,6 +50,9 @@ class Plan:
     save_every: int = 1000
     logs: Path | None = None
     stop_after: int | None = None
+    max_minutes: float | None = None
+    show: Callable[[int], None] | None = None
+    show_every: int = 0
 
 
 class Trainer:
@@ -81,8 +89,12 @@ class Trainer:
         """
         first = self._resume(plan)
         last = plan.steps if plan.stop_after is None else min(first + plan.stop_after, plan.steps)
+        end = math.inf if plan.max_minutes is None else time.monotonic() + 60 * plan.max_minutes
         with stop_on_signals() as stop, TrainingLog(plan.logs) as log:
             for step in range(first, last):
+                if time.monotonic() >= end:
+                    last = step
+                    break
                 if step % REPORT_EVERY == 0:
                     progress(step, plan.steps, plan.what)
                 loss = self._step(step)
@@ -91,15 +103,34 @@ class Trainer:
                     self._save(plan, step + 1)
                 if stop.requested:
                     raise KeyboardInterrupt
+                if plan.show is not None and plan.show_every and (step + 1) % plan.show_every == 0:
+                    plan.show(step + 1)
         progress(last, plan.steps, plan.what)
         if last < plan.steps:
             self._save(plan, last)
             return False
         # The result is not written yet: until it is, a run that is cut off continues from here.
         self._save(plan, last)
+        self.use_average()
+        return True
+
+    def use_average(self) -> None:
+        """Give the network its averaged weights, where there are any."""
         if self._ema is not None:
             self._ema.copy_to(self._network.parameters())
-        return True
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network has its averaged weights inside the context."""
+        if self._ema is None:
+            yield
+            return
+        self._ema.store(self._network.parameters())
+        self.use_average()
+        try:
+            yield
+        finally:
+            self._ema.restore(self._network.parameters())
 
     def _step(self, step: int) -> float:
         loss = self._loss(step)

@@ -1,0 +1,214 @@
+"""DiffDeID as separate nodes: load, condition, core's KSampler on pixels, then paste."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...pipelines.core.errors import InputError
+from ...pipelines.faces.face import Faces
+from ..convert import bar, image_to_pixels, mask_to_socket, pixels_to_image
+from ..files import OWN, model_stamp, names, path_of
+from ..inputs import optional_faces_input, seed_input
+from ..schema import schema
+from ..sockets import NONE, ROOT, CropsSocket, IdentitySocket
+
+if TYPE_CHECKING:
+    from ...pipelines.identity.identity import Identity
+    from ...pipelines.methods.diffdeid.pipeline import Checkpoint
+
+CATEGORY = f"{ROOT}/DiffDeID"
+CheckpointSocket = io.Custom("FACEVEIL_DIFFDEID")
+"""A ``Checkpoint``: the trained network, and what its conditions mean."""
+_REMEDY = "train one with: faceveil train diffdeid, put it into models/faceveil, and reload the page"
+
+
+class LoadDiffDeID(io.ComfyNode):
+    HELP = """
+    Nobody has published weights of DiffDeID. `faceveil train diffdeid --images FOLDER` trains them from a folder of
+    portraits; put the file into `models/faceveil`.
+
+    *model* works with KSampler and other samplers. It works on pixels: connect the *latent* of **DiffDeID
+    Conditioning**, and **DiffDeID Decode** after it.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FaceVeil_LoadDiffDeID",
+            search_aliases=["face de-identification", "diffusion"],
+            display_name="Load DiffDeID",
+            category=CATEGORY,
+            description="Load a DiffDeID network that you trained with faceveil train diffdeid.",
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=names(OWN, (".safetensors",), "diffdeid") or [NONE],
+                    tooltip="A file of faceveil train diffdeid with diffdeid in its name, from models/faceveil.",
+                )
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The denoiser, for KSampler."),
+                CheckpointSocket.Output(display_name="diffdeid", tooltip="For DiffDeID Conditioning."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str = NONE, **_: object) -> str:
+        return model_stamp(OWN, checkpoint)
+
+    @classmethod
+    def execute(cls, checkpoint: str = NONE) -> io.NodeOutput:
+        from ...pipelines.methods.diffdeid.pipeline import Checkpoint
+        from ..native.diffdeid import model_of
+
+        opened = Checkpoint.open(path_of(OWN, checkpoint, _REMEDY))
+        return io.NodeOutput(model_of(opened.network), opened)
+
+
+class DiffDeIDConditioning(io.ComfyNode):
+    HELP = """
+    Each face becomes a square of the network's size. From it the node removes the identity, keeps the mouth, fits the
+    3D face model, and samples a new identity and a new 3D shape at *level*. Connect *positive*, *negative* and *latent*
+    to **KSampler** with cfg 1, then **DiffDeID Decode** and **Paste Faces** with *places* and *masks*.
+
+    **Levels.** 1 stays similar to the person, 10 is unrelated. Low levels do not protect anybody. These nodes do not
+    check the result: use **Compare Identity**, or **Veil Faces** with the method diffdeid, which checks it.
+
+    With *identity*, that person is shown instead; *level* then only changes the 3D shape.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FaceVeil_DiffDeIDConditioning",
+            search_aliases=["face de-identification", "anonymization level"],
+            display_name="DiffDeID Conditioning",
+            category=CATEGORY,
+            description="Describe faces to DiffDeID's network: what stays of each, and the new person to draw.",
+            inputs=[
+                io.Image.Input("image", tooltip="Images with faces."),
+                CheckpointSocket.Input("diffdeid", tooltip="From Load DiffDeID."),
+                io.Int.Input(
+                    "level",
+                    default=10,
+                    min=1,
+                    max=10,
+                    tooltip="1 stays similar to the person, 10 is unrelated to them.",
+                ),
+                seed_input(),
+                IdentitySocket.Input(
+                    "identity",
+                    optional=True,
+                    tooltip="Show this person: one for all faces, or one per face. It must be of the network's space.",
+                ),
+                optional_faces_input("De-identify"),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="The new people. Use it only with this model."),
+                io.Conditioning.Output(display_name="negative", tooltip="The same without identity, for cfg above 1."),
+                io.Latent.Output(display_name="latent", tooltip="An empty image of the right size, for KSampler."),
+                CropsSocket.Output(display_name="places", tooltip="Positions of the squares, for Paste Faces."),
+                io.Mask.Output(display_name="masks", tooltip="What to paste of each square, for Paste Faces."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        diffdeid: Checkpoint,
+        level: int,
+        seed: int,
+        identity: Identity | None = None,
+        faces: Faces | None = None,
+    ) -> io.NodeOutput:
+        from ...pipelines.faces.detect import detect_faces
+        from ...pipelines.methods.diffdeid.people import describe_faces
+        from ..native.diffdeid import conditioning
+
+        pixels = image_to_pixels(image)
+        found = detect_faces(pixels) if faces is None else faces
+        found.check(pixels)
+        described = describe_faces(diffdeid, pixels, found, level, seed, identity, bar())
+        size = diffdeid.network.config.size
+        return io.NodeOutput(
+            conditioning(described.conditions),
+            conditioning(described.conditions.without_identity()),
+            {"samples": torch.zeros(len(described.places), 3, size, size)},
+            described.places,
+            mask_to_socket(described.masks),
+        )
+
+
+class DiffDeIDDecode(io.ComfyNode):
+    HELP = """
+    DiffDeID works on pixels, so there is no VAE. Connect the result to **Paste Faces**.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FaceVeil_DiffDeIDDecode",
+            search_aliases=["pixel space", "VAE Decode"],
+            display_name="DiffDeID Decode",
+            category=CATEGORY,
+            description="Convert the LATENT of KSampler to images. DiffDeID works on pixels and needs no VAE.",
+            inputs=[io.Latent.Input("latent", tooltip="From KSampler with DiffDeID's model.")],
+            outputs=[io.Image.Output(display_name="crops", tooltip="One square per face, for Paste Faces.")],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict[str, Any]) -> io.NodeOutput:
+        samples = latent["samples"]
+        if samples.dim() != 4 or samples.shape[1] != 3:
+            raise InputError(
+                f"this latent has the shape {tuple(samples.shape)}, not three channels; connect KSampler with the model"
+                " of Load DiffDeID"
+            )
+        return io.NodeOutput(pixels_to_image((samples.float().cpu() + 1) / 2))
+
+
+class IdentityMask(io.ComfyNode):
+    HELP = """
+    The mask reaches from the chin to the hairline. The mouth stays visible unless *keep_mouth* is off, as in DiffDeID:
+    it tells a network the expression. Use *mask* for inpainting, and *image* to see what is left of the person.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FaceVeil_IdentityMask",
+            search_aliases=["face mask", "inpaint face"],
+            display_name="Identity Mask",
+            category=CATEGORY,
+            description="Mask what identifies each person: skin, brows, eyes and nose. Hair and background stay.",
+            inputs=[
+                io.Image.Input("image", tooltip="Images with faces."),
+                io.Boolean.Input("keep_mouth", default=True, tooltip="Leave the mouth visible."),
+                optional_faces_input("Mask"),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The images with gray in place of the identity."),
+                io.Mask.Output(display_name="mask", tooltip="1 where the identity is."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, keep_mouth: bool = True, faces: Faces | None = None) -> io.NodeOutput:
+        from ...pipelines.faces.detect import detect_faces
+        from ...pipelines.methods.diffdeid.conditions import identity_masks
+
+        pixels = image_to_pixels(image)
+        found = detect_faces(pixels) if faces is None else faces
+        found.check(pixels)
+        mask = identity_masks(pixels, found, keep_mouth)
+        return io.NodeOutput(
+            pixels_to_image(torch.lerp(pixels, torch.full_like(pixels, 0.5), mask)), mask_to_socket(mask)
+        )
+
+
+NODES = [LoadDiffDeID, DiffDeIDConditioning, DiffDeIDDecode, IdentityMask]

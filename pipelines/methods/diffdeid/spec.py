@@ -1,0 +1,178 @@
+"""DiffDeID, announced to the registry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...core.errors import InputError, WeightsError
+from ...core.options import ModelFile, check_options, option
+from ...core.progress import Progress
+from ...training.spec import TrainerSpec
+from ..registry import MethodSpec
+
+if TYPE_CHECKING:
+    from .method import DiffDeIDMethod
+    from .training import Recipe
+
+CHECKPOINT = Path("models") / "faceveil" / "diffdeid.safetensors"
+_TRAIN = "train one with faceveil train diffdeid, and put it into models/faceveil"
+
+
+@dataclass(frozen=True)
+class DiffDeIDOptions:
+    """Options of the method."""
+
+    checkpoint: Path = option(
+        CHECKPOINT,
+        "File of faceveil train diffdeid.",
+        model_file=ModelFile(("faceveil",), (".safetensors",), "diffdeid", _TRAIN),
+    )
+    level: int = option(0, "Level of the paper, 1 to 10; 0 follows the strength.", minimum=0, maximum=10)
+    steps: int = option(50, "Denoising steps.", minimum=1, maximum=1000)
+    guidance: float = option(
+        1.0, "Scale of classifier-free guidance by the identity; 1 is none.", minimum=1.0, maximum=10.0, step=0.1
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class TrainDiffDeID:
+    """Options of ``faceveil train diffdeid``."""
+
+    images: Path = option(None, "Folder of portraits, one person each; or of CelebAMask-HQ.")
+    output: Path = option(Path("diffdeid.safetensors"), "File to write; the samples go beside it as PNG.")
+    data: Path | None = option(None, "Folder of the prepared faces; beside the output when omitted.")
+    size: int = option(256, "Side of the network's images in pixels, a multiple of 16.", minimum=32, maximum=512)
+    width: int = option(64, "Channels at the full resolution.", minimum=8, maximum=256)
+    blocks: int = option(2, "Residual blocks of each level.", minimum=1, maximum=4)
+    steps: int = option(200_000, "Training steps.", minimum=1)
+    batch: int = option(8, "Faces of one step and device.", minimum=1)
+    rate: float = option(2e-5, "Learning rate.", minimum=1e-7, maximum=1e-2)
+    warmup: int = option(0, "Steps in which the learning rate rises.", minimum=0)
+    ema: float = option(0.9999, "Decay of the weights' moving average.", minimum=0.0, maximum=0.99999)
+    precision: str = option("no", "Mixed precision.", choices=("no", "bf16", "fp16"))
+    residual: str = option("noise", "What texture attention adds its result to.", choices=("noise", "background"))
+    vgg: Path | None = option(None, "File of torchvision's VGG16 for L_per; a built-in network when omitted.")
+    max_minutes: float | None = option(None, "Stop after this time; the same command continues.", minimum=0.1)
+    save_every: int = option(1000, "Steps between two saves of the state.", minimum=1)
+    show_every: int = option(5000, "Steps between two sheets of samples.", minimum=1)
+    workers: int | None = option(None, "Processes that prepare faces; all cores when omitted.", minimum=1)
+    seed: int = option(0, "Seed of all random numbers.", minimum=0)
+    describe: bool = option(False, "Only print the parameters and multiply-adds of the network.")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def recipe(self) -> Recipe:
+        """What the trained weights depend on."""
+        from .training import Recipe
+
+        names = ("width", "blocks", "steps", "batch", "rate", "warmup", "ema", "precision", "residual", "seed")
+        return Recipe(**{name: getattr(self, name) for name in names})
+
+
+def _open(options: DiffDeIDOptions) -> DiffDeIDMethod:
+    from ...core.devices import best_device
+    from ...geometry.builtin import built_in_morphable_model
+    from ...identity.lds import builtin_sampler
+    from ...recognition.catalog import open_recognizer
+    from .conditions import FaceReader
+    from .method import DiffDeIDMethod
+    from .pipeline import Checkpoint
+
+    checkpoint = Checkpoint.open(options.checkpoint)
+    if not checkpoint.space:
+        raise WeightsError(f"{options.checkpoint.name} was trained on clips; choose a DiffDeID checkpoint for images")
+    checkpoint.network.to(best_device())
+    reader = FaceReader(built_in_morphable_model(), checkpoint.network.config.size)
+    samplers = builtin_sampler(checkpoint.space), builtin_sampler(checkpoint.model)
+    recognizer = open_recognizer(checkpoint.space)
+    return DiffDeIDMethod(checkpoint, reader, recognizer, *samplers, options.steps, options.guidance, options.level)
+
+
+def _check() -> str:
+    if not CHECKPOINT.is_file():
+        raise WeightsError(f"there is no {CHECKPOINT}; {_TRAIN}")
+    return f"checkpoint {CHECKPOINT}"
+
+
+def _sheet_of(output: Path) -> Path:
+    return output.with_suffix(".png")
+
+
+def _state_of(output: Path) -> Path:
+    return output.with_suffix(".state")
+
+
+def _written(options: TrainDiffDeID) -> list[Path]:
+    """The files of a new training; one that goes on replaces its own."""
+    if options.describe or _state_of(options.output).is_file():
+        return []
+    return [options.output, _sheet_of(options.output)]
+
+
+def _train(options: TrainDiffDeID, progress: Progress) -> str:
+    if options.size % 16:
+        raise InputError(f"the size must be a multiple of 16, got {options.size}")
+    from .network import describe
+    from .training import network_config
+
+    if options.describe:
+        # The sizes of the built-in spaces: dlib's, and the morphable model's.
+        from ...geometry.builtin import built_in_morphable_model
+        from .conditions import layout_of
+
+        numbers = sum(size for _, size in layout_of(built_in_morphable_model()))
+        return describe(network_config(options.size, 128, numbers, options.recipe()))
+    return _train_network(options, progress)
+
+
+def _train_network(options: TrainDiffDeID, progress: Progress) -> str:
+    import os
+
+    from .shards import build_shards
+    from .sheet import level_sheet, save_sheet
+    from .training import HELD_OUT, Run, train
+
+    data = options.data or options.output.with_suffix(".data")
+    faces = build_shards(options.images, data, options.size, options.workers or os.cpu_count() or 1, progress)
+    rows = list(range(0, len(faces), HELD_OUT))[:8]
+    run = Run(
+        _state_of(options.output),
+        options.max_minutes,
+        save_every=options.save_every,
+        show_every=options.show_every,
+        show=lambda checkpoint: save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows)),
+        vgg=options.vgg,
+    )
+    checkpoint, complete = train(faces, options.recipe(), run, progress)
+    checkpoint.save(options.output)
+    save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows, progress=progress))
+    if complete:
+        run.state.unlink(missing_ok=True)
+        return f"{options.output}: {options.steps} steps on {len(faces)} faces"
+    return f"{options.output}: stopped on time; the same command continues from {run.state.name}"
+
+
+SPEC = MethodSpec(
+    name="diffdeid",
+    title="DiffDeID",
+    summary="Draws a new face by diffusion from a sampled identity and 3D geometry; needs a checkpoint that you train.",
+    options=DiffDeIDOptions,
+    open=_open,
+    check=_check,
+    identity_space="dlib",
+    trainers=(
+        TrainerSpec(
+            "diffdeid",
+            "DiffDeID's denoiser, from a folder of portraits",
+            TrainDiffDeID,
+            _train,
+            writes=_written,
+        ),
+    ),
+)
