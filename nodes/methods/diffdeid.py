@@ -172,6 +172,69 @@ class DiffDeIDDecode(io.ComfyNode):
         return io.NodeOutput(pixels_to_image((samples.float().cpu() + 1) / 2))
 
 
+class DeidentifyVideo(io.ComfyNode):
+    HELP = """
+    Connect the frames of **Get Video Components**, and the result to **Create Video** with the same audio and frame
+    rate. The first frame of each person in a shot gives identity, texture and light; later frames give expression, pose
+    and gaze. A person who comes back after a cut keeps the new face.
+
+    *clips* is a network of `faceveil train diffdeid-video`. Without it, the network for images draws each frame, which
+    flickers more.
+
+    **Checks.** dlib's recognizer and ours compare each face with the original. A face that still matches, that cannot
+    be replaced, or that was missed between two frames, is redacted.
+
+    **Limits.** A network call per step, face and frame: minutes on a CPU. People whom no frame shows well are redacted
+    in each.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FaceVeil_DeidentifyVideo",
+            search_aliases=["face reenactment", "anonymize video"],
+            display_name="De-identify Video",
+            category=CATEGORY,
+            description="Give every person in a video one new face that keeps expression, pose and gaze.",
+            inputs=[
+                io.Image.Input("frames", tooltip="The frames of one video, in order."),
+                CheckpointSocket.Input("diffdeid", tooltip="From Load DiffDeID: a network for images."),
+                io.Int.Input("level", default=10, min=1, max=10, tooltip="10 is unrelated to the person."),
+                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Denoising steps of each face."),
+                seed_input(),
+                CheckpointSocket.Input("clips", optional=True, tooltip="From Load DiffDeID: a network for clips."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="frames", tooltip="The frames with new faces, in the same order."),
+                io.String.Output(display_name="report", tooltip="How many faces were replaced and redacted."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, frames: Tensor, diffdeid: Checkpoint, level: int, steps: int, seed: int, clips: Checkpoint | None = None
+    ) -> io.NodeOutput:
+        from ...pipelines.core.devices import best_device
+        from ...pipelines.faces.detect import detect_faces
+        from ...pipelines.methods.diffdeid.method import method_of
+        from ...pipelines.methods.diffdeid.video import Reenactment
+        from ...pipelines.recognition.catalog import built_in_recognizers
+
+        pixels = image_to_pixels(frames)
+        method = method_of(diffdeid, steps, level=level)
+        if clips is not None:
+            clips.network.to(best_device())
+        stream = Reenactment(method, clips, built_in_recognizers(), detect_faces, seed, steps=steps)
+        progress, images, counts = bar(), [], [0, 0]
+        for done, result in enumerate(stream(pixels.split(1))):
+            progress(done, len(pixels), "drawing frames")
+            images.append(result.image)
+            counts = [counts[0] + result.replaced, counts[1] + result.redacted]
+        people = len(stream.people)
+        words = f"{people} {'person' if people == 1 else 'people'} in {len(pixels)} frames: {counts[0]} faces replaced, {counts[1]} redacted"
+        return io.NodeOutput(pixels_to_image(torch.cat(images)), words)
+
+
 class IdentityMask(io.ComfyNode):
     HELP = """
     The mask reaches from the chin to the hairline. The mouth stays visible unless *keep_mouth* is off, as in DiffDeID:
@@ -211,4 +274,4 @@ class IdentityMask(io.ComfyNode):
         )
 
 
-NODES = [LoadDiffDeID, DiffDeIDConditioning, DiffDeIDDecode, IdentityMask]
+NODES = [LoadDiffDeID, DiffDeIDConditioning, DiffDeIDDecode, DeidentifyVideo, IdentityMask]

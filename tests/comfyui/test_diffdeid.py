@@ -120,9 +120,7 @@ def test_the_graph_gives_an_image(run, loaded, described):
     (crops,) = run("DiffDeIDDecode", latent=drawn)
     assert crops.shape == (3, SIZE, SIZE, 3)
     assert masks.shape == (3, SIZE, SIZE)
-    result, changed = run(
-        "PasteFaces", image=image, crops=crops, places=places, masks=masks, match_color=False
-    )
+    result, changed = run("PasteFaces", image=image, crops=crops, places=places, masks=masks, match_color=False)
     assert result.shape == image.shape
     assert torch.equal(result[changed == 0], image[changed == 0])
     assert 0.02 < float(changed.mean()) < 0.6
@@ -144,6 +142,14 @@ def test_veil_faces_runs_the_method(run, checkpoint_file, described):
     outputs = run("VeilFaces", image=image, method=method, strength=1.0, seed=1)
     assert outputs[0].shape == image.shape
     assert not torch.equal(outputs[0], image)
+
+
+def test_video(run, loaded, described):
+    frames = described[0][:, :400, :400].repeat(3, 1, 1, 1)
+    result, report = run("DeidentifyVideo", frames=frames, diffdeid=loaded[1], steps=1)
+    assert result.shape == frames.shape
+    assert not any(torch.equal(a, b) for a, b in zip(result, frames, strict=True))
+    assert report.startswith("1 person in 3 frames: ")
 
 
 def test_identity_mask(run, described):

@@ -21,6 +21,7 @@ from ...geometry.coefficients import DIFFDEID, FIELDS, Coefficients, Layout, Sta
 from ...geometry.fitting import Fitter
 from ...geometry.morphable import MorphableModel
 from ...geometry.renderer import render
+from ...imaging.resample import resize
 from .network import Conditions
 
 GROW = 0.12
@@ -51,6 +52,12 @@ class FaceView:
     mask: Tensor
     mouth: Tensor
     coefficients: Coefficients
+
+    def resized(self, size: int) -> FaceView:
+        """The same in a square of another size."""
+        scale = size / self.square.shape[-1]
+        square, mask, mouth = (resize(image, size, size) for image in (self.square, self.mask, self.mouth))
+        return replace(self, transform=self.transform * scale, square=square, mask=mask, mouth=mouth)
 
     def wider(self, rendered: Tensor) -> FaceView:
         """The same with the identity mask extended to where a new face was rendered, ``(1, 1, S, S)``."""
@@ -137,6 +144,11 @@ def masked_image(square: Tensor, mask: Tensor, mouth: Tensor) -> Tensor:
     """
     hidden = mask * (1 - mouth)
     return torch.cat([(square * 2 - 1) * (1 - hidden), hidden], 1)
+
+
+def reference_image(square: Tensor) -> Tensor:
+    """The texture reference of a video ``(B, 4, S, S)``: a whole square ``(B, 3, S, S)`` in [0, 1], nothing masked."""
+    return torch.cat([square * 2 - 1, torch.zeros_like(square[:, :1])], 1)
 
 
 def scaled_identity(vectors: np.ndarray) -> Tensor:

@@ -11,15 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ...core.errors import InputError
-from ...core.progress import Progress, part_of, silent
+from ...core.devices import best_device
+from ...core.errors import InputError, WeightsError
+from ...core.progress import Progress, silent
 from ...faces.face import Face
+from ...geometry.builtin import built_in_morphable_model
 from ...geometry.coefficients import Coefficients
 from ...identity.blend import slerp
 from ...identity.identity import Identity
-from ...identity.lds import LEVELS, IdentitySampler
+from ...identity.lds import LEVELS, IdentitySampler, builtin_sampler
 from ...recognition.base import FaceRecognizer, unit
+from ...recognition.catalog import open_recognizer
 from ..base import MAX_STRENGTH, Change, View, pasted, too_small
 from ..identities import MethodIdentity
 from .conditions import FaceReader, FaceView, conditions_of, paste_mask
@@ -120,13 +124,19 @@ class DiffDeIDMethod:
         points, image, face = prepared.view.face.points, prepared.view.image, prepared.face
         if strength == 0:
             return pasted(image, face.transform, face.square, torch.zeros_like(face.mask), points)
-        vector, coefficients = self.deidentified(prepared, person, strength)
-        conditions, drawn = conditions_of(self.reader.model, self.checkpoint.standardizer, face, coefficients, vector)
-        generator = torch.Generator().manual_seed(person.seed)
-        square = self.pipeline.sample(
-            conditions, [generator], self.steps, self.guidance, part_of(progress, 0, 1)
-        ).float()
+        square, drawn = self.draw(prepared, person, strength, progress)
         return pasted(image, face.transform, square, paste_mask(face, drawn, points), points)
+
+    def draw(
+        self, prepared: Prepared, person: MethodIdentity, strength: float, progress: Progress = silent
+    ) -> tuple[Tensor, Tensor]:
+        """The new square ``(1, 3, S, S)`` and the mask of what was drawn ``(1, 1, S, S)``, at a strength above 0."""
+        vector, coefficients = self.deidentified(prepared, person, strength)
+        conditions, drawn = conditions_of(
+            self.reader.model, self.checkpoint.standardizer, prepared.face, coefficients, vector
+        )
+        generator = torch.Generator().manual_seed(person.seed)
+        return self.pipeline.sample(conditions, [generator], self.steps, self.guidance, progress), drawn
 
     def deidentified(
         self, prepared: Prepared, person: MethodIdentity, strength: float
@@ -148,6 +158,27 @@ class DiffDeIDMethod:
             vector = slerp(Identity(prepared.own[None], self.checkpoint.space), person.identity, share).vector
             alpha = (1 - share) * own_alpha + share * alpha
         return vector, with_geometry(prepared.face, alpha)
+
+
+def method_of(checkpoint: Checkpoint, steps: int = STEPS, guidance: float = 1.0, level: int = 0) -> DiffDeIDMethod:
+    """The method with the built-in morphable model and samplers, on the best device.
+
+    Raises:
+        WeightsError: the checkpoint was trained on clips.
+    """
+    if not checkpoint.space:
+        raise WeightsError("this DiffDeID checkpoint was trained on clips; choose one for images")
+    checkpoint.network.to(best_device())
+    return DiffDeIDMethod(
+        checkpoint,
+        FaceReader(built_in_morphable_model(), checkpoint.network.config.size),
+        open_recognizer(checkpoint.space),
+        builtin_sampler(checkpoint.space),
+        builtin_sampler(checkpoint.model),
+        steps,
+        guidance,
+        level,
+    )
 
 
 def level_of(strength: float) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from .network import Conditions
 FORMAT = "faceveil.diffdeid-shard/1"
 SHARD = 512
 """Faces of one file."""
+HELD_OUT = 20
+"""Each twentieth face is not trained on; the sheets show these."""
 MIN_FACES = 2
 """Fewer have no standard deviation."""
 CELEBA_IMAGES, CELEBA_MASKS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
@@ -125,11 +127,15 @@ def parsed_mask(folder: Path, stem: str) -> Tensor | None:
 
 
 class Faces:
-    """The training data in memory.
+    """The training data in memory; a ``TrainingSet``.
 
     Attributes:
         standardizer: of the coefficients over all faces.
+        space: recognizer whose embeddings the shards hold.
     """
+
+    space = "dlib"
+    window = 1
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._tensors = tensors
@@ -177,6 +183,15 @@ class Faces:
         """Numbers that tell one set of faces from another."""
         return self._tensors["coefficients"].numpy()
 
+    def draw(self, count: int, drop: float, generator: torch.Generator) -> tuple[Tensor, Conditions]:
+        """Random faces that are not held out, ``(count, 3, S, S)`` in [-1, 1], with masks grown at random."""
+        rows = trained_rows(len(self))
+        chosen = rows[torch.randint(len(rows), (count,), generator=generator)]
+        growth = torch.rand(count, generator=generator)
+        images, conditions = self.batch(chosen.tolist(), growth.tolist())
+        kept = (torch.rand(count, 1, generator=generator) >= drop).float()
+        return images, replace(conditions, identity=conditions.identity * kept)
+
     def identities(self, rows: Sequence[int]) -> np.ndarray:
         """Unit vectors ``(B, D)``."""
         return unit(self._tensors["identity"][list(rows)].double().numpy())
@@ -213,6 +228,12 @@ class Faces:
             self._standard[chosen, None],
         )
         return square * 2 - 1, conditions
+
+
+def trained_rows(count: int) -> Tensor:
+    """Faces that are trained on: all but each twentieth; all of a small set."""
+    every = torch.arange(count)
+    return every if count < HELD_OUT else every[every % HELD_OUT != 0]
 
 
 def _grown(mask: Tensor, growth: float, size: int) -> Tensor:

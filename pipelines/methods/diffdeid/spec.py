@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .training import Recipe
 
 CHECKPOINT = Path("models") / "faceveil" / "diffdeid.safetensors"
+RATIO = 16
+"""Ratio of the highest to the lowest resolution of the network."""
 _TRAIN = "train one with faceveil train diffdeid, and put it into models/faceveil"
 
 
@@ -40,12 +42,10 @@ class DiffDeIDOptions:
 
 
 @dataclass(frozen=True)
-class TrainDiffDeID:
-    """Options of ``faceveil train diffdeid``."""
+class _Training:
+    """Options of both trainings."""
 
-    images: Path = option(None, "Folder of portraits, one person each; or of CelebAMask-HQ.")
-    output: Path = option(Path("diffdeid.safetensors"), "File to write; the samples go beside it as PNG.")
-    data: Path | None = option(None, "Folder of the prepared faces; beside the output when omitted.")
+    data: Path | None = option(None, "Folder of the prepared images; beside the output when omitted.")
     size: int = option(256, "Side of the network's images in pixels, a multiple of 16.", minimum=32, maximum=512)
     width: int = option(64, "Channels at the full resolution.", minimum=8, maximum=256)
     blocks: int = option(2, "Residual blocks of each level.", minimum=1, maximum=4)
@@ -59,13 +59,13 @@ class TrainDiffDeID:
     vgg: Path | None = option(None, "File of torchvision's VGG16 for L_per; a built-in network when omitted.")
     max_minutes: float | None = option(None, "Stop after this time; the same command continues.", minimum=0.1)
     save_every: int = option(1000, "Steps between two saves of the state.", minimum=1)
-    show_every: int = option(5000, "Steps between two sheets of samples.", minimum=1)
     workers: int | None = option(None, "Processes that prepare faces; all cores when omitted.", minimum=1)
     seed: int = option(0, "Seed of all random numbers.", minimum=0)
-    describe: bool = option(False, "Only print the parameters and multiply-adds of the network.")
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.size % RATIO:
+            raise InputError(f"the size must be a multiple of {RATIO}, got {self.size}")
 
     def recipe(self) -> Recipe:
         """What the trained weights depend on."""
@@ -75,23 +75,29 @@ class TrainDiffDeID:
         return Recipe(**{name: getattr(self, name) for name in names})
 
 
+@dataclass(frozen=True)
+class TrainDiffDeID(_Training):
+    """Options of ``faceveil train diffdeid``."""
+
+    images: Path = option(None, "Folder of portraits, one person each; or of CelebAMask-HQ.")
+    output: Path = option(Path("diffdeid.safetensors"), "File to write; the samples go beside it as PNG.")
+    show_every: int = option(5000, "Steps between two sheets of samples.", minimum=1)
+    describe: bool = option(False, "Only print the parameters and multiply-adds of the network.")
+
+
+@dataclass(frozen=True)
+class TrainDiffDeIDVideo(_Training):
+    """Options of ``faceveil train diffdeid-video``."""
+
+    clips: Path = option(None, "Folder of clips of one person each: folders of frames, or videos.")
+    output: Path = option(Path("diffdeid_video.safetensors"), "File to write.")
+
+
 def _open(options: DiffDeIDOptions) -> DiffDeIDMethod:
-    from ...core.devices import best_device
-    from ...geometry.builtin import built_in_morphable_model
-    from ...identity.lds import builtin_sampler
-    from ...recognition.catalog import open_recognizer
-    from .conditions import FaceReader
-    from .method import DiffDeIDMethod
+    from .method import method_of
     from .pipeline import Checkpoint
 
-    checkpoint = Checkpoint.open(options.checkpoint)
-    if not checkpoint.space:
-        raise WeightsError(f"{options.checkpoint.name} was trained on clips; choose a DiffDeID checkpoint for images")
-    checkpoint.network.to(best_device())
-    reader = FaceReader(built_in_morphable_model(), checkpoint.network.config.size)
-    samplers = builtin_sampler(checkpoint.space), builtin_sampler(checkpoint.model)
-    recognizer = open_recognizer(checkpoint.space)
-    return DiffDeIDMethod(checkpoint, reader, recognizer, *samplers, options.steps, options.guidance, options.level)
+    return method_of(Checkpoint.open(options.checkpoint), options.steps, options.guidance, options.level)
 
 
 def _check() -> str:
@@ -116,8 +122,6 @@ def _written(options: TrainDiffDeID) -> list[Path]:
 
 
 def _train(options: TrainDiffDeID, progress: Progress) -> str:
-    if options.size % 16:
-        raise InputError(f"the size must be a multiple of 16, got {options.size}")
     from .network import describe
     from .training import network_config
 
@@ -134,9 +138,9 @@ def _train(options: TrainDiffDeID, progress: Progress) -> str:
 def _train_network(options: TrainDiffDeID, progress: Progress) -> str:
     import os
 
-    from .shards import build_shards
+    from .shards import HELD_OUT, build_shards
     from .sheet import level_sheet, save_sheet
-    from .training import HELD_OUT, Run, train
+    from .training import Run, train
 
     data = options.data or options.output.with_suffix(".data")
     faces = build_shards(options.images, data, options.size, options.workers or os.cpu_count() or 1, progress)
@@ -152,10 +156,33 @@ def _train_network(options: TrainDiffDeID, progress: Progress) -> str:
     checkpoint, complete = train(faces, options.recipe(), run, progress)
     checkpoint.save(options.output)
     save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows, progress=progress))
-    if complete:
-        run.state.unlink(missing_ok=True)
-        return f"{options.output}: {options.steps} steps on {len(faces)} faces"
-    return f"{options.output}: stopped on time; the same command continues from {run.state.name}"
+    return _finished(options.output, run.state, complete, f"{options.steps} steps on {len(faces)} faces")
+
+
+def _train_video(options: TrainDiffDeIDVideo, progress: Progress) -> str:
+    import os
+
+    from .clips import build_clips
+    from .training import Run, train
+
+    data = options.data or options.output.with_suffix(".data")
+    clips = build_clips(options.clips, data, options.size, options.workers or os.cpu_count() or 1, progress)
+    state = _state_of(options.output)
+    run = Run(state, options.max_minutes, save_every=options.save_every, vgg=options.vgg)
+    checkpoint, complete = train(clips, options.recipe(), run, progress)
+    checkpoint.save(options.output)
+    return _finished(options.output, state, complete, f"{options.steps} steps on {len(clips)} frames")
+
+
+def _written_video(options: TrainDiffDeIDVideo) -> list[Path]:
+    return [] if _state_of(options.output).is_file() else [options.output]
+
+
+def _finished(output: Path, state: Path, complete: bool, words: str) -> str:
+    if not complete:
+        return f"{output}: stopped on time; the same command continues from {state.name}"
+    state.unlink(missing_ok=True)
+    return f"{output}: {words}"
 
 
 SPEC = MethodSpec(
@@ -173,6 +200,13 @@ SPEC = MethodSpec(
             TrainDiffDeID,
             _train,
             writes=_written,
+        ),
+        TrainerSpec(
+            "diffdeid-video",
+            "DiffDeID's denoiser for video, from clips",
+            TrainDiffDeIDVideo,
+            _train_video,
+            writes=_written_video,
         ),
     ),
 )

@@ -18,28 +18,26 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ...core.errors import InputError
 from ...core.progress import Progress, silent
 from ...geometry.builtin import NAME as MODEL
+from ...geometry.coefficients import Standardizer
 from ...identity.lds import alphas_cumprod
 from ...training.loop import Plan, Trainer, subject_of
 from .network import Conditions, Denoiser, NetworkConfig
 from .perceptual import EmbedderFeatures, Features, Vgg16, feature_loss
 from .pipeline import Checkpoint
-from .shards import Faces
 
-SPACE = "dlib"
-"""Recognizer whose embeddings the shards hold."""
 NOISE_WEIGHT = 10.0
 """Weight of L_d in Eq. 11."""
 LATCH, LATCH_DECAY = 0.05, 0.99
 """L_rec and L_per are used from when the moving average of L_d is below this, with this decay."""
-HELD_OUT = 20
-"""Each twentieth face is not trained on; the sheets show these."""
 SMALL = 32
 """Texture attention works at up to this many pixels."""
 _STEP_SEEDS = 1_000_003
@@ -74,12 +72,8 @@ class Recipe:
     residual: str = "noise"
     seed: int = 0
 
-    def network(self, faces: Faces) -> NetworkConfig:
-        """Sizes of the network for these faces."""
-        return network_config(faces.size, faces.identity_size, faces.coefficient_size, self)
 
-
-def network_config(size: int, identity: int, coefficients: int, recipe: Recipe) -> NetworkConfig:
+def network_config(size: int, identity: int, coefficients: int, recipe: Recipe, window: int = 1) -> NetworkConfig:
     """Five levels, so a ratio of 16; C is as long as the widest level."""
     levels = (1, 2, 4, 8, 8)
     return NetworkConfig(
@@ -90,8 +84,43 @@ def network_config(size: int, identity: int, coefficients: int, recipe: Recipe) 
         condition=recipe.width * levels[-1],
         identity=identity,
         coefficients=coefficients,
+        window=window,
         residual=recipe.residual,
     )
+
+
+class TrainingSet(Protocol):
+    """Faces or frames with their conditions: ``shards.Faces`` and ``clips.Clips``.
+
+    Attributes:
+        space: of the identities; empty where there are none.
+        window: frames of coefficients.
+    """
+
+    space: str
+    window: int
+    standardizer: Standardizer
+
+    def __len__(self) -> int: ...
+
+    @property
+    def size(self) -> int:
+        """Side of the images in pixels."""
+
+    @property
+    def identity_size(self) -> int:
+        """Length of z_id; 0 where there is none."""
+
+    @property
+    def coefficient_size(self) -> int:
+        """Length of p."""
+
+    @property
+    def fingerprint(self) -> np.ndarray:
+        """Numbers that tell one set from another."""
+
+    def draw(self, count: int, drop: float, generator: torch.Generator) -> tuple[Tensor, Conditions]:
+        """Random images ``(count, 3, S, S)`` in [-1, 1] and their conditions; a share ``drop`` gets no identity."""
 
 
 class Objective(nn.Module):
@@ -158,7 +187,7 @@ class Run:
     logs: Path | None = None
 
 
-def train(faces: Faces, recipe: Recipe, run: Run, progress: Progress = silent) -> tuple[Checkpoint, bool]:
+def train(data: TrainingSet, recipe: Recipe, run: Run, progress: Progress = silent) -> tuple[Checkpoint, bool]:
     """Train from the beginning or from the saved state on; with ``accelerate launch`` on several devices.
 
     Returns:
@@ -172,11 +201,11 @@ def train(faces: Faces, recipe: Recipe, run: Run, progress: Progress = silent) -
 
     if recipe.precision not in PRECISIONS:
         raise InputError(f"precision {recipe.precision!r} is not one of {', '.join(PRECISIONS)}")
-    rows = trained_rows(len(faces))
     accelerator = Accelerator()
+    config = network_config(data.size, data.identity_size, data.coefficient_size, recipe, data.window)
     torch.manual_seed(recipe.seed)
     # Convolutions are twice as fast with this memory format, on CPUs as well.
-    network = Denoiser(recipe.network(faces)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Denoiser(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     features: Features = EmbedderFeatures() if run.vgg is None else Vgg16(run.vgg)
     if isinstance(features, nn.Module):
         features.to(accelerator.device)
@@ -191,7 +220,7 @@ def train(faces: Faces, recipe: Recipe, run: Run, progress: Progress = silent) -
         # Each process draws other faces; all numbers depend on seed, step and process only.
         place = step * accelerator.num_processes + accelerator.process_index
         generator = torch.Generator().manual_seed(recipe.seed * _STEP_SEEDS + place)
-        images, conditions, noise, time = draw(faces, rows, recipe, generator)
+        images, conditions, noise, time = draw(data, recipe, generator)
         device = accelerator.device
         with autocast(device, recipe.precision):
             return prepared(  # type: ignore[no-any-return]
@@ -199,10 +228,10 @@ def train(faces: Faces, recipe: Recipe, run: Run, progress: Progress = silent) -
             )
 
     trainer = Trainer(prepared, schedule, loss, recipe.ema)
-    subject = subject_of(faces.fingerprint, recipe, run.vgg and run.vgg.name, accelerator.num_processes)
+    subject = subject_of(data.fingerprint, recipe, run.vgg and run.vgg.name, accelerator.num_processes)
 
     def checkpoint() -> Checkpoint:
-        return Checkpoint(network, faces.standardizer, MODEL, SPACE)
+        return Checkpoint(network, data.standardizer, MODEL, data.space)
 
     def show(step: int) -> None:
         if run.show is not None and accelerator.is_main_process:
@@ -228,24 +257,12 @@ def train(faces: Faces, recipe: Recipe, run: Run, progress: Progress = silent) -
     return checkpoint(), complete
 
 
-def draw(
-    faces: Faces, rows: Tensor, recipe: Recipe, generator: torch.Generator
-) -> tuple[Tensor, Conditions, Tensor, Tensor]:
+def draw(data: TrainingSet, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Conditions, Tensor, Tensor]:
     """A batch: images, conditions, noise and time steps."""
-    chosen = rows[torch.randint(len(rows), (recipe.batch,), generator=generator)]
-    growth = torch.rand(recipe.batch, generator=generator)
-    images, conditions = faces.batch(chosen.tolist(), growth.tolist())
-    kept = (torch.rand(recipe.batch, 1, generator=generator) >= recipe.drop).float()
-    conditions = Conditions(conditions.face, conditions.masked, conditions.identity * kept, conditions.coefficients)
+    images, conditions = data.draw(recipe.batch, recipe.drop, generator)
     noise = torch.randn(images.shape, generator=generator)
     time = torch.randint(0, len(alphas_cumprod()), (recipe.batch,), generator=generator)
     return images, conditions, noise, time
-
-
-def trained_rows(count: int) -> Tensor:
-    """Faces that are trained on: all but each twentieth; all of a small set."""
-    every = torch.arange(count)
-    return every if count < HELD_OUT else every[every % HELD_OUT != 0]
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

@@ -8,18 +8,17 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.identity.lds import alphas_cumprod
-from faceveil.pipelines.methods.diffdeid.network import Denoiser
+from faceveil.pipelines.methods.diffdeid.network import Denoiser, NetworkConfig
 from faceveil.pipelines.methods.diffdeid.perceptual import EmbedderFeatures, Vgg16, feature_loss
 from faceveil.pipelines.methods.diffdeid.pipeline import DiffDeIDPipeline
-from faceveil.pipelines.methods.diffdeid.shards import build_shards, parsed_mask
+from faceveil.pipelines.methods.diffdeid.shards import Faces, build_shards, parsed_mask, trained_rows
 from faceveil.pipelines.methods.diffdeid.sheet import level_sheet
-from faceveil.pipelines.methods.diffdeid.training import LATCH, Objective, Recipe, Run, draw, train, trained_rows
+from faceveil.pipelines.methods.diffdeid.training import LATCH, Objective, Recipe, Run, draw, network_config, train
 from faceveil.pipelines.training.loop import Plan, Trainer
 
 from .conftest import write
@@ -27,8 +26,8 @@ from .conftest import write
 TINY = Recipe(width=8, blocks=1, steps=4, batch=2, rate=1e-3, ema=0.5)
 
 
-def state_of(path: Path) -> dict[str, torch.Tensor]:
-    return {k: v for k, v in torch.load(path, weights_only=True)["network"].items()}
+def sizes(faces: Faces, recipe: Recipe) -> NetworkConfig:
+    return network_config(faces.size, faces.identity_size, faces.coefficient_size, recipe)
 
 
 def test_prepared_faces(faces):
@@ -77,10 +76,10 @@ def test_masks_of_celebamask(tmp_path):
 
 
 def test_losses_are_equations_8_to_11(faces):
-    network = Denoiser(TINY.network(faces))
+    network = Denoiser(sizes(faces, TINY))
     features = EmbedderFeatures()
     objective = Objective(network, features)
-    images, conditions, noise, time = draw(faces, torch.arange(8), TINY, torch.Generator().manual_seed(1))
+    images, conditions, noise, time = draw(faces, TINY, torch.Generator().manual_seed(1))
     alpha = alphas_cumprod()[time].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
     # The velocity that a new network predicts is 0.
@@ -97,8 +96,8 @@ def test_losses_are_equations_8_to_11(faces):
 
 
 def test_all_losses_are_used_once_the_noise_is_learned(faces):
-    objective = Objective(Denoiser(TINY.network(faces)), EmbedderFeatures())
-    images, conditions, noise, time = draw(faces, torch.arange(8), TINY, torch.Generator().manual_seed(1))
+    objective = Objective(Denoiser(sizes(faces, TINY)), EmbedderFeatures())
+    images, conditions, noise, time = draw(faces, TINY, torch.Generator().manual_seed(1))
     objective.average.fill_(LATCH / 2)
     objective(images, conditions, noise, time * 0 + 999)
     assert objective.latched
@@ -159,19 +158,19 @@ def test_time_can_run_out(faces, tmp_path):
 def test_eight_faces_are_learned_by_heart(faces):
     recipe = Recipe(width=16, blocks=1, steps=350, batch=8, rate=2e-3, warmup=20, drop=0.0, ema=0.99)
     torch.manual_seed(0)
-    network = Denoiser(recipe.network(faces))
+    network = Denoiser(sizes(faces, recipe))
     objective = Objective(network, lambda x: [x])
     optimizer = torch.optim.Adam(objective.parameters(), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / recipe.warmup))
 
     def loss(step: int) -> torch.Tensor:
-        return objective(*draw(faces, torch.arange(8), recipe, torch.Generator().manual_seed(step)))
+        return objective(*draw(faces, recipe, torch.Generator().manual_seed(step)))
 
     Trainer(objective, schedule, loss, recipe.ema).run(Plan(recipe.steps, "learning by heart"))
     with torch.no_grad():
         errors = []
         for seed in range(20):
-            images, conditions, noise, time = draw(faces, torch.arange(8), recipe, torch.Generator().manual_seed(-seed))
+            images, conditions, noise, time = draw(faces, recipe, torch.Generator().manual_seed(-seed))
             alpha = alphas_cumprod()[time].view(-1, 1, 1, 1)
             noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
             errors.append(float((network(noisy, time, *conditions.parts()) - noise).square().mean()))

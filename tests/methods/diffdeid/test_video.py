@@ -1,0 +1,180 @@
+"""Video by reenactment: one new person through cuts, nothing of the original, and memory that does not grow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from faceveil.pipelines.core.errors import InputError
+from faceveil.pipelines.faces.detect import detect_faces
+from faceveil.pipelines.faces.face import Faces
+from faceveil.pipelines.geometry.builtin import NAME, built_in_morphable_model
+from faceveil.pipelines.geometry.coefficients import Standardizer
+from faceveil.pipelines.imaging.load import load_image
+from faceveil.pipelines.methods.diffdeid.clips import RADIUS, build_clips, find_clips, window_of
+from faceveil.pipelines.methods.diffdeid.conditions import layout_of
+from faceveil.pipelines.methods.diffdeid.method import DiffDeIDMethod
+from faceveil.pipelines.methods.diffdeid.network import Denoiser, NetworkConfig
+from faceveil.pipelines.methods.diffdeid.pipeline import Checkpoint
+from faceveil.pipelines.methods.diffdeid.spec import DiffDeIDOptions
+from faceveil.pipelines.methods.diffdeid.training import Recipe, Run, train
+from faceveil.pipelines.methods.diffdeid.video import Reenactment, overlap
+from faceveil.pipelines.methods.registry import open_method
+from faceveil.pipelines.recognition.catalog import built_in_recognizers
+
+from .conftest import SIZE, randomized, write
+
+
+@pytest.fixture(scope="module")
+def method(checkpoint_file) -> DiffDeIDMethod:
+    return open_method("diffdeid", DiffDeIDOptions(checkpoint_file, steps=1))
+
+
+@pytest.fixture(scope="module")
+def clips(config) -> Checkpoint:
+    layout = layout_of(built_in_morphable_model())
+    network = randomized(Denoiser(replace(config, identity=0, window=2 * RADIUS + 1)), 1)
+    numbers = config.coefficients
+    return Checkpoint(network, Standardizer(layout, torch.zeros(1, numbers), torch.ones(1, numbers)), NAME, "")
+
+
+@pytest.fixture(scope="module")
+def moving(portrait) -> list[torch.Tensor]:
+    """A face that moves by 2 px a frame, 4 frames."""
+    face = portrait[..., 0:300, 90:390]
+    return [torch.roll(face, 2 * i, -1) for i in range(4)]
+
+
+def reenact(method, clips, frames, detect=lambda image: detect_faces(image, rotated=False), **options):
+    stream = Reenactment(method, clips, built_in_recognizers(), detect, steps=1, **options)
+    return stream, list(stream(frames))
+
+
+@pytest.mark.parametrize("with_clips", [True, False])
+def test_every_frame_is_changed_and_shows_one_new_person(method, clips, moving, with_clips):
+    stream, results = reenact(method, clips if with_clips else None, moving)
+    assert len(results) == len(moving)
+    assert len(stream.people) == 1
+    for before, result in zip(moving, results, strict=True):
+        assert result.replaced + result.redacted == 1
+        face = detect_faces(before)[0]
+        for recognizer in built_in_recognizers():
+            pair = [recognizer.embed(image, face.points) for image in (before, result.image)]
+            assert recognizer.distance(*pair) > recognizer.threshold
+
+
+def test_a_cut_starts_again_with_the_same_person(method, clips, moving):
+    black = torch.zeros_like(moving[0])
+    frames = [moving[0], moving[1], black, moving[2]]
+    stream, results = reenact(method, clips, frames)
+    assert [r.replaced + r.redacted for r in results] == [1, 1, 0, 1]
+    assert torch.equal(results[2].image, black)
+    assert len(stream.people) == 1
+    assert len(stream.people[0].embeddings) == 2
+
+
+def test_another_person_becomes_another(method, clips, photos):
+    first, second = (load_image(path).pixels for path in photos if path.stem in ("person_a_1", "person_b_1"))
+    frames = [first, torch.zeros(1, 3, 64, 64), second]
+    stream, _ = reenact(method, clips, frames)
+    assert len(stream.people) == 2
+    first, second = (p.identity.identity.vector for p in stream.people)
+    assert not np.allclose(first, second)
+
+
+def test_a_face_that_is_missed_between_two_frames_is_redacted(method, clips, moving):
+    calls = iter(range(10))
+
+    def detect(image):
+        return Faces(()) if next(calls) == 1 else detect_faces(image, rotated=False)
+
+    _, results = reenact(method, clips, moving[:3], detect)
+    assert [r.redacted for r in results][1] == 1
+    face = detect_faces(moving[1])[0]
+    x, y = face.points[30].astype(int)
+    assert torch.allclose(results[1].image[0, :, y, x], torch.full((3,), 0.5), atol=0.02)
+
+
+def test_a_face_without_landmarks_is_redacted(method, clips, moving):
+    def detect(image):
+        return Faces(replace(face, landmarks=()) for face in detect_faces(image, rotated=False))
+
+    _, results = reenact(method, clips, moving[:1], detect)
+    assert (results[0].replaced, results[0].redacted) == (0, 1)
+
+
+def test_frames_stream(method, moving):
+    """Results come while frames are read, and no more than the window waits."""
+    read = []
+
+    def endless():
+        for number in range(40):
+            read.append(number)
+            yield torch.zeros(1, 3, 64, 64)
+
+    stream = Reenactment(method, None, built_in_recognizers(), lambda image: Faces(()))
+    for number, _ in enumerate(stream(endless())):
+        assert len(read) <= number + RADIUS + 1 or len(read) == 40
+    assert len(read) == 40
+
+
+def test_windows_are_clamped_at_the_ends():
+    assert window_of(0, 30)[: RADIUS + 1] == [0] * (RADIUS + 1)
+    assert window_of(29, 30)[RADIUS:] == [29] * (RADIUS + 1)
+    assert window_of(15, 40) == list(range(2, 29))
+    assert len(window_of(0, 1)) == 2 * RADIUS + 1
+
+
+def test_overlap():
+    assert overlap((0, 0, 2, 2), (0, 0, 2, 2)) == pytest.approx(1)
+    assert overlap((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert overlap((0, 0, 2, 2), (5, 5, 6, 6)) == 0
+
+
+def test_a_checkpoint_for_images_is_no_checkpoint_for_clips(method, checkpoint):
+    with pytest.raises(InputError, match="not trained on clips"):
+        Reenactment(method, checkpoint, built_in_recognizers(), lambda image: Faces(()))
+
+
+@pytest.fixture(scope="module")
+def folder(moving, tmp_path_factory) -> Path:
+    """One clip as a folder of frames, one as a video, and one without faces."""
+    import av
+
+    root = tmp_path_factory.mktemp("clips")
+    for name, frames in (("a/one", moving), ("b/none", [torch.zeros(1, 3, 64, 64)] * 4)):
+        (root / name).mkdir(parents=True)
+        for i, frame in enumerate(frames):
+            write(root / name / f"{i:03}.png", frame)
+    with av.open(str(root / "c.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 300, 300, "yuv420p", 4_000_000
+        for frame in moving:
+            pixels = (frame[0].movedim(0, -1) * 255).byte().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+        container.mux(stream.encode())
+    return root
+
+
+def test_the_network_for_clips_is_trained_from_a_folder(folder, tmp_path):
+    assert [path.name for path in find_clips(folder)] == ["one", "none", "c.mp4"]
+    clips = build_clips(folder, tmp_path / "data", SIZE, 1)
+    assert len(clips) == 8
+    assert len(build_clips(folder, tmp_path / "data", SIZE, 1)) == 8
+    images, conditions = clips.draw(3, 0.0, torch.Generator().manual_seed(0))
+    assert images.shape == (3, 3, SIZE, SIZE)
+    assert conditions.identity.shape == (3, 0)
+    assert conditions.coefficients.shape == (3, 27, clips.coefficient_size)
+    assert conditions.masked[:, 3].abs().max() == 0
+    recipe = Recipe(width=8, blocks=1, steps=2, batch=2)
+    checkpoint, complete = train(clips, recipe, Run(tmp_path / "a.state"))
+    assert complete and checkpoint.space == ""
+    checkpoint.save(tmp_path / "clips.safetensors")
+    assert Checkpoint.open(tmp_path / "clips.safetensors").network.config == NetworkConfig(
+        SIZE, (8, 16, 32, 64, 64), 1, (0, 1, 2, 3, 4), 64, 0, clips.coefficient_size, 27
+    )
+    with pytest.raises(InputError, match="holds no clips"):
+        build_clips(tmp_path / "nothing", tmp_path / "more", SIZE, 1)
