@@ -230,8 +230,9 @@ class DeidentifyVideo(io.ComfyNode):
             progress(done, len(pixels), "drawing frames")
             images.append(result.image)
             counts = [counts[0] + result.replaced, counts[1] + result.redacted]
-        people = len(stream.people)
-        words = f"{people} {'person' if people == 1 else 'people'} in {len(pixels)} frames: {counts[0]} faces replaced, {counts[1]} redacted"
+        people, (replaced, redacted) = len(stream.people), counts
+        words = f"{people} {'person' if people == 1 else 'people'} in {len(pixels)} frames"
+        words += f": {replaced} faces replaced, {redacted} redacted"
         return io.NodeOutput(pixels_to_image(torch.cat(images)), words)
 
 
