@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,10 @@ CLASSES = 19
 FACE_CLASSES = (1, 2, 3, 4, 5, 10, 11, 12, 13)
 """Skin, brows, eyes, nose, mouth, lips. All other classes are occlusions: glasses, hair, hat, hands (background),
 cloth."""
+IDENTITY_CLASSES = (1, 2, 3, 4, 5, 6, 10)
+"""What identifies a person: skin, brows, eyes, glasses, nose."""
+FRONT_CLASSES = (16, 17, 18)
+"""Cloth, hair and hat, which can hang over a face."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Eyes, nose tip and mouth corners in the aligned images that the parser was trained on, in pixels.
 _TEMPLATE = np.array([[192.98, 239.95], [318.90, 240.19], [256.63, 314.02], [201.26, 371.41], [313.09, 371.15]])
@@ -55,15 +60,25 @@ class FaceParser:
         Raises:
             InputError: the face has no landmarks.
         """
-        transform = similarity(five_points(face.points), _TEMPLATE)
+        others = [label for label in range(CLASSES) if label not in FACE_CLASSES]
+        return self.share(image, face.points, others)
+
+    def share(self, image: Tensor, points: np.ndarray, classes: Sequence[int]) -> Tensor:
+        """Total probability of ``classes`` at each pixel, ``(1, 1, H, W)``; 0 outside the input of the parser.
+
+        Args:
+            image: ``(1, 3, H, W)``, RGB in [0, 1].
+            points: 68 landmarks in pixels, ``(68, 2)``.
+        """
+        transform = similarity(five_points(points), _TEMPLATE)
         view = crop(image, transform, SIDE)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (_MEAN, _STD))
         logits = torch.from_numpy(
             self._session.run(None, {self._session.get_inputs()[0].name: ((view - mean) / std).numpy()})[0]
         )
         probabilities = logits.float().softmax(1)
-        occlusion = 1 - probabilities[:, list(FACE_CLASSES)].sum(1, keepdim=True)
-        return _to_image(occlusion, transform, image.shape[-2], image.shape[-1])
+        chosen = probabilities[:, list(classes)].sum(1, keepdim=True)
+        return _to_image(chosen, transform, image.shape[-2], image.shape[-1])
 
 
 def _to_image(view: Tensor, transform: np.ndarray, height: int, width: int) -> Tensor:

@@ -16,6 +16,7 @@ from ...core.progress import Progress, silent
 from ...faces.align import apply, crop
 from ...faces.face import Faces, inter_ocular
 from ...faces.masks import box_mask, hull_mask, polygon_mask
+from ...faces.parse import FRONT_CLASSES, IDENTITY_CLASSES, FaceParser
 from ...geometry.alignment import SIDE
 from ...geometry.coefficients import DIFFDEID, FIELDS, Coefficients, Layout, Standardizer
 from ...geometry.fitting import Fitter
@@ -70,10 +71,11 @@ class FaceReader:
     Args:
         model: of the coefficients.
         size: of the network's images.
+        parser: finds hair and cloth in front of a face, which then stay visible; landmarks alone when omitted.
     """
 
-    def __init__(self, model: MorphableModel, size: int) -> None:
-        self.model, self.size = model, size
+    def __init__(self, model: MorphableModel, size: int, parser: FaceParser | None = None) -> None:
+        self.model, self.size, self._parser = model, size, parser
         self._fitter = Fitter(model)
 
     def __call__(self, image: Tensor, points: np.ndarray, progress: Progress = silent) -> FaceView:
@@ -83,10 +85,14 @@ class FaceReader:
         square = crop(image, transform, self.size).clamp(0, 1)
         _, mesh = render_face(self.model, estimate.coefficients, self.size)
         inside = apply(transform, points)
-        hull = hull_mask(inside, self.size, self.size, grow=GROW)
-        return FaceView(
-            transform, square, torch.maximum(hull, mesh), mouth_mask(inside, self.size), estimate.coefficients
-        )
+        mask = torch.maximum(hull_mask(inside, self.size, self.size, grow=GROW), mesh)
+        if self._parser is not None:
+            identity, front = (
+                crop(self._parser.share(image, points, classes), transform, self.size)
+                for classes in (IDENTITY_CLASSES, FRONT_CLASSES)
+            )
+            mask = torch.maximum(mask * (1 - front), identity)
+        return FaceView(transform, square, mask, mouth_mask(inside, self.size), estimate.coefficients)
 
 
 def render_face(model: MorphableModel, coefficients: Coefficients, size: int) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from ...core.devices import best_device
 from ...core.errors import InputError, WeightsError
 from ...core.progress import Progress, silent
 from ...faces.face import Face
+from ...faces.parse import FaceParser
 from ...geometry.builtin import built_in_morphable_model
 from ...geometry.coefficients import Coefficients
 from ...identity.blend import slerp
@@ -160,7 +161,13 @@ class DiffDeIDMethod:
         return vector, with_geometry(prepared.face, alpha)
 
 
-def method_of(checkpoint: Checkpoint, steps: int = STEPS, guidance: float = 1.0, level: int = 0) -> DiffDeIDMethod:
+def method_of(
+    checkpoint: Checkpoint,
+    steps: int = STEPS,
+    guidance: float = 1.0,
+    level: int = 0,
+    parser: FaceParser | None = None,
+) -> DiffDeIDMethod:
     """The method with the built-in morphable model and samplers, on the best device.
 
     Raises:
@@ -171,7 +178,7 @@ def method_of(checkpoint: Checkpoint, steps: int = STEPS, guidance: float = 1.0,
     checkpoint.network.to(best_device())
     return DiffDeIDMethod(
         checkpoint,
-        FaceReader(built_in_morphable_model(), checkpoint.network.config.size),
+        FaceReader(built_in_morphable_model(), checkpoint.network.config.size, parser),
         open_recognizer(checkpoint.space),
         builtin_sampler(checkpoint.space),
         builtin_sampler(checkpoint.model),

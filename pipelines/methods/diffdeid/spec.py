@@ -36,6 +36,13 @@ class DiffDeIDOptions:
     guidance: float = option(
         1.0, "Scale of classifier-free guidance by the identity; 1 is none.", minimum=1.0, maximum=10.0, step=0.1
     )
+    parser: Path | None = option(
+        None,
+        "BiSeNet face parser: hair and cloth in front of a face stay visible to the network.",
+        model_file=ModelFile(
+            ("faceveil",), (".onnx",), "pars", "put a BiSeNet parser into models/faceveil, or omit it"
+        ),
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -97,7 +104,12 @@ def _open(options: DiffDeIDOptions) -> DiffDeIDMethod:
     from .method import method_of
     from .pipeline import Checkpoint
 
-    return method_of(Checkpoint.open(options.checkpoint), options.steps, options.guidance, options.level)
+    parser = None
+    if options.parser is not None:
+        from ...faces.parse import FaceParser
+
+        parser = FaceParser(options.parser)
+    return method_of(Checkpoint.open(options.checkpoint), options.steps, options.guidance, options.level, parser)
 
 
 def _check() -> str:

@@ -6,15 +6,19 @@ import numpy as np
 import torch
 from faceveil.pipelines.faces.align import apply
 from faceveil.pipelines.faces.face import Faces
+from faceveil.pipelines.faces.parse import FRONT_CLASSES, IDENTITY_CLASSES
 from faceveil.pipelines.geometry.builtin import built_in_morphable_model
 from faceveil.pipelines.geometry.coefficients import DIFFDEID
 from faceveil.pipelines.methods.diffdeid.conditions import (
+    FaceReader,
     identity_masks,
     layout_of,
     masked_image,
     render_face,
     scaled_identity,
 )
+
+SKIN, HAIR = IDENTITY_CLASSES[0], FRONT_CLASSES[1]
 
 
 def test_the_masked_image_hides_the_face_and_keeps_the_mouth(reader, portrait, portrait_faces):
@@ -32,6 +36,27 @@ def test_the_masked_image_hides_the_face_and_keeps_the_mouth(reader, portrait, p
     assert torch.equal(image[0, :, y, x], view.square[0, :, y, x] * 2 - 1)
     # Hair and background stay.
     assert torch.equal(image[..., :2, :], view.square[..., :2, :] * 2 - 1)
+
+
+def test_a_parser_keeps_hair_and_finds_the_rest(portrait, portrait_faces):
+    """Where it sees hair, nothing is hidden; where it sees skin, all is, beyond the landmarks' outline too."""
+
+    class Parser:
+        def share(self, image, points, classes):
+            share = torch.zeros(1, 1, *image.shape[-2:])
+            middle = int(points[30, 0])
+            if HAIR in classes:
+                share[..., :middle] = 1
+            if SKIN in classes:
+                share[..., middle:] = 1
+            return share
+
+    points = portrait_faces[0].points
+    view = FaceReader(built_in_morphable_model(), 256, Parser())(portrait, points)  # type: ignore[arg-type]
+    left, right = (apply(view.transform, points[[index]])[0].astype(int) for index in (36, 45))
+    assert view.mask[0, 0, left[1], left[0]] == 0
+    assert view.mask[0, 0, right[1], right[0]] == 1
+    assert view.mask[0, 0, 5, 250] == 1
 
 
 def test_two_faces_with_the_same_background_give_the_same_masked_image(reader, portrait, portrait_faces):
