@@ -41,6 +41,8 @@ class Plan:
         stop_after: stop after this many steps, as if a signal had come.
         max_minutes: stop after this time, likewise.
         show: called with the number of steps done each ``show_every`` steps, to write samples.
+        writes: whether this process writes the state; one of several does.
+        agree: makes the wish of this process to stop that of all.
     """
 
     steps: int
@@ -53,6 +55,8 @@ class Plan:
     max_minutes: float | None = None
     show: Callable[[int], None] | None = None
     show_every: int = 0
+    writes: bool = True
+    agree: Callable[[bool], bool] = bool
 
 
 class Trainer:
@@ -92,23 +96,24 @@ class Trainer:
         end = math.inf if plan.max_minutes is None else time.monotonic() + 60 * plan.max_minutes
         with stop_on_signals() as stop, TrainingLog(plan.logs) as log:
             for step in range(first, last):
-                if time.monotonic() >= end:
+                if plan.agree(stop.requested or time.monotonic() >= end):
                     last = step
                     break
                 if step % REPORT_EVERY == 0:
                     progress(step, plan.steps, plan.what)
                 loss = self._step(step)
                 log.write(step, loss=loss, learning_rate=float(self._schedule.get_last_lr()[0]))
-                if stop.requested or (step + 1) % plan.save_every == 0:
+                if (step + 1) % plan.save_every == 0:
                     self._save(plan, step + 1)
-                if stop.requested:
-                    raise KeyboardInterrupt
                 if plan.show is not None and plan.show_every and (step + 1) % plan.show_every == 0:
                     plan.show(step + 1)
-        progress(last, plan.steps, plan.what)
         if last < plan.steps:
             self._save(plan, last)
+            if stop.requested:
+                raise KeyboardInterrupt
+            progress(last, plan.steps, plan.what)
             return False
+        progress(last, plan.steps, plan.what)
         # The result is not written yet: until it is, a run that is cut off continues from here.
         self._save(plan, last)
         self.use_average()
@@ -143,7 +148,7 @@ class Trainer:
         return float(loss.detach())
 
     def _save(self, plan: Plan, step: int) -> None:
-        if plan.state is None:
+        if plan.state is None or not plan.writes:
             return
         state: dict[str, Any] = {
             "step": step,

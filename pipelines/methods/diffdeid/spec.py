@@ -14,6 +14,7 @@ from ..registry import MethodSpec
 
 if TYPE_CHECKING:
     from .method import DiffDeIDMethod
+    from .pipeline import Checkpoint
     from .training import Recipe
 
 CHECKPOINT = Path("models") / "faceveil" / "diffdeid.safetensors"
@@ -61,7 +62,7 @@ class _Training:
     rate: float = option(2e-5, "Learning rate.", minimum=1e-7, maximum=1e-2)
     warmup: int = option(0, "Steps in which the learning rate rises.", minimum=0)
     ema: float = option(0.9999, "Decay of the weights' moving average.", minimum=0.0, maximum=0.99999)
-    precision: str = option("no", "Mixed precision.", choices=("no", "bf16", "fp16"))
+    precision: str = option("no", "Mixed precision.", choices=("no", "bf16"))
     residual: str = option("noise", "What texture attention adds its result to.", choices=("noise", "background"))
     vgg: Path | None = option(None, "File of torchvision's VGG16 for L_per; a built-in network when omitted.")
     max_minutes: float | None = option(None, "Stop after this time; the same command continues.", minimum=0.1)
@@ -162,10 +163,12 @@ def _train_network(options: TrainDiffDeID, progress: Progress) -> str:
         options.max_minutes,
         save_every=options.save_every,
         show_every=options.show_every,
-        show=lambda checkpoint: save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows)),
-        vgg=options.vgg,
     )
-    checkpoint, complete = train(faces, options.recipe(), run, progress)
+
+    def show(checkpoint: Checkpoint) -> None:
+        save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows))
+
+    checkpoint, complete = train(faces, options.recipe(), run, options.vgg, show, progress)
     checkpoint.save(options.output)
     save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows, progress=progress))
     return _finished(options.output, run.state, complete, f"{options.steps} steps on {len(faces)} faces")
@@ -180,8 +183,8 @@ def _train_video(options: TrainDiffDeIDVideo, progress: Progress) -> str:
     data = options.data or options.output.with_suffix(".data")
     clips = build_clips(options.clips, data, options.size, options.workers or os.cpu_count() or 1, progress)
     state = _state_of(options.output)
-    run = Run(state, options.max_minutes, save_every=options.save_every, vgg=options.vgg)
-    checkpoint, complete = train(clips, options.recipe(), run, progress)
+    run = Run(state, options.max_minutes, save_every=options.save_every)
+    checkpoint, complete = train(clips, options.recipe(), run, options.vgg, progress=progress)
     checkpoint.save(options.output)
     return _finished(options.output, state, complete, f"{options.steps} steps on {len(clips)} frames")
 

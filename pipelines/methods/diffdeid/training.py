@@ -14,9 +14,9 @@ t = 999, so it is clipped, and its losses are weighted by abar.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import InputError
 from ...core.progress import Progress, silent
 from ...geometry.builtin import NAME as MODEL
 from ...geometry.coefficients import Standardizer
 from ...identity.lds import alphas_cumprod
-from ...training.loop import Plan, Trainer, subject_of
+from ...training.devices import Run, Settings, fit
+from ...training.loop import subject_of
 from .network import Conditions, Denoiser, NetworkConfig
 from .perceptual import EmbedderFeatures, Features, Vgg16, feature_loss
 from .pipeline import Checkpoint
@@ -40,9 +40,6 @@ LATCH, LATCH_DECAY = 0.05, 0.99
 """L_rec and L_per are used from when the moving average of L_d is below this, with this decay."""
 SMALL = 32
 """Texture attention works at up to this many pixels."""
-_STEP_SEEDS = 1_000_003
-"""Prime that keeps the random streams of different seeds apart."""
-PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Recipe:
         warmup: steps in which the rate rises.
         drop: share of faces that are drawn without their identity, for classifier-free guidance.
         ema: decay of the weights' moving average, which is what is kept.
-        precision: ``no``, ``bf16`` or ``fp16``.
+        precision: ``no`` or ``bf16``.
         residual: see ``NetworkConfig``.
     """
 
@@ -156,39 +153,27 @@ class Objective(nn.Module):
         if not bool(self.latched):
             return NOISE_WEIGHT * loss_d
         clean = ((noisy - (1 - alpha).sqrt() * predicted) / alpha.sqrt()).clamp(-1, 1)
-        weight = alpha.flatten()
+        weight, features = alpha.flatten(), self._features[0]
+        if isinstance(features, nn.Module):
+            features.to(images.device)
         loss_rec = (weight * (clean - images).abs().mean((1, 2, 3))).mean()
-        loss_per = (weight * feature_loss(self._features[0], clean, images)).mean()
+        loss_per = (weight * feature_loss(features, clean, images)).mean()
         return NOISE_WEIGHT * loss_d + loss_rec + loss_per
 
 
-@dataclass(frozen=True)
-class Run:
-    """When a training ends, and what it writes on the way.
+def train(
+    data: TrainingSet,
+    recipe: Recipe,
+    run: Run,
+    vgg: Path | None = None,
+    show: Callable[[Checkpoint], None] | None = None,
+    progress: Progress = silent,
+) -> tuple[Checkpoint, bool]:
+    """Train from the beginning or from the saved state on.
 
-    Attributes:
-        state: file that a stopped training continues from, exactly.
-        max_minutes: stop after this time; the state is saved.
-        stop_after: stop after this many steps, for tests.
-        save_every: steps between two states.
-        show_every: steps between two calls of ``show``.
-        show: gets the checkpoint as it is then.
+    Args:
         vgg: file of VGG16 for L_per; our own recognizer's features when omitted.
-        logs: folder for TensorBoard.
-    """
-
-    state: Path
-    max_minutes: float | None = None
-    stop_after: int | None = None
-    save_every: int = 1000
-    show_every: int = 0
-    show: Callable[[Checkpoint], None] | None = None
-    vgg: Path | None = None
-    logs: Path | None = None
-
-
-def train(data: TrainingSet, recipe: Recipe, run: Run, progress: Progress = silent) -> tuple[Checkpoint, bool]:
-    """Train from the beginning or from the saved state on; with ``accelerate launch`` on several devices.
+        show: gets the checkpoint each ``run.show_every`` steps.
 
     Returns:
         The checkpoint with averaged weights, and whether the training is complete.
@@ -197,64 +182,19 @@ def train(data: TrainingSet, recipe: Recipe, run: Run, progress: Progress = sile
         InputError: a setting is unknown, or the state is damaged or of another training.
         KeyboardInterrupt: a signal stopped the training; its state was saved.
     """
-    from accelerate import Accelerator
-
-    if recipe.precision not in PRECISIONS:
-        raise InputError(f"precision {recipe.precision!r} is not one of {', '.join(PRECISIONS)}")
-    accelerator = Accelerator()
     config = network_config(data.size, data.identity_size, data.coefficient_size, recipe, data.window)
     torch.manual_seed(recipe.seed)
     # Convolutions are twice as fast with this memory format, on CPUs as well.
     network = Denoiser(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    features: Features = EmbedderFeatures() if run.vgg is None else Vgg16(run.vgg)
-    if isinstance(features, nn.Module):
-        features.to(accelerator.device)
-    objective = Objective(network, features)
-    optimizer = torch.optim.Adam(objective.parameters(), lr=recipe.rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / recipe.warmup) if recipe.warmup else 1.0
-    )
-    prepared = accelerator.prepare(objective)
-
-    def loss(step: int) -> Tensor:
-        # Each process draws other faces; all numbers depend on seed, step and process only.
-        place = step * accelerator.num_processes + accelerator.process_index
-        generator = torch.Generator().manual_seed(recipe.seed * _STEP_SEEDS + place)
-        images, conditions, noise, time = draw(data, recipe, generator)
-        device = accelerator.device
-        with autocast(device, recipe.precision):
-            return prepared(  # type: ignore[no-any-return]
-                images.to(device), conditions.to(device, torch.float32), noise.to(device), time.to(device)
-            )
-
-    trainer = Trainer(prepared, schedule, loss, recipe.ema)
-    subject = subject_of(data.fingerprint, recipe, run.vgg and run.vgg.name, accelerator.num_processes)
-
-    def checkpoint() -> Checkpoint:
-        return Checkpoint(network, data.standardizer, MODEL, data.space)
-
-    def show(step: int) -> None:
-        if run.show is not None and accelerator.is_main_process:
-            with trainer.averaged():
-                run.show(checkpoint())
-
-    plan = Plan(
-        recipe.steps,
-        "training DiffDeID",
-        run.state,
-        subject,
-        run.save_every,
-        run.logs,
-        run.stop_after,
-        run.max_minutes,
-        show,
-        run.show_every,
-    )
-    complete = trainer.run(plan, progress)
-    if not complete:
-        trainer.use_average()
-    network.eval().requires_grad_(False)
-    return checkpoint(), complete
+    objective = Objective(network, EmbedderFeatures() if vgg is None else Vgg16(vgg))
+    checkpoint = Checkpoint(network, data.standardizer, MODEL, data.space)
+    if show is not None:
+        run = replace(run, show=lambda: show(checkpoint))
+    settings = Settings(recipe.steps, recipe.rate, recipe.warmup, recipe.ema, recipe.precision, recipe.seed)
+    subject = subject_of(data.fingerprint, recipe, vgg and vgg.name)
+    draws = partial(draw, data, recipe)
+    complete = fit(objective, draws, settings, run, subject, "training DiffDeID", progress)
+    return checkpoint, complete
 
 
 def draw(data: TrainingSet, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Conditions, Tensor, Tensor]:
@@ -263,9 +203,3 @@ def draw(data: TrainingSet, recipe: Recipe, generator: torch.Generator) -> tuple
     noise = torch.randn(images.shape, generator=generator)
     time = torch.randint(0, len(alphas_cumprod()), (recipe.batch,), generator=generator)
     return images, conditions, noise, time
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """The context of mixed precision."""
-    dtype = PRECISIONS[precision]
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype)

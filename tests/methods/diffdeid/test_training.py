@@ -18,7 +18,8 @@ from faceveil.pipelines.methods.diffdeid.perceptual import EmbedderFeatures, Vgg
 from faceveil.pipelines.methods.diffdeid.pipeline import DiffDeIDPipeline
 from faceveil.pipelines.methods.diffdeid.shards import Faces, build_shards, parsed_mask, trained_rows
 from faceveil.pipelines.methods.diffdeid.sheet import level_sheet
-from faceveil.pipelines.methods.diffdeid.training import LATCH, Objective, Recipe, Run, draw, network_config, train
+from faceveil.pipelines.methods.diffdeid.training import LATCH, Objective, Recipe, draw, network_config, train
+from faceveil.pipelines.training.devices import Run
 from faceveil.pipelines.training.loop import Plan, Trainer
 
 from .conftest import write
@@ -130,7 +131,8 @@ def test_a_killed_training_goes_on_exactly(faces, tmp_path):
         "import sys, torch\n"
         "from pathlib import Path\n"
         "from faceveil.pipelines.methods.diffdeid.shards import Faces\n"
-        "from faceveil.pipelines.methods.diffdeid.training import Recipe, Run, train\n"
+        "from faceveil.pipelines.methods.diffdeid.training import Recipe, train\n"
+        "from faceveil.pipelines.training.devices import Run\n"
         f"faces = Faces({{k: v for k, v in torch.load({str(tmp_path / 'faces.pt')!r}).items()}})\n"
         f"train(faces, {recipe!r}, Run(Path({str(tmp_path / 'part.state')!r}), save_every=5))\n"
     )
@@ -180,7 +182,9 @@ def test_eight_faces_are_learned_by_heart(faces):
         conditions, [torch.Generator().manual_seed(i) for i in range(8)], 25
     )
     difference = ((drawn * 2 - 1)[:, None] - images[None]).abs().mean((2, 3, 4))
-    assert torch.equal(difference.argmin(1), torch.arange(8))
+    # Half of the faces are mirrored ones of the others, and 0.4 away from them.
+    assert difference.diagonal().max() < 0.15
+    assert difference.max() > 0.35
 
 
 def test_held_out_faces_are_not_trained_on():

@@ -20,10 +20,11 @@ from faceveil.pipelines.methods.diffdeid.method import DiffDeIDMethod
 from faceveil.pipelines.methods.diffdeid.network import Denoiser, NetworkConfig
 from faceveil.pipelines.methods.diffdeid.pipeline import Checkpoint
 from faceveil.pipelines.methods.diffdeid.spec import DiffDeIDOptions
-from faceveil.pipelines.methods.diffdeid.training import Recipe, Run, train
+from faceveil.pipelines.methods.diffdeid.training import Recipe, train
 from faceveil.pipelines.methods.diffdeid.video import Reenactment, overlap
 from faceveil.pipelines.methods.registry import open_method
 from faceveil.pipelines.recognition.catalog import built_in_recognizers
+from faceveil.pipelines.training.devices import Run
 
 from .conftest import SIZE, randomized, write
 
