@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,6 +114,7 @@ class DiffDeIDConditioning(io.ComfyNode):
                 io.Latent.Output(display_name="latent", tooltip="An empty image of the right size, for KSampler."),
                 CropsSocket.Output(display_name="places", tooltip="Positions of the squares, for Paste Faces."),
                 io.Mask.Output(display_name="masks", tooltip="What to paste of each square, for Paste Faces."),
+                io.String.Output(display_name="report", tooltip="Whether every new person met the level."),
             ],
         )
 
@@ -141,7 +143,14 @@ class DiffDeIDConditioning(io.ComfyNode):
             {"samples": torch.zeros(len(described.places), 3, size, size)},
             described.places,
             mask_to_socket(described.masks),
+            _report(described.excess, level),
         )
+
+
+def _report(excess: Sequence[float], level: int) -> str:
+    missed = [f"face {i + 1} by a cosine of {e:.2f}" for i, e in enumerate(excess) if e > 0]
+    count = f"{len(excess)} {'face' if len(excess) == 1 else 'faces'}"
+    return f"{count}: " + (f"level {level} was missed: {', '.join(missed)}" if missed else f"level {level} was met")
 
 
 class DiffDeIDDecode(io.ComfyNode):
@@ -184,8 +193,8 @@ class DeidentifyVideo(io.ComfyNode):
     **Checks.** dlib's recognizer and ours compare each face with the original. A face that still matches, that cannot
     be replaced, or that was missed between two frames, is redacted.
 
-    **Limits.** A network call per step, face and frame: minutes on a CPU. People whom no frame shows well are redacted
-    in each.
+    **Limits.** A network call per step, face and frame: minutes on a CPU. A face that no detector finds for more than
+    13 frames is not protected in between.
     """
 
     @classmethod

@@ -16,6 +16,7 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
+from ...pipelines.core.errors import InputError
 from ...pipelines.methods.diffdeid.network import SCHEDULER, Conditions, Denoiser, NetworkConfig
 
 PREFIX = "faceveil_"
@@ -66,11 +67,29 @@ class _Model(comfy.model_base.BaseModel):
     def extra_conds(self, **values: Any) -> dict[str, Any]:
         found = super().extra_conds(**values)
         device = values["device"]
+        if PREFIX + SPATIAL[0] not in values:
+            raise InputError("connect positive and negative of DiffDeID Conditioning to the sampler")
+        sides = tuple(values[PREFIX + SPATIAL[0]].shape[-2:]), tuple(values["noise"].shape[-2:])
+        if sides[0] != sides[1]:
+            raise InputError(f"the latent has {sides[1]} pixels, but the faces {sides[0]}; connect its latent as well")
         for name in SPATIAL:
             found[name] = comfy.conds.CONDNoiseShape(values[PREFIX + name].to(device))
         for name in FLAT:
             found[name] = comfy.conds.CONDRegular(values[PREFIX + name].to(device))
         return found
+
+
+class _Whole(comfy.model_patcher.ModelPatcher):
+    """Is always loaded as a whole: its layers are plain torch's, which cannot be loaded one by one."""
+
+    def load(
+        self,
+        device_to: Any = None,
+        lowvram_model_memory: int = 0,
+        force_patch_weights: bool = False,
+        full_load: bool = False,
+    ) -> Any:
+        return super().load(device_to, 0, force_patch_weights, True)
 
 
 class _Config(comfy.supported_models_base.BASE):
@@ -97,7 +116,7 @@ def model_of(network: Denoiser) -> Any:
     config.set_inference_dtype(torch.float32, None)
     model = config.get_model({})
     model.diffusion_model.network.load_state_dict(network.state_dict())
-    return comfy.model_patcher.ModelPatcher(
+    return _Whole(
         model.eval(),
         load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device(),

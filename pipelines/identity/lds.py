@@ -80,6 +80,8 @@ class Samples:
         candidates: how many vectors were sampled in total.
         rejected: how many of them were too similar to the original.
         excess: how far the cosine of a returned vector exceeds what was asked for; 0 where none does.
+        choice: round and row of the noise that a level was sampled from; with it, ``level_again`` gives the same person
+            for another photo.
     """
 
     vectors: np.ndarray
@@ -87,6 +89,7 @@ class Samples:
     candidates: int
     rejected: int
     excess: float = 0.0
+    choice: tuple[int, int] = (0, 0)
 
 
 class IdentitySampler:
@@ -167,15 +170,13 @@ class IdentitySampler:
             raise InputError(f"the level must be 1 to {LEVELS}, got {level}")
         if original.shape != self.mean.shape:
             raise InputError(f"this sampler needs a vector of shape {self.mean.shape}, got {original.shape}")
-        first, target = round(level / LEVELS * (TIMES - 1)), target_cosine(level)
+        target = target_cosine(level)
         generator = torch.Generator().manual_seed(seed)
-        clean = torch.from_numpy(self.standardize(original)).float()
-        sampled = rejected = 0
-        for start in [*range(first, TIMES - 1, NOISE_STEP), TIMES - 1]:
+        sampled = rejected = tried = 0
+        for start in _starts(level):
+            tried += 1
             noise = torch.randn(candidates, len(self.mean), generator=generator)
-            a = self._alphas_cumprod[start]
-            noisy = noise if start == TIMES - 1 else a.sqrt() * clean + (1 - a).sqrt() * noise
-            found = self._restore(self._denoise(noisy, start))
+            found = self._from(original, noise, start)
             cosines = self.cosine(found, original)[:, 0]
             allowed = cosines <= target + COSINE_TOLERANCE
             sampled, rejected = sampled + candidates, rejected + int((~allowed).sum())
@@ -184,7 +185,31 @@ class IdentitySampler:
         distances = np.where(allowed, np.abs(cosines - target), np.inf)
         best = int(distances.argmin()) if allowed.any() else int(cosines.argmin())
         excess = max(0.0, float(cosines[best]) - target - COSINE_TOLERANCE)
-        return Samples(found[best : best + 1], cosines[best : best + 1], sampled, rejected, excess)
+        return Samples(found[best : best + 1], cosines[best : best + 1], sampled, rejected, excess, (tried - 1, best))
+
+    def level_again(
+        self, original: np.ndarray, level: int, seed: int, choice: tuple[int, int], candidates: int = CANDIDATES
+    ) -> Samples:
+        """The person of ``level`` with this ``choice`` for another photo: the same noise, so a similar result.
+
+        Args:
+            original: of the other photo, ``(D,)``.
+            choice: of ``Samples``, for the same level, seed and number of candidates.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(choice[0] + 1):
+            noise = torch.randn(candidates, len(self.mean), generator=generator)
+        found = self._from(original, noise[choice[1] : choice[1] + 1], _starts(level)[choice[0]])
+        cosines = self.cosine(found, original)[:, 0]
+        excess = max(0.0, float(cosines[0]) - target_cosine(level) - COSINE_TOLERANCE)
+        return Samples(found, cosines, 1, int(excess > 0), excess, choice)
+
+    def _from(self, original: np.ndarray, noise: Tensor, start: int) -> np.ndarray:
+        """Add noise ``(N, D)`` to the original up to time step ``start``, and denoise; at the last step, only noise."""
+        clean = torch.from_numpy(self.standardize(original)).float()
+        a = self._alphas_cumprod[start]
+        noisy = noise if start == TIMES - 1 else a.sqrt() * clean + (1 - a).sqrt() * noise
+        return self._restore(self._denoise(noisy, start))
 
     def _generate(self, count: int, generator: torch.Generator) -> np.ndarray:
         """Sample ``count`` vectors ``(count, D)`` from pure noise."""
@@ -207,6 +232,11 @@ class IdentitySampler:
         vectors = standard.double().numpy() * self.std + self.mean
         vectors[:, : self.unit] /= np.linalg.norm(vectors[:, : self.unit], axis=1, keepdims=True) if self.unit else 1.0
         return vectors
+
+
+def _starts(level: int) -> list[int]:
+    """Time steps that a level is sampled from, one after the other."""
+    return [*range(round(level / LEVELS * (TIMES - 1)), TIMES - 1, NOISE_STEP), TIMES - 1]
 
 
 def target_cosine(level: int) -> float:

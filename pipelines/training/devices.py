@@ -139,6 +139,20 @@ def fit(
     return complete
 
 
+def first_process_first() -> contextlib.AbstractContextManager[None]:
+    """A context that the first process of a training leaves before the others enter it."""
+    from accelerate import PartialState
+
+    return PartialState().main_process_first()  # type: ignore[no-any-return]
+
+
+def is_first_process() -> bool:
+    """Whether this process writes results."""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
+
+
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
     """The context of mixed precision."""
     dtype = PRECISIONS[precision]

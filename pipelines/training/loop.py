@@ -174,6 +174,8 @@ class Trainer:
             self._schedule.load_state_dict(state["schedule"])
             if self._ema is not None:
                 self._ema.load_state_dict(state["ema"])
+                # The state was read to the CPU.
+                self._ema.to(next(self._network.parameters()).device)
             return int(state["step"])
         except (KeyError, ValueError, RuntimeError, TypeError):
             raise InputError(

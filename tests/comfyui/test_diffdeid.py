@@ -114,7 +114,8 @@ def test_ksampler_equals_diffusers(package, loaded, described, kind, cfg):
 def test_the_graph_gives_an_image(run, loaded, described):
     import nodes as core
 
-    image, (positive, negative, latent, places, masks) = described
+    image, (positive, negative, latent, places, masks, report) = described
+    assert report == "3 faces: level 10 was met"
     with torch.inference_mode():
         drawn = core.common_ksampler(loaded[0], 3, 2, 1.0, "euler", "normal", positive, negative, latent)[0]
     (crops,) = run("DiffDeIDDecode", latent=drawn)
@@ -124,6 +125,18 @@ def test_the_graph_gives_an_image(run, loaded, described):
     assert result.shape == image.shape
     assert torch.equal(result[changed == 0], image[changed == 0])
     assert 0.02 < float(changed.mean()) < 0.6
+
+
+def test_foreign_conditioning_and_latents_are_refused(loaded, described):
+    import nodes as core
+
+    positive, negative, latent = described[1][:3]
+    text = [[torch.zeros(1, 77, 768), {}]]
+    with torch.inference_mode(), pytest.raises(Exception, match="connect positive and negative of DiffDeID"):
+        core.common_ksampler(loaded[0], 3, 2, 2.0, "euler", "normal", positive, text, latent)
+    wide = {"samples": torch.zeros(3, 3, SIZE, 2 * SIZE)}
+    with torch.inference_mode(), pytest.raises(Exception, match="connect its latent as well"):
+        core.common_ksampler(loaded[0], 3, 2, 1.0, "euler", "normal", positive, negative, wide)
 
 
 def test_a_latent_of_another_model_is_refused(run):

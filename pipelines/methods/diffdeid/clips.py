@@ -6,8 +6,10 @@ frame, the coefficients of its neighbors, and another frame of the clip, from wh
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import logging
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,7 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
-from ...core.files import write_whole
-from ...core.parallel import parallel
 from ...core.progress import Progress, silent
-from ...core.stored import read_safetensors
 from ...faces.align import crop
 from ...faces.detectors import open_detector
 from ...faces.landmarks import fit_landmarks
@@ -30,18 +29,19 @@ from ...geometry.coefficients import Coefficients, Standardizer
 from ...geometry.fitting import Estimate, Fitter
 from ...imaging.formats import find_images
 from ...training.portraits import read_pixels
+from ...training.shards import Item, Shards, build
 from .conditions import layout_of, reference_image, render_face
 from .network import Conditions
 
-FORMAT = "faceveil.diffdeid-clip/1"
+log = logging.getLogger(__name__)
+
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi")
 RADIUS = 13
 """Frames before and after the current one whose coefficients the network sees, as in PIRender."""
 MIN_FRAMES, MAX_FRAMES = 4, 128
 """Frames of a clip; longer clips are cut."""
-SMOOTHING = 1.0
-"""Standard deviation of the smoothing of the coefficients, in frames."""
-_NAMES = ("square", "face", "coefficients")
+CONSTANT = ("identity", "texture", "lighting")
+"""Coefficients that are those of the first frame of a video."""
 
 
 def window_of(index: int, count: int, radius: int = RADIUS) -> list[int]:
@@ -50,7 +50,7 @@ def window_of(index: int, count: int, radius: int = RADIUS) -> list[int]:
 
 
 class Clips:
-    """Prepared clips in memory; a ``TrainingSet``.
+    """Prepared clips; a ``TrainingSet``. Each file holds one clip; images are read from disk.
 
     Attributes:
         standardizer: of the coefficients over all frames.
@@ -59,52 +59,57 @@ class Clips:
 
     space = ""
     identity_size = 0
+    window = 2 * RADIUS + 1
 
-    def __init__(self, clips: Sequence[dict[str, Tensor]], window: int = 2 * RADIUS + 1) -> None:
-        self._clips, self.window = clips, window
-        layout = layout_of(built_in_morphable_model())
-        joined = torch.cat([clip["coefficients"] for clip in clips])
-        coefficients = Coefficients.from_vector(joined, layout, NAME)
-        self.standardizer = Standardizer.of(coefficients, layout)
-        lengths = [len(clip["coefficients"]) for clip in clips]
-        self._standard = self.standardizer.standardize(coefficients).split(lengths)
-        self._frames = [(c, f) for c, length in enumerate(lengths) for f in range(length)]
+    def __init__(self, shards: Shards) -> None:
+        if len(shards) < MIN_FRAMES:
+            raise InputError(f"no clip shows a face in {MIN_FRAMES} frames or more; give other clips")
+        self._shards = shards
+        self._model = built_in_morphable_model()
+        layout = layout_of(self._model)
+        self._coefficients = Coefficients.from_vector(shards.whole("coefficients"), layout, NAME)
+        self.standardizer = Standardizer.of(self._coefficients, layout)
+        self._starts = [0, *accumulate(shards.counts)]
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._shards)
 
     @property
     def size(self) -> int:
-        return int(self._clips[0]["square"].shape[-1])
+        return int(self._shards.rows("square", [0]).shape[-1])
 
     @property
     def coefficient_size(self) -> int:
-        return int(self._standard[0].shape[1])
+        return int(self.standardizer.mean.shape[1])
 
     @property
     def fingerprint(self) -> np.ndarray:
         """Numbers that tell one set of clips from another."""
-        return torch.cat([clip["coefficients"] for clip in self._clips]).numpy()
+        return self._shards.whole("coefficients").numpy()
 
     def draw(self, count: int, drop: float, generator: torch.Generator) -> tuple[Tensor, Conditions]:
-        """Frames ``(count, 3, S, S)`` in [-1, 1] and their conditions; ``drop`` has no meaning without identities."""
-        rows = torch.randint(len(self._frames), (count,), generator=generator).tolist()
-        images, faces, references, windows = [], [], [], []
-        for row in rows:
-            place, frame = self._frames[row]
-            clip, standard = self._clips[place], self._standard[place]
-            other = int(torch.randint(len(standard), (1,), generator=generator))
-            images.append(clip["square"][frame].float() / 255)
-            references.append(clip["square"][other].float() / 255)
-            faces.append(clip["face"][frame].float() / 255)
-            windows.append(standard[window_of(frame, len(standard), self.window // 2)])
+        """Frames ``(count, 3, S, S)`` in [-1, 1] and their conditions; ``drop`` has no meaning without identities.
+
+        As in a video, light and texture are those of the other frame, in the rendering and in the coefficients.
+        """
+        frames = torch.randint(len(self), (count,), generator=generator).tolist()
+        references, windows = [], []
+        for frame in frames:
+            clip = bisect_right(self._starts, frame) - 1
+            first, length = self._starts[clip], self._shards.counts[clip]
+            other = first + int(torch.randint(length, (1,), generator=generator))
+            around = [first + i for i in window_of(frame - first, length, self.window // 2)]
+            references.append(other)
+            windows.append(self._coefficients.rows(around).replaced(self._coefficients[other], CONSTANT))
+        faces = [render_face(self._model, window[self.window // 2], self.size)[0] for window in windows]
+        images, reference = (self._shards.rows("square", rows).float() / 255 for rows in (frames, references))
         conditions = Conditions(
-            torch.stack(faces) * 2 - 1,
-            reference_image(torch.stack(references)),
+            torch.cat(faces),
+            reference_image(reference),
             torch.zeros(count, 0),
-            torch.stack(windows),
+            torch.stack([self.standardizer.standardize(window) for window in windows]),
         )
-        return torch.stack(images) * 2 - 1, conditions
+        return images * 2 - 1, conditions
 
 
 def build_clips(root: Path, folder: Path, size: int, workers: int, progress: Progress = silent) -> Clips:
@@ -116,18 +121,9 @@ def build_clips(root: Path, folder: Path, size: int, workers: int, progress: Pro
     sources = find_clips(root)
     if not sources:
         raise InputError(f"{root.name} holds no clips; name a folder with folders of frames, or with videos")
-    facts = {"clips": len(sources), "size": size, "first": sources[0].name, "last": sources[-1].name}
-    done = folder / "facts.json"
-    if done.is_file():
-        if json.loads(done.read_text(encoding="utf-8")) != facts:
-            raise InputError(f"{folder.name} holds training data of other clips or sizes; remove it or name another")
-        return _open(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(source, folder / f"{i:06}.safetensors", size) for i, source in enumerate(sources)]
-    if not any(list(parallel(prepare_clip, jobs, workers, progress, "preparing clips"))):
-        raise InputError(f"no clip of {root.name} shows a face in {MIN_FRAMES} frames or more")
-    write_whole(done, json.dumps(facts).encode())
-    return _open(folder)
+    jobs = [(source, size) for source in sources]
+    build(prepare_clip, jobs, sources, folder, {"size": size, "clips": True}, 1, workers, progress, "preparing clips")
+    return Clips(Shards(folder))
 
 
 def find_clips(root: Path) -> list[Path]:
@@ -137,39 +133,34 @@ def find_clips(root: Path) -> list[Path]:
     return sorted(folders | videos)
 
 
-def prepare_clip(source: Path, target: Path, size: int) -> bool:
-    """Write the squares, rendered faces and coefficients of one clip; False where too few frames show a face."""
-    from safetensors.torch import save
-
+def prepare_clip(source: Path, size: int) -> list[Item]:
+    """The frames of one clip that show a face; none, with a warning in the log, where there are too few."""
     model, detector = built_in_morphable_model(), open_detector()
-    fitter, images = Fitter(model), []
+    fitter = Fitter(model)
+    squares: list[np.ndarray] = []
     estimates: list[Estimate] = []
-    for image in read_frames(source):
-        found = detector(image, THRESHOLD)
-        best = max(found, key=lambda d: d.score, default=None)
-        points = None if best is None else fit_landmarks(image, best.box, best.five)
-        if points is not None:
-            estimates.append(fitter(image, points))
-            images.append(image)
-        if len(images) == MAX_FRAMES:
-            break
-    if len(images) < MIN_FRAMES:
-        return False
-    estimate = smooth(join(estimates), SMOOTHING)
-    squares = torch.cat(
-        [
-            crop(image, transform.double().numpy() * (size / SIDE), size)
-            for image, transform in zip(images, estimate.transforms, strict=True)
-        ]
-    )
-    face, _ = render_face(model, estimate.coefficients, size)
-    tensors = {
-        "square": (squares.clamp(0, 1) * 255).round().to(torch.uint8),
-        "face": ((face + 1) / 2 * 255).round().to(torch.uint8),
-        "coefficients": estimate.coefficients.to_vector(layout_of(model)),
-    }
-    write_whole(target, save({k: v.contiguous() for k, v in tensors.items()}, {"format": FORMAT}))
-    return True
+    try:
+        for image in read_frames(source):
+            found = detector(image, THRESHOLD)
+            best = max(found, key=lambda d: d.score, default=None)
+            points = None if best is None else fit_landmarks(image, best.box, best.five)
+            if points is None:
+                continue
+            estimate = fitter(image, points)
+            square = crop(image, estimate.transforms[0].double().numpy() * (size / SIDE), size)[0]
+            squares.append((square.clamp(0, 1) * 255).round().to(torch.uint8).numpy())
+            estimates.append(estimate)
+            if len(squares) == MAX_FRAMES:
+                break
+    except InputError as error:
+        log.warning("%s; the clip is left out", error)
+        return []
+    if len(squares) < MIN_FRAMES:
+        log.warning("%s shows a face in fewer than %d frames; it is left out", source.name, MIN_FRAMES)
+        return []
+    # One shape and texture for the clip; the rest stays as measured, as it does in a video that is de-identified.
+    vectors = smooth(join(estimates), 0.0).coefficients.to_vector(layout_of(model)).numpy()
+    return [{"square": square, "coefficients": vector} for square, vector in zip(squares, vectors, strict=True)]
 
 
 def read_frames(source: Path) -> Iterator[Tensor]:
@@ -187,13 +178,3 @@ def read_frames(source: Path) -> Iterator[Tensor]:
                 yield pixels.movedim(-1, 0)[None].float() / 255
     except (av.FFmpegError, IndexError) as error:
         raise InputError(f"{source.name} cannot be read as a video ({error}); remove it") from None
-
-
-def _open(folder: Path) -> Clips:
-    clips = []
-    for file in sorted(folder.glob("*.safetensors")):
-        tensors, metadata = read_safetensors(file, "clip", "remove its folder and prepare it again", InputError)
-        if metadata.get("format") != FORMAT:
-            raise InputError(f"{folder.name} holds other files than clips; name another folder")
-        clips.append({name: tensors[name] for name in _NAMES})
-    return Clips(clips)

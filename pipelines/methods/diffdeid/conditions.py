@@ -45,6 +45,7 @@ class FaceView:
         square: ``(1, 3, S, S)``, RGB in [0, 1].
         mask: 1 where the identity is, ``(1, 1, S, S)``.
         mouth: 1 where the mouth is, which stays visible, ``(1, 1, S, S)``.
+        front: 1 where a parser found hair or cloth in front of the face, ``(1, 1, S, S)``.
         coefficients: one row.
     """
 
@@ -52,17 +53,20 @@ class FaceView:
     square: Tensor
     mask: Tensor
     mouth: Tensor
+    front: Tensor
     coefficients: Coefficients
 
     def resized(self, size: int) -> FaceView:
         """The same in a square of another size."""
         scale = size / self.square.shape[-1]
-        square, mask, mouth = (resize(image, size, size) for image in (self.square, self.mask, self.mouth))
-        return replace(self, transform=self.transform * scale, square=square, mask=mask, mouth=mouth)
+        names = ("square", "mask", "mouth", "front")
+        square, mask, mouth, front = (resize(getattr(self, name), size, size) for name in names)
+        moved = self.transform * scale
+        return replace(self, transform=moved, square=square, mask=mask, mouth=mouth, front=front)
 
     def wider(self, rendered: Tensor) -> FaceView:
         """The same with the identity mask extended to where a new face was rendered, ``(1, 1, S, S)``."""
-        return replace(self, mask=torch.maximum(self.mask, rendered))
+        return replace(self, mask=torch.maximum(self.mask, rendered * (1 - self.front)))
 
 
 class FaceReader:
@@ -86,13 +90,14 @@ class FaceReader:
         _, mesh = render_face(self.model, estimate.coefficients, self.size)
         inside = apply(transform, points)
         mask = torch.maximum(hull_mask(inside, self.size, self.size, grow=GROW), mesh)
+        front = torch.zeros_like(mask)
         if self._parser is not None:
             identity, front = (
                 crop(self._parser.share(image, points, classes), transform, self.size)
                 for classes in (IDENTITY_CLASSES, FRONT_CLASSES)
             )
             mask = torch.maximum(mask * (1 - front), identity)
-        return FaceView(transform, square, mask, mouth_mask(inside, self.size), estimate.coefficients)
+        return FaceView(transform, square, mask, mouth_mask(inside, self.size), front, estimate.coefficients)
 
 
 def render_face(model: MorphableModel, coefficients: Coefficients, size: int) -> tuple[Tensor, Tensor]:
@@ -137,7 +142,7 @@ def paste_mask(view: FaceView, drawn: Tensor, points: np.ndarray) -> Tensor:
     """
     inside, size = apply(view.transform, points), view.square.shape[-1]
     soft = hull_mask(inside, size, size, grow=GROW, feather=FEATHER * inter_ocular(inside))
-    return torch.maximum(soft, drawn)
+    return torch.maximum(soft * (1 - view.front), drawn)
 
 
 def masked_image(square: Tensor, mask: Tensor, mouth: Tensor) -> Tensor:

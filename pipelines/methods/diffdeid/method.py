@@ -6,6 +6,7 @@ person.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,6 @@ from ...core.progress import Progress, silent
 from ...faces.face import Face
 from ...faces.parse import FaceParser
 from ...geometry.builtin import built_in_morphable_model
-from ...geometry.coefficients import Coefficients
 from ...identity.blend import slerp
 from ...identity.identity import Identity
 from ...identity.lds import LEVELS, IdentitySampler, builtin_sampler
@@ -28,13 +28,15 @@ from ...recognition.catalog import open_recognizer
 from ..base import MAX_STRENGTH, Change, View, pasted, too_small
 from ..identities import MethodIdentity
 from .conditions import FaceReader, FaceView, conditions_of, paste_mask
-from .people import GEOMETRY_SEED, sampled, sampled_geometry, with_geometry
+from .people import NewPerson, Sampling, alpha_of, with_geometry
 from .pipeline import STEPS, Checkpoint, DiffDeIDPipeline
+
+log = logging.getLogger(__name__)
 
 NAME = "diffdeid"
 MAX_YAW = 60.0
 """Maximum yaw in degrees. Beyond it the landmarks, and so the fitted face, are guesses."""
-_GEOMETRY, _SAMPLED = "geometry", "sampled"
+_GEOMETRY, _CHOICES = "geometry", "choices"
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,19 @@ class DiffDeIDMethod:
         return f"its yaw is too large ({yaw:.0f} degrees, the limit is {MAX_YAW:.0f})" if yaw > MAX_YAW else None
 
     def sample_identity(self, prepared: Sequence[Prepared], seed: int, progress: Progress = silent) -> MethodIdentity:
-        """The person of level 10, the same in all photos.
+        """The person of level 10, and for lower levels the numbers of the noise that they come from.
 
         Lower levels are sampled from each photo when it is rendered: what is saved must not resemble the original.
         """
         own = unit(np.mean([p.own for p in prepared], axis=0))
-        vector = self.identities.level(own, LEVELS, seed).vectors
-        codes = self._geometry(prepared, seed) | {_SAMPLED: np.ones(1)}
-        return MethodIdentity(NAME, seed, Identity(vector, self.checkpoint.space), codes)
+        alpha = np.mean([alpha_of(p.face) for p in prepared], axis=0)
+        choices = np.full((LEVELS, 4), -1)
+        levels = sorted({self.level or LEVELS, LEVELS}) if self.level else range(1, LEVELS + 1)
+        for level in levels:
+            progress(level - 1, LEVELS, "sampling an identity")
+            person, choices[level - 1] = self._sampling(level, seed).choose(own, alpha)
+        identity = Identity(person.vector[None], self.checkpoint.space)
+        return MethodIdentity(NAME, seed, identity, {_GEOMETRY: person.alpha, _CHOICES: choices})
 
     def from_identity(
         self, prepared: Sequence[Prepared], identity: Identity, seed: int, progress: Progress = silent
@@ -112,11 +119,12 @@ class DiffDeIDMethod:
                 f"this DiffDeID checkpoint needs an identity of the space {self.checkpoint.space}, but this one is of"
                 f" {identity.space}; embed the face with {self.recognizer.name}"
             )
-        return MethodIdentity(NAME, seed, identity, self._geometry(prepared, seed))
+        own, alpha = prepared[0].own, np.mean([alpha_of(p.face) for p in prepared], axis=0)
+        person, _ = self._sampling(LEVELS, seed).choose(own, alpha)
+        return MethodIdentity(NAME, seed, identity, {_GEOMETRY: person.alpha})
 
-    def _geometry(self, prepared: Sequence[Prepared], seed: int) -> dict[str, np.ndarray]:
-        alpha = np.mean([p.face.coefficients.identity[0].double().numpy() for p in prepared], axis=0)
-        return {_GEOMETRY: self.geometries.level(alpha, LEVELS, seed + GEOMETRY_SEED).vectors[0]}
+    def _sampling(self, level: int, seed: int) -> Sampling:
+        return Sampling(self.identities, self.geometries, level, seed)
 
     def render(
         self, prepared: Prepared, identity: MethodIdentity, strength: float, progress: Progress = silent
@@ -125,40 +133,46 @@ class DiffDeIDMethod:
         points, image, face = prepared.view.face.points, prepared.view.image, prepared.face
         if strength == 0:
             return pasted(image, face.transform, face.square, torch.zeros_like(face.mask), points)
-        square, drawn = self.draw(prepared, person, strength, progress)
+        new = self.person(prepared, person, strength)
+        square, drawn = self.draw(prepared, new, person.seed, progress)
         return pasted(image, face.transform, square, paste_mask(face, drawn, points), points)
 
-    def draw(
-        self, prepared: Prepared, person: MethodIdentity, strength: float, progress: Progress = silent
-    ) -> tuple[Tensor, Tensor]:
-        """The new square ``(1, 3, S, S)`` and the mask of what was drawn ``(1, 1, S, S)``, at a strength above 0."""
-        vector, coefficients = self.deidentified(prepared, person, strength)
-        conditions, drawn = conditions_of(
-            self.reader.model, self.checkpoint.standardizer, prepared.face, coefficients, vector
-        )
-        generator = torch.Generator().manual_seed(person.seed)
-        return self.pipeline.sample(conditions, [generator], self.steps, self.guidance, progress), drawn
-
-    def deidentified(
-        self, prepared: Prepared, person: MethodIdentity, strength: float
-    ) -> tuple[np.ndarray, Coefficients]:
-        """z'_id ``(D,)`` and p' of a new person at a strength above 0.
+    def person(self, prepared: Prepared, identity: MethodIdentity, strength: float) -> NewPerson:
+        """The new person for one photo at a strength above 0.
 
         A sampled person is that of the level; on the way to a given one, the vectors are interpolated.
+
+        Raises:
+            InputError: the identity is incomplete.
         """
-        if person.identity is None or _GEOMETRY not in person.codes:
-            raise InputError("this DiffDeID identity is incomplete; save it again")
         level = self.level or level_of(strength)
-        own_alpha = prepared.face.coefficients.identity[0].double().numpy()
-        vector, alpha = person.identity.vector, person.codes[_GEOMETRY]
-        if level < LEVELS and _SAMPLED in person.codes:
-            vector = sampled(self.identities, prepared.own, level, person.seed)
-            alpha = sampled_geometry(self.geometries, prepared.face, level, person.seed)
-        elif level < LEVELS:
+        if identity.identity is None or _GEOMETRY not in identity.codes:
+            raise InputError("this DiffDeID identity is incomplete; save it again")
+        vector, alpha = identity.identity.vector, identity.codes[_GEOMETRY]
+        if level == LEVELS:
+            return NewPerson(vector, alpha)
+        own, own_alpha = prepared.own, alpha_of(prepared.face)
+        if _CHOICES not in identity.codes:
             share = level / LEVELS
-            vector = slerp(Identity(prepared.own[None], self.checkpoint.space), person.identity, share).vector
-            alpha = (1 - share) * own_alpha + share * alpha
-        return vector, with_geometry(prepared.face, alpha)
+            between = slerp(Identity(own[None], self.checkpoint.space), identity.identity, share)
+            return NewPerson(between.vector, (1 - share) * own_alpha + share * alpha)
+        choice, sampling = identity.codes[_CHOICES][level - 1], self._sampling(level, identity.seed)
+        if min(choice) < 0:
+            raise InputError(f"this DiffDeID identity was sampled without level {level}; sample it again")
+        found = sampling.again(own, own_alpha, choice)
+        if found.excess > 0:
+            log.warning("level %d was missed by a cosine of %.2f", level, found.excess)
+        return found
+
+    def draw(
+        self, prepared: Prepared, person: NewPerson, seed: int, progress: Progress = silent
+    ) -> tuple[Tensor, Tensor]:
+        """The new square ``(1, 3, S, S)`` and the mask of what was drawn ``(1, 1, S, S)``."""
+        coefficients = with_geometry(prepared.face, person.alpha)
+        model, standardizer = self.reader.model, self.checkpoint.standardizer
+        conditions, drawn = conditions_of(model, standardizer, prepared.face, coefficients, person.vector)
+        generator = torch.Generator().manual_seed(seed)
+        return self.pipeline.sample(conditions, [generator], self.steps, self.guidance, progress), drawn
 
 
 def method_of(

@@ -331,7 +331,7 @@ class Denoiser(nn.Module):
         for level, attention in self.attention.items():
             features[int(level)] = attention(features[int(level)], textures[int(level)])
         velocity = self.decoder(features[-1], features, condition)
-        alpha = self._alphas[time.long()].view(-1, 1, 1, 1).to(x.dtype)
+        alpha = self._alphas.to(x.device)[time.long()].view(-1, 1, 1, 1).to(x.dtype)
         return alpha.sqrt() * velocity + (1 - alpha).sqrt() * x  # type: ignore[no-any-return]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,18 +23,25 @@ from .conditions import FaceReader, FaceView, conditions_of, paste_mask
 from .network import Conditions
 from .pipeline import Checkpoint
 
-log = logging.getLogger(__name__)
 GEOMETRY_SEED = 1
 """Added to the seed for the geometry, whose noise must not be the identity's."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """Conditions of N faces, where their squares belong, and what to paste of them, ``(N, 1, S, S)``."""
+    """N described faces.
+
+    Attributes:
+        conditions: for the network.
+        places: where the squares belong.
+        masks: what to paste of them, ``(N, 1, S, S)``.
+        excess: by how much a cosine each face missed the level; 0 where it was met.
+    """
 
     conditions: Conditions
     places: tuple[Place, ...]
     masks: Tensor
+    excess: tuple[float, ...]
 
 
 def describe_faces(
@@ -64,38 +70,70 @@ def describe_faces(
     given = None if identity is None else _given(identity, checkpoint.space, len(chosen))
     model = built_in_morphable_model()
     reader, recognizer = FaceReader(model, checkpoint.network.config.size), open_recognizer(checkpoint.space)
-    rows, places, masks = [], [], []
+    samplers = builtin_sampler(checkpoint.space), builtin_sampler(checkpoint.model)
+    rows, places, masks, excess = [], [], [], []
     for done, face in enumerate(chosen):
         progress(done, len(chosen), "describing faces")
         image = images[face.image : face.image + 1]
         view = reader(image, face.points)
-        own = face_seed(seed, face.box, face.track)
-        vector = (
-            sampled(builtin_sampler(checkpoint.space), unit(recognizer.embed(image, face.points)), level, own)
-            if given is None
-            else given[done]
-        )
-        coefficients = with_geometry(view, sampled_geometry(builtin_sampler(checkpoint.model), view, level, own))
+        sampling = Sampling(*samplers, level, face_seed(seed, face.box, face.track))
+        person, _ = sampling.choose(unit(recognizer.embed(image, face.points)), alpha_of(view))
+        vector = person.vector if given is None else given[done]
+        coefficients = with_geometry(view, person.alpha)
         conditions, drawn = conditions_of(model, checkpoint.standardizer, view, coefficients, vector)
+        excess.append(person.excess)
         rows.append(conditions)
         places.append(Place(face, view.transform, reader.size))
         masks.append(paste_mask(view, drawn, face.points))
     progress(len(chosen), len(chosen), "describing faces")
-    return Described(Conditions.cat(rows), tuple(places), torch.cat(masks))
+    return Described(Conditions.cat(rows), tuple(places), torch.cat(masks), tuple(excess))
 
 
-def sampled(sampler: IdentitySampler, original: np.ndarray, level: int, seed: int) -> np.ndarray:
-    """A sample at a level; where the level is missed, the log says by how much."""
-    found = sampler.level(original, level, seed)
-    if found.excess > 0:
-        log.warning("level %d was missed by a cosine of %.2f in the space %s", level, found.excess, sampler.space)
-    return found.vectors[0]
+@dataclass(frozen=True)
+class NewPerson:
+    """z'_id ``(D,)``, identity coefficients ``(K,)``, and by how much a cosine missed the level; 0 where none did."""
+
+    vector: np.ndarray
+    alpha: np.ndarray
+    excess: float = 0.0
 
 
-def sampled_geometry(sampler: IdentitySampler, view: FaceView, level: int, seed: int) -> np.ndarray:
-    """Identity coefficients ``(K,)`` of a new person at a level."""
-    own = view.coefficients.identity[0].double().numpy()
-    return sampled(sampler, own, level, seed + GEOMETRY_SEED)
+@dataclass(frozen=True)
+class Sampling:
+    """Samples new people at a level, the same person for all photos of somebody.
+
+    Args:
+        identities, geometries: samplers of z_id and of the identity coefficients.
+        level: 1 to 10.
+        seed: of the person.
+    """
+
+    identities: IdentitySampler
+    geometries: IdentitySampler
+    level: int
+    seed: int
+
+    def choose(self, own: np.ndarray, alpha: np.ndarray) -> tuple[NewPerson, np.ndarray]:
+        """A new person for ``own`` ``(D,)`` and ``alpha`` ``(K,)``, and the choice ``(4,)`` that repeats them.
+
+        The choice are numbers of noise vectors: it says nothing about the original.
+        """
+        first = self.identities.level(own, self.level, self.seed)
+        second = self.geometries.level(alpha, self.level, self.seed + GEOMETRY_SEED)
+        person = NewPerson(first.vectors[0], second.vectors[0], max(first.excess, second.excess))
+        return person, np.array([*first.choice, *second.choice])
+
+    def again(self, own: np.ndarray, alpha: np.ndarray, choice: np.ndarray) -> NewPerson:
+        """The person of a choice for another photo."""
+        a, b, c, d = (int(n) for n in choice)
+        first = self.identities.level_again(own, self.level, self.seed, (a, b))
+        second = self.geometries.level_again(alpha, self.level, self.seed + GEOMETRY_SEED, (c, d))
+        return NewPerson(first.vectors[0], second.vectors[0], max(first.excess, second.excess))
+
+
+def alpha_of(view: FaceView) -> np.ndarray:
+    """Identity coefficients ``(K,)`` of the photo."""
+    return view.coefficients.identity[0].double().numpy()
 
 
 def with_geometry(view: FaceView, alpha: np.ndarray) -> Coefficients:

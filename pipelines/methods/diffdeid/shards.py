@@ -6,9 +6,8 @@ may have the layout of CelebAMask-HQ: then its masks are used instead of landmar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,20 +16,17 @@ import torch
 from torch import Tensor
 
 from ...core.errors import InputError
-from ...core.files import write_whole
-from ...core.parallel import parallel
 from ...core.progress import Progress, silent
-from ...core.stored import read_safetensors
 from ...faces.align import crop
 from ...geometry.builtin import NAME, built_in_morphable_model
 from ...geometry.coefficients import Coefficients, Standardizer
 from ...imaging.formats import find_images
 from ...recognition.base import unit
 from ...training.portraits import read_pixels, read_portrait
+from ...training.shards import Item, Shards, build
 from .conditions import FaceReader, layout_of, masked_image, render_face, scaled_identity
 from .network import Conditions
 
-FORMAT = "faceveil.diffdeid-shard/1"
 SHARD = 512
 """Faces of one file."""
 HELD_OUT = 20
@@ -44,19 +40,6 @@ MAX_GROWTH = 1 / 16
 """The identity mask is grown at random by up to this share of the side, because it also is larger where a new face is
 larger than the original."""
 _IMAGES = ("square", "masks", "face")
-_NAMES = (*_IMAGES, "coefficients", "identity")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One face: ``square (3, S, S)``, ``masks (2, S, S)``: identity and mouth, ``face (3, S, S)``, all 8-bit;
-    ``coefficients (P,)``; ``identity (D,)``, a unit vector."""
-
-    square: Tensor
-    masks: Tensor
-    face: Tensor
-    coefficients: Tensor
-    identity: Tensor
 
 
 def build_shards(images: Path, folder: Path, size: int, workers: int, progress: Progress = silent) -> Faces:
@@ -69,35 +52,21 @@ def build_shards(images: Path, folder: Path, size: int, workers: int, progress: 
     paths = find_images(root)
     if not paths:
         raise InputError(f"{images.name} contains no images; name a folder of portraits, one person each")
-    facts = {"images": len(paths), "size": size, "first": paths[0].name, "last": paths[-1].name}
-    done = folder / "facts.json"
-    if done.is_file():
-        if json.loads(done.read_text(encoding="utf-8")) != facts:
-            raise InputError(f"{folder.name} holds training data of other images or sizes; remove it or name another")
-        return Faces.open(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     masks = images / CELEBA_MASKS
     jobs = [(path, masks if masks.is_dir() else None, size) for path in paths]
-    pending: list[Sample] = []
-    written = 0
-    for sample in parallel(read_sample, jobs, workers, progress, "preparing faces"):
-        if sample is not None:
-            pending.append(sample)
-        if len(pending) == SHARD:
-            _write(folder / f"{written:05}.safetensors", pending)
-            pending, written = [], written + 1
-    if pending:
-        _write(folder / f"{written:05}.safetensors", pending)
-    faces = Faces.open(folder)
-    write_whole(done, json.dumps(facts).encode())
-    return faces
+    build(read_sample, jobs, paths, folder, {"size": size}, SHARD, workers, progress, "preparing faces")
+    return Faces(Shards(folder))
 
 
-def read_sample(path: Path, masks: Path | None, size: int) -> Sample | None:
-    """The face of one file; None, with a warning in the log, where there is none."""
+def read_sample(path: Path, masks: Path | None, size: int) -> list[Item]:
+    """The face of one file; none, with a warning in the log, where there is none.
+
+    Arrays: ``square (3, S, S)``, ``masks (2, S, S)``: identity and mouth, ``face (3, S, S)``, all 8-bit;
+    ``coefficients (P,)``; ``identity (D,)``, a unit vector.
+    """
     portrait = read_portrait(path)
     if portrait is None:
-        return None
+        return []
     image = read_pixels(path)
     reader = _reader(size)
     view = reader(image, portrait.points)
@@ -108,13 +77,15 @@ def read_sample(path: Path, masks: Path | None, size: int) -> Sample | None:
         scale = np.array([parsed.shape[-1] / image.shape[-1], parsed.shape[-2] / image.shape[-2], 1.0])
         hidden = crop(parsed, view.transform / scale, size)
     face, _ = render_face(reader.model, view.coefficients, size)
-    return Sample(
-        _bytes(view.square)[0],
-        _bytes(torch.cat([hidden, mouth], 1))[0],
-        _bytes((face + 1) / 2)[0],
-        view.coefficients.to_vector(layout_of(reader.model))[0],
-        torch.from_numpy(unit(portrait.embedding)).float(),
-    )
+    return [
+        {
+            "square": _bytes(view.square),
+            "masks": _bytes(torch.cat([hidden, mouth], 1)),
+            "face": _bytes((face + 1) / 2),
+            "coefficients": view.coefficients.to_vector(layout_of(reader.model))[0].numpy(),
+            "identity": unit(portrait.embedding).astype(np.float32),
+        }
+    ]
 
 
 def parsed_mask(folder: Path, stem: str) -> Tensor | None:
@@ -127,7 +98,7 @@ def parsed_mask(folder: Path, stem: str) -> Tensor | None:
 
 
 class Faces:
-    """The training data in memory; a ``TrainingSet``.
+    """The training data; a ``TrainingSet``. Images are read from disk, row by row.
 
     Attributes:
         standardizer: of the coefficients over all faces.
@@ -137,38 +108,24 @@ class Faces:
     space = "dlib"
     window = 1
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self._tensors = tensors
-        if len(tensors["square"]) < MIN_FACES:
-            raise InputError(f"only {len(tensors['square'])} face was found in the images; give at least {MIN_FACES}")
+    def __init__(self, shards: Shards) -> None:
+        if len(shards) < MIN_FACES:
+            raise InputError(f"{len(shards)} faces were found in the images; give at least {MIN_FACES}")
+        self._shards = shards
         layout = layout_of(built_in_morphable_model())
-        coefficients = Coefficients.from_vector(tensors["coefficients"], layout, NAME)
+        coefficients = Coefficients.from_vector(shards.whole("coefficients"), layout, NAME)
+        self._coefficients = coefficients
         self.standardizer = Standardizer.of(coefficients, layout)
         self._standard = self.standardizer.standardize(coefficients)
-        self._identities = scaled_identity(tensors["identity"].double().numpy())
-
-    @classmethod
-    def open(cls, folder: Path) -> Faces:
-        """Read all shards of a folder.
-
-        Raises:
-            InputError: there are none, or one is damaged.
-        """
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise InputError("no face was found in the images; name a folder of portraits, one person each")
-        read = [read_safetensors(file, "shard", "remove its folder and prepare it again", InputError) for file in files]
-        if any(metadata.get("format") != FORMAT for _, metadata in read):
-            raise InputError(f"{folder.name} holds other files than shards; name another folder")
-        joined = {name: torch.cat([tensors[name] for tensors, _ in read]) for name in _NAMES}
-        return cls(joined)
+        self._units = unit(shards.whole("identity").double().numpy())
+        self._identities = scaled_identity(self._units)
 
     def __len__(self) -> int:
         return len(self._identities)
 
     @property
     def size(self) -> int:
-        return self._tensors["square"].shape[-1]
+        return self._shards.rows("square", [0]).shape[-1]
 
     @property
     def identity_size(self) -> int:
@@ -181,7 +138,7 @@ class Faces:
     @property
     def fingerprint(self) -> np.ndarray:
         """Numbers that tell one set of faces from another."""
-        return self._tensors["coefficients"].numpy()
+        return self._shards.whole("coefficients").numpy()
 
     def draw(self, count: int, drop: float, generator: torch.Generator) -> tuple[Tensor, Conditions]:
         """Random faces that are not held out, ``(count, 3, S, S)`` in [-1, 1], with masks grown at random."""
@@ -194,15 +151,15 @@ class Faces:
 
     def identities(self, rows: Sequence[int]) -> np.ndarray:
         """Unit vectors ``(B, D)``."""
-        return unit(self._tensors["identity"][list(rows)].double().numpy())
+        return self._units[list(rows)]
 
     def coefficients(self, rows: Sequence[int]) -> Coefficients:
         """One row a face."""
-        return Coefficients.from_vector(self._tensors["coefficients"][list(rows)], self.standardizer.layout, NAME)
+        return self._coefficients.rows(rows)
 
     def changed(self, rows: Sequence[int], coefficients: Coefficients, identities: np.ndarray) -> Conditions:
         """Conditions of new people ``(B, D)`` in the faces' places."""
-        square, masks = (self._tensors[name][list(rows)].float() / 255 for name in ("square", "masks"))
+        square, masks = (self._shards.rows(name, rows).float() / 255 for name in ("square", "masks"))
         face, mesh = render_face(built_in_morphable_model(), coefficients, self.size)
         hidden = torch.maximum(masks[:, :1], mesh)
         return Conditions(
@@ -219,7 +176,7 @@ class Faces:
             growth: share of ``MAX_GROWTH`` by which each identity mask is grown, 0 to 1.
         """
         chosen = list(rows)
-        square, masks, face = (self._tensors[name][chosen].float() / 255 for name in _IMAGES)
+        square, masks, face = (self._shards.rows(name, chosen).float() / 255 for name in _IMAGES)
         grown = torch.cat([_grown(m[None, :1], g, self.size) for m, g in zip(masks, growth, strict=True)])
         conditions = Conditions(
             face * 2 - 1,
@@ -246,12 +203,5 @@ def _reader(size: int) -> FaceReader:
     return FaceReader(built_in_morphable_model(), size)
 
 
-def _bytes(image: Tensor) -> Tensor:
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-def _write(path: Path, samples: Sequence[Sample]) -> None:
-    from safetensors.torch import save
-
-    tensors = {name: torch.stack([getattr(s, name) for s in samples]).contiguous() for name in _NAMES}
-    write_whole(path, save(tensors, {"format": FORMAT}))
+def _bytes(image: Tensor) -> np.ndarray:
+    return (image[0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()

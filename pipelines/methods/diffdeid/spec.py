@@ -151,12 +151,14 @@ def _train(options: TrainDiffDeID, progress: Progress) -> str:
 def _train_network(options: TrainDiffDeID, progress: Progress) -> str:
     import os
 
+    from ...training.devices import Run, first_process_first, is_first_process
     from .shards import HELD_OUT, build_shards
     from .sheet import level_sheet, save_sheet
-    from .training import Run, train
+    from .training import train
 
     data = options.data or options.output.with_suffix(".data")
-    faces = build_shards(options.images, data, options.size, options.workers or os.cpu_count() or 1, progress)
+    with first_process_first():
+        faces = build_shards(options.images, data, options.size, options.workers or os.cpu_count() or 1, progress)
     rows = list(range(0, len(faces), HELD_OUT))[:8]
     run = Run(
         _state_of(options.output),
@@ -169,23 +171,27 @@ def _train_network(options: TrainDiffDeID, progress: Progress) -> str:
         save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows))
 
     checkpoint, complete = train(faces, options.recipe(), run, options.vgg, show, progress)
-    checkpoint.save(options.output)
-    save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows, progress=progress))
+    if is_first_process():
+        checkpoint.save(options.output)
+        save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows, progress=progress))
     return _finished(options.output, run.state, complete, f"{options.steps} steps on {len(faces)} faces")
 
 
 def _train_video(options: TrainDiffDeIDVideo, progress: Progress) -> str:
     import os
 
+    from ...training.devices import Run, first_process_first, is_first_process
     from .clips import build_clips
-    from .training import Run, train
+    from .training import train
 
     data = options.data or options.output.with_suffix(".data")
-    clips = build_clips(options.clips, data, options.size, options.workers or os.cpu_count() or 1, progress)
+    with first_process_first():
+        clips = build_clips(options.clips, data, options.size, options.workers or os.cpu_count() or 1, progress)
     state = _state_of(options.output)
     run = Run(state, options.max_minutes, save_every=options.save_every)
     checkpoint, complete = train(clips, options.recipe(), run, options.vgg, progress=progress)
-    checkpoint.save(options.output)
+    if is_first_process():
+        checkpoint.save(options.output)
     return _finished(options.output, state, complete, f"{options.steps} steps on {len(clips)} frames")
 
 
@@ -194,9 +200,12 @@ def _written_video(options: TrainDiffDeIDVideo) -> list[Path]:
 
 
 def _finished(output: Path, state: Path, complete: bool, words: str) -> str:
+    from ...training.devices import is_first_process
+
     if not complete:
         return f"{output}: stopped on time; the same command continues from {state.name}"
-    state.unlink(missing_ok=True)
+    if is_first_process():
+        state.unlink(missing_ok=True)
     return f"{output}: {words}"
 
 

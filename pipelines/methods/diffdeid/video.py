@@ -7,14 +7,14 @@ draws each frame with the same person and noise.
 
 Frames stream through: at most 14 are in memory. Where the scene changes, or a person comes back, their first frame is
 de-identified again, as the same new person. What cannot be replaced, or still resembles the original, is redacted, and
-so is the place of a person between two frames that show them.
+so are the places where a face must be although no detector found it (``presence``).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,19 +28,20 @@ from ...geometry.coefficients import Coefficients
 from ...imaging.resample import resize
 from ...recognition.base import FaceRecognizer
 from ..base import MAX_STRENGTH, Change, View, pasted
-from ..identities import MethodIdentity
-from .clips import RADIUS
+from .clips import CONSTANT, RADIUS
 from .conditions import paste_mask, reference_image, render_face
 from .method import DiffDeIDMethod, Prepared
 from .network import Conditions
+from .people import NewPerson, with_geometry
 from .pipeline import STEPS, Checkpoint, DiffDeIDPipeline
+from .presence import Presence, overlap
 
 CUT = 0.18
 """Mean absolute difference of two frames, shrunk to 32 px, above which the scene has changed."""
 MIN_OVERLAP = 0.2
 """Smallest intersection over union of a face's boxes in two frames that follow each other."""
-CONSTANT = ("identity", "texture", "lighting")
-"""Coefficients that are those of the first frame."""
+MAX_EMBEDDINGS = 8
+"""Embeddings that are kept of a person."""
 _THUMBNAIL = 32
 
 
@@ -49,12 +50,14 @@ class Person:
     """One person of the video: how the recognizer knows them, and whom they become.
 
     Attributes:
-        embeddings: of the untouched face in the first frame of each shot, ``(D,)`` each.
-        identity: the new person.
+        embeddings: of the untouched face in the first frames of shots, ``(D,)`` each.
+        new: the new person, the same in all frames.
+        seed: of the noise.
     """
 
     embeddings: list[np.ndarray]
-    identity: MethodIdentity
+    new: NewPerson
+    seed: int
 
 
 @dataclass
@@ -65,21 +68,26 @@ class Track:
         person: who it is.
         square: the de-identified first frame, ``(1, 3, S, S)`` in [0, 1].
         coefficients: of the de-identified first frame: its identity, texture and light stay.
-        boxes: frame number to the face's box, for the frames that are still needed.
-        frames: frame number to p, likewise.
+        box: in the last frame.
+        frames: frame number to p, for the frames that are still needed.
     """
 
     person: Person
     square: Tensor
     coefficients: Coefficients
-    boxes: dict[int, Box] = field(default_factory=dict)
+    box: Box = (0.0, 0.0, 0.0, 0.0)
     frames: dict[int, Coefficients] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """Number of the last frame."""
+        return max(self.frames)
 
     def add(self, number: int, box: Box, coefficients: Coefficients) -> None:
         """Remember a frame, and forget those that no window reaches."""
-        self.boxes[number], self.frames[number] = box, coefficients
+        self.box, self.frames[number] = box, coefficients
         for old in [n for n in self.frames if n < number - 3 * RADIUS]:
-            del self.frames[old], self.boxes[old]
+            del self.frames[old]
 
     def window(self, number: int) -> Coefficients:
         """p' of the frames around ``number``: identity, texture and light are those of the first frame.
@@ -93,17 +101,6 @@ class Track:
         for name in CONSTANT:
             parts[name] = getattr(self.coefficients, name).expand(len(rows), -1)
         return Coefficients(self.coefficients.model, **parts)
-
-    def missed(self, number: int) -> Box | None:
-        """Where the person must be in a frame between two frames that show them, by interpolation."""
-        before = max((n for n in self.boxes if n < number), default=None)
-        after = min((n for n in self.boxes if n > number), default=None)
-        if number in self.boxes or before is None or after is None:
-            return None
-        share = (number - before) / (after - before)
-        start, end = np.array(self.boxes[before]), np.array(self.boxes[after])
-        x1, y1, x2, y2 = (1 - share) * start + share * end
-        return float(x1), float(y1), float(x2), float(y2)
 
 
 @dataclass(frozen=True)
@@ -119,6 +116,15 @@ class Seen:
     face: Face
     prepared: Prepared | None = None
     track: Track | None = None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A frame that was read, but not drawn."""
+
+    number: int
+    image: Tensor
+    seen: list[Seen]
 
 
 @dataclass(frozen=True)
@@ -163,37 +169,36 @@ class Reenactment:
         self._pipeline = None if clips is None else DiffDeIDPipeline(clips.network)
         self.people: list[Person] = []
         self._tracks: list[Track] = []
+        self._presence = Presence()
         self._thumbnail: Tensor | None = None
 
     def __call__(self, frames: Iterable[Tensor], progress: Progress = silent) -> Iterator[Result]:
         """De-identify frames ``(1, 3, H, W)`` in [0, 1]; each result comes 13 frames after its frame was read."""
-        waiting: deque[tuple[int, Tensor, list[Seen], list[Track]]] = deque()
+        waiting: deque[Waiting] = deque()
         for number, image in enumerate(frames):
             progress(number, 0, "reading frames")
-            seen = self._read(number, image)
-            waiting.append((number, image, seen, self._tracks))
+            waiting.append(Waiting(number, image, self._read(number, image)))
             if len(waiting) > RADIUS:
-                yield self._draw(*waiting.popleft(), progress)
+                yield self._draw(waiting.popleft(), progress)
         while waiting:
-            yield self._draw(*waiting.popleft(), progress)
+            yield self._draw(waiting.popleft(), progress)
 
     def _read(self, number: int, image: Tensor) -> list[Seen]:
-        if self._scene_changed(image):
-            # A new list: frames that wait still need the tracks of their own shot.
+        cut = self._scene_changed(image)
+        if cut:
             self._tracks = []
-        free = [track for track in self._tracks if number - max(track.boxes) <= RADIUS]
+        self._tracks = [track for track in self._tracks if number - track.last <= RADIUS]
+        free = list(self._tracks)
+        faces = sorted(self._detect(image), key=lambda f: f.area, reverse=True)
+        self._presence.add(number, [face.box for face in faces], cut)
         seen = []
-        for face in sorted(self._detect(image), key=lambda f: f.area, reverse=True):
-            if self._method.unsupported_reason(face) is not None:
+        for face in faces:
+            prepared = self._prepared(image, face)
+            if prepared is None:
                 seen.append(Seen(face))
                 continue
-            embedding = self._recognizers[0].embed(image, face.points)
-            prepared = self._method.prepare(View(image, face, embedding))
-            if self._method.occlusion_reason(prepared) is not None:
-                seen.append(Seen(face))
-                continue
-            track = max(free, key=lambda t: overlap(t.boxes[max(t.boxes)], face.box), default=None)
-            if track is None or overlap(track.boxes[max(track.boxes)], face.box) < MIN_OVERLAP:
+            track = max(free, key=lambda t: overlap(t.box, face.box), default=None)
+            if track is None or overlap(track.box, face.box) < MIN_OVERLAP:
                 track = self._start(prepared)
                 self._tracks.append(track)
             else:
@@ -202,6 +207,14 @@ class Reenactment:
             seen.append(Seen(face, prepared, track))
         return seen
 
+    def _prepared(self, image: Tensor, face: Face) -> Prepared | None:
+        """The analyzed face; None where it cannot be replaced."""
+        if self._method.unsupported_reason(face) is not None:
+            return None
+        embedding = self._recognizers[0].embed(image, face.points)
+        prepared = self._method.prepare(View(image, face, embedding))
+        return prepared if self._method.occlusion_reason(prepared) is None else None
+
     def _scene_changed(self, image: Tensor) -> bool:
         before, self._thumbnail = self._thumbnail, resize(image, _THUMBNAIL, _THUMBNAIL)
         return before is not None and float((before - self._thumbnail).abs().mean()) > CUT
@@ -209,12 +222,11 @@ class Reenactment:
     def _start(self, prepared: Prepared) -> Track:
         """A track whose first frame is de-identified by the network for images."""
         person = self._known(prepared) or self._met(prepared)
-        person.embeddings.append(prepared.view.embedding)
-        square, drawn = self._method.draw(prepared, person.identity, self._strength)
+        person.embeddings = [*person.embeddings, prepared.view.embedding][-MAX_EMBEDDINGS:]
+        square, drawn = self._method.draw(prepared, person.new, person.seed)
         mask = paste_mask(prepared.face, drawn, prepared.view.face.points)
         first = torch.lerp(prepared.face.square, square, mask)
-        _, coefficients = self._method.deidentified(prepared, person.identity, self._strength)
-        return Track(person, first, coefficients)
+        return Track(person, first, with_geometry(prepared.face, person.new.alpha))
 
     def _known(self, prepared: Prepared) -> Person | None:
         judge, own = self._recognizers[0], prepared.view.embedding
@@ -223,32 +235,32 @@ class Reenactment:
         return self.people[index] if distance < judge.threshold else None
 
     def _met(self, prepared: Prepared) -> Person:
-        identity = self._method.sample_identity([prepared], self._seed + len(self.people))
-        self.people.append(Person([], identity))
+        seed = self._seed + len(self.people)
+        identity = self._method.sample_identity([prepared], seed)
+        self.people.append(Person([], self._method.person(prepared, identity, self._strength), seed))
         return self.people[-1]
 
-    def _draw(self, number: int, image: Tensor, seen: list[Seen], tracks: list[Track], progress: Progress) -> Result:
-        result, replaced, redacted = image, 0, 0
-        for item in seen:
-            changed = None if item.track is None else self._replaced(number, result, item, item.track, progress)
+    def _draw(self, frame: Waiting, progress: Progress) -> Result:
+        result, replaced, redacted = frame.image, 0, 0
+        for item in frame.seen:
+            changed = self._replaced(frame.number, result, item, progress)
             if changed is None:
                 result, redacted = redact(result, item.face)[0], redacted + 1
             else:
                 result, replaced = changed, replaced + 1
-        for track in tracks:
-            box = track.missed(number)
-            if box is not None:
-                result, redacted = redact(result, Face(box, (), 1.0))[0], redacted + 1
+        for box in self._presence.missed(frame.number):
+            result, redacted = redact(result, Face(box, (), 1.0))[0], redacted + 1
         return Result(result, replaced, redacted)
 
-    def _replaced(self, number: int, image: Tensor, item: Seen, track: Track, progress: Progress) -> Tensor | None:
-        """The image with the face redrawn; None where a recognizer still finds the original."""
-        prepared = item.prepared
-        if prepared is None:
+    def _replaced(self, number: int, image: Tensor, item: Seen, progress: Progress) -> Tensor | None:
+        """The image with the face redrawn; None where it cannot be, or a recognizer still finds the original."""
+        prepared, track = item.prepared, item.track
+        if prepared is None or track is None:
             return None
-        view = replace(prepared.view, image=image)
         if self._pipeline is None:
-            change = self._method.render(replace(prepared, view=view), track.person.identity, self._strength, progress)
+            square, drawn = self._method.draw(prepared, track.person.new, track.person.seed, progress)
+            mask = paste_mask(prepared.face, drawn, item.face.points)
+            change = pasted(image, prepared.face.transform, square, mask, item.face.points)
         else:
             change = self._reenacted(number, prepared, image, track, progress)
         changed = image.clone()
@@ -271,15 +283,7 @@ class Reenactment:
             face, reference_image(resize(track.square, size, size)), torch.zeros(1, 0), standard[None]
         )
         # The same noise in every frame, so that the face does not flicker.
-        generator = torch.Generator().manual_seed(track.person.identity.seed)
+        generator = torch.Generator().manual_seed(track.person.seed)
         square = self._pipeline.sample(conditions, [generator], self._steps, progress=progress)
         points, view = prepared.view.face.points, prepared.face.resized(size)
         return pasted(image, view.transform, square, paste_mask(view, view.wider(mesh).mask, points), points)
-
-
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes."""
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = sum((x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (a, b))
-    return shared / max(areas - shared, 1e-9)

@@ -13,6 +13,7 @@ from faceveil.pipelines.methods.diffdeid.conditions import FaceReader, layout_of
 from faceveil.pipelines.methods.diffdeid.network import Conditions, Denoiser, NetworkConfig
 from faceveil.pipelines.methods.diffdeid.pipeline import Checkpoint
 from faceveil.pipelines.methods.diffdeid.shards import Faces, build_shards
+from faceveil.pipelines.training.shards import Shards
 
 SIZE = 32
 
@@ -74,10 +75,17 @@ def reader() -> FaceReader:
 
 
 @pytest.fixture(scope="session")
-def faces(portrait, trio, tmp_path_factory) -> Faces:
-    """Eight prepared faces: crops and mirrored crops of the public-domain portraits."""
+def prepared_folder(portrait, trio, tmp_path_factory) -> Path:
+    """Training data of eight faces: crops and mirrored crops of the public-domain portraits."""
     folder = tmp_path_factory.mktemp("portraits")
     views = [portrait, trio[..., :480], trio[..., 380:800], trio[..., 700:]]
     for i, view in enumerate(v for image in views for v in (image, image.flip(-1))):
         write(folder / f"{i}.png", view)
-    return build_shards(folder, tmp_path_factory.mktemp("data") / "shards", SIZE, 1)
+    data = tmp_path_factory.mktemp("data") / "shards"
+    build_shards(folder, data, SIZE, 1)
+    return data
+
+
+@pytest.fixture(scope="session")
+def faces(prepared_folder) -> Faces:
+    return Faces(Shards(prepared_folder))

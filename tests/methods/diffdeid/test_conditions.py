@@ -57,6 +57,8 @@ def test_a_parser_keeps_hair_and_finds_the_rest(portrait, portrait_faces):
     assert view.mask[0, 0, left[1], left[0]] == 0
     assert view.mask[0, 0, right[1], right[0]] == 1
     assert view.mask[0, 0, 5, 250] == 1
+    # A larger new face does not hide the hair again.
+    assert view.wider(torch.ones_like(view.mask)).mask[0, 0, left[1], left[0]] == 0
 
 
 def test_two_faces_with_the_same_background_give_the_same_masked_image(reader, portrait, portrait_faces):

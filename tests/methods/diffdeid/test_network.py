@@ -61,10 +61,12 @@ def test_texture_attention_is_equations_5_and_6(residual):
 
 def test_a_new_network_ignores_the_texture_branch(config, conditions):
     """tau = 0: the same as a network without texture attention."""
+    taus = {name: attention.tau.clone() for name, attention in Denoiser(config).attention.items()}
+    assert len(taus) == 2
     network = randomized(Denoiser(config))
     with torch.no_grad():
-        for attention in network.attention.values():
-            attention.tau.zero_()
+        for name, attention in network.attention.items():
+            attention.tau.copy_(taus[name])
     bare = Denoiser(replace(config, attention=()))
     bare.load_state_dict(network.state_dict(), strict=False)
     x, time = noisy(config, 3), torch.tensor([0, 400, 999])

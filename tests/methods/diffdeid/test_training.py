@@ -9,9 +9,11 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError
+from faceveil.pipelines.core.progress import silent
 from faceveil.pipelines.identity.lds import alphas_cumprod
 from faceveil.pipelines.methods.diffdeid.network import Denoiser, NetworkConfig
 from faceveil.pipelines.methods.diffdeid.perceptual import EmbedderFeatures, Vgg16, feature_loss
@@ -21,6 +23,7 @@ from faceveil.pipelines.methods.diffdeid.sheet import level_sheet
 from faceveil.pipelines.methods.diffdeid.training import LATCH, Objective, Recipe, draw, network_config, train
 from faceveil.pipelines.training.devices import Run
 from faceveil.pipelines.training.loop import Plan, Trainer
+from faceveil.pipelines.training.shards import Item, Shards, build
 
 from .conftest import write
 
@@ -49,16 +52,47 @@ def test_prepared_faces_are_read_again_and_never_mixed(portrait, tmp_path):
     images.mkdir()
     write(images / "a.png", portrait)
     (images / "b.txt").write_text("no image")
-    with pytest.raises(InputError, match="only 1 face"):
+    with pytest.raises(InputError, match="1 faces were found"):
         build_shards(images, tmp_path / "few", 32, 1)
     write(images / "c.png", portrait.flip(-1))
     first = build_shards(images, tmp_path / "data", 32, 1)
     again = build_shards(images, tmp_path / "data", 32, 1)
     assert len(first) == len(again) == 2
-    with pytest.raises(InputError, match="other images or sizes"):
+    with pytest.raises(InputError, match="other images or settings"):
         build_shards(images, tmp_path / "data", 64, 1)
+    write(images / "c.png", portrait)
+    with pytest.raises(InputError, match="other images or settings"):
+        build_shards(images, tmp_path / "data", 32, 1)
     with pytest.raises(InputError, match="contains no images"):
         build_shards(tmp_path / "data", tmp_path / "more", 32, 1)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "model.safetensors").write_bytes(b"precious")
+    with pytest.raises(InputError, match="holds other files"):
+        build_shards(images, tmp_path / "foreign", 32, 1)
+
+
+def test_a_stopped_preparation_goes_on(tmp_path):
+    """Whole files are kept, nothing is computed twice, and the rows stay in order."""
+    done = []
+
+    def work(number: int) -> list[Item]:
+        done.append(number)
+        if number == 5 and done.count(5) == 1:
+            raise KeyboardInterrupt
+        return [] if number in (2, 3) else [{"value": np.array([number])}]
+
+    sources = [tmp_path / f"{i}" for i in range(7)]
+    for source in sources:
+        source.write_text("x")
+    arguments = ([(i,) for i in range(7)], sources, tmp_path / "data", {"size": 1}, 2, 1, silent, "preparing")
+    with pytest.raises(KeyboardInterrupt):
+        build(work, *arguments)
+    build(work, *arguments)
+    assert done == [0, 1, 2, 3, 4, 5, 4, 5, 6]
+    shards = Shards(tmp_path / "data")
+    assert shards.whole("value").flatten().tolist() == [0, 1, 4, 5, 6]
+    assert shards.rows("value", [4, 0, 2]).flatten().tolist() == [6, 0, 4]
+    assert shards.counts == [2, 2, 1]
 
 
 def test_masks_of_celebamask(tmp_path):
@@ -122,21 +156,20 @@ def test_a_stopped_training_goes_on_exactly(faces, tmp_path):
         train(faces, replace(TINY, rate=1e-4), part)
 
 
-def test_a_killed_training_goes_on_exactly(faces, tmp_path):
+def test_a_killed_training_goes_on_exactly(faces, prepared_folder, tmp_path):
     """SIGKILL in the middle: the last saved state is whole, and the end is the same."""
     recipe = replace(TINY, steps=60)
     whole, _ = train(faces, recipe, Run(tmp_path / "whole.state", save_every=5))
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys, torch\n"
         "from pathlib import Path\n"
         "from faceveil.pipelines.methods.diffdeid.shards import Faces\n"
         "from faceveil.pipelines.methods.diffdeid.training import Recipe, train\n"
         "from faceveil.pipelines.training.devices import Run\n"
-        f"faces = Faces({{k: v for k, v in torch.load({str(tmp_path / 'faces.pt')!r}).items()}})\n"
+        "from faceveil.pipelines.training.shards import Shards\n"
+        f"faces = Faces(Shards(Path({str(prepared_folder)!r})))\n"
         f"train(faces, {recipe!r}, Run(Path({str(tmp_path / 'part.state')!r}), save_every=5))\n"
     )
-    torch.save(faces._tensors, tmp_path / "faces.pt")
     process = subprocess.Popen([sys.executable, str(script)])
     deadline = time.monotonic() + 120
     while not (tmp_path / "part.state").is_file() and time.monotonic() < deadline and process.poll() is None:

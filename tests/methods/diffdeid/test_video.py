@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.faces.detect import detect_faces
-from faceveil.pipelines.faces.face import Faces
+from faceveil.pipelines.faces.face import Box, Faces
 from faceveil.pipelines.geometry.builtin import NAME, built_in_morphable_model
 from faceveil.pipelines.geometry.coefficients import Standardizer
 from faceveil.pipelines.imaging.load import load_image
@@ -19,11 +20,13 @@ from faceveil.pipelines.methods.diffdeid.conditions import layout_of
 from faceveil.pipelines.methods.diffdeid.method import DiffDeIDMethod
 from faceveil.pipelines.methods.diffdeid.network import Denoiser, NetworkConfig
 from faceveil.pipelines.methods.diffdeid.pipeline import Checkpoint
+from faceveil.pipelines.methods.diffdeid.presence import HOLD, MAX_GAP, Presence, overlap
 from faceveil.pipelines.methods.diffdeid.spec import DiffDeIDOptions
 from faceveil.pipelines.methods.diffdeid.training import Recipe, train
-from faceveil.pipelines.methods.diffdeid.video import Reenactment, overlap
+from faceveil.pipelines.methods.diffdeid.video import Reenactment
 from faceveil.pipelines.methods.registry import open_method
 from faceveil.pipelines.recognition.catalog import built_in_recognizers
+from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 from faceveil.pipelines.training.devices import Run
 
 from .conftest import SIZE, randomized, write
@@ -49,30 +52,61 @@ def moving(portrait) -> list[torch.Tensor]:
     return [torch.roll(face, 2 * i, -1) for i in range(4)]
 
 
-def reenact(method, clips, frames, detect=lambda image: detect_faces(image, rotated=False), **options):
-    stream = Reenactment(method, clips, built_in_recognizers(), detect, steps=1, **options)
+class Stranger:
+    """A recognizer that always sees another person, so that nothing is redacted."""
+
+    threshold = 0.6
+
+    def embed(self, image, points):
+        return default_recognizer().embed(image, points)
+
+    def distance(self, a, b):
+        return 1.0
+
+
+def detect(image):
+    return detect_faces(image, rotated=False)
+
+
+def reenact(method, clips, frames, recognizers=None, detector=detect):
+    stream = Reenactment(method, clips, recognizers or built_in_recognizers(), detector, steps=1)
     return stream, list(stream(frames))
 
 
 @pytest.mark.parametrize("with_clips", [True, False])
-def test_every_frame_is_changed_and_shows_one_new_person(method, clips, moving, with_clips):
-    stream, results = reenact(method, clips if with_clips else None, moving)
-    assert len(results) == len(moving)
+def test_every_frame_shows_one_new_person(method, clips, moving, with_clips):
+    stream, results = reenact(method, clips if with_clips else None, moving, [Stranger()])
+    assert [(r.replaced, r.redacted) for r in results] == [(1, 0)] * len(moving)
     assert len(stream.people) == 1
     for before, result in zip(moving, results, strict=True):
-        assert result.replaced + result.redacted == 1
-        face = detect_faces(before)[0]
-        for recognizer in built_in_recognizers():
-            pair = [recognizer.embed(image, face.points) for image in (before, result.image)]
-            assert recognizer.distance(*pair) > recognizer.threshold
+        assert (before != result.image).float().mean() > 0.05
+        x, y = detect(before)[0].points[30].astype(int)
+        assert (before - result.image)[0, :, y, x].abs().max() > 0.05
+
+
+def test_the_network_for_clips_draws_the_frames(method, clips, moving):
+    first, second = (reenact(method, network, moving[:2], [Stranger()])[1] for network in (clips, None))
+    assert not torch.equal(first[1].image, second[1].image)
+
+
+def test_a_face_that_is_still_recognized_is_redacted(method, moving):
+    class Friend(Stranger):
+        def distance(self, a, b):
+            return 0.1
+
+    _, results = reenact(method, None, moving[:2], [Friend()])
+    assert [(r.replaced, r.redacted) for r in results] == [(0, 1)] * 2
+    x, y = detect(moving[0])[0].points[30].astype(int)
+    assert torch.allclose(results[0].image[0, :, y, x], torch.full((3,), 0.5), atol=0.02)
 
 
 def test_a_cut_starts_again_with_the_same_person(method, clips, moving):
     black = torch.zeros_like(moving[0])
-    frames = [moving[0], moving[1], black, moving[2]]
+    frames = [moving[0], moving[1], *[black] * 20, moving[2]]
     stream, results = reenact(method, clips, frames)
-    assert [r.replaced + r.redacted for r in results] == [1, 1, 0, 1]
-    assert torch.equal(results[2].image, black)
+    assert results[0].replaced + results[0].redacted == results[-1].replaced + results[-1].redacted == 1
+    # Far from the cuts nothing is redacted.
+    assert torch.equal(results[12].image, black)
     assert len(stream.people) == 1
     assert len(stream.people[0].embeddings) == 2
 
@@ -82,29 +116,64 @@ def test_another_person_becomes_another(method, clips, photos):
     frames = [first, torch.zeros(1, 3, 64, 64), second]
     stream, _ = reenact(method, clips, frames)
     assert len(stream.people) == 2
-    first, second = (p.identity.identity.vector for p in stream.people)
+    first, second = (person.new.vector for person in stream.people)
     assert not np.allclose(first, second)
 
 
 def test_a_face_that_is_missed_between_two_frames_is_redacted(method, clips, moving):
     calls = iter(range(10))
-
-    def detect(image):
-        return Faces(()) if next(calls) == 1 else detect_faces(image, rotated=False)
-
-    _, results = reenact(method, clips, moving[:3], detect)
-    assert [r.redacted for r in results][1] == 1
-    face = detect_faces(moving[1])[0]
-    x, y = face.points[30].astype(int)
+    _, results = reenact(
+        method, clips, moving[:3], detector=lambda image: Faces(()) if next(calls) == 1 else detect(image)
+    )
+    assert results[1].redacted == 1
+    x, y = detect(moving[1])[0].points[30].astype(int)
     assert torch.allclose(results[1].image[0, :, y, x], torch.full((3,), 0.5), atol=0.02)
 
 
 def test_a_face_without_landmarks_is_redacted(method, clips, moving):
-    def detect(image):
-        return Faces(replace(face, landmarks=()) for face in detect_faces(image, rotated=False))
+    def found(image):
+        return Faces(replace(face, landmarks=()) for face in detect(image))
 
-    _, results = reenact(method, clips, moving[:1], detect)
+    _, results = reenact(method, clips, moving[:1], detector=found)
     assert (results[0].replaced, results[0].redacted) == (0, 1)
+
+
+BOX, SHIFTED = (10.0, 10.0, 30.0, 30.0), (14.0, 10.0, 34.0, 30.0)
+
+
+def followed(*frames: list[Box], cuts: Sequence[int] = ()) -> list[list[Box]]:
+    presence = Presence()
+    for number, boxes in enumerate(frames):
+        presence.add(number, boxes, number in cuts)
+    return [presence.missed(number) for number in range(len(frames))]
+
+
+def test_gaps_are_bridged():
+    assert followed([BOX], [], [SHIFTED])[1] == [(12.0, 10.0, 32.0, 30.0)]
+    # A face that was found there already needs no second redaction.
+    assert followed([BOX], [(11.0, 9.0, 41.0, 39.0)], [SHIFTED])[1] == []
+    # Two faces are two trails.
+    far = (60.0, 60.0, 80.0, 80.0)
+    assert followed([BOX, far], [], [far, BOX])[1] == [BOX, far]
+
+
+def test_both_ends_are_held():
+    missed = followed(*[[]] * 6, [BOX], *[[]] * 6)
+    assert [bool(boxes) for boxes in missed] == [False] * 2 + [True] * HOLD + [False] + [True] * HOLD + [False] * 2
+
+
+def test_a_cut_ends_the_hold_but_a_flash_is_bridged():
+    assert followed([BOX], [], [], cuts=[1]) == [[], [], []]
+    assert followed([BOX], [], [BOX], cuts=[1, 2])[1] == [BOX]
+
+
+def test_memory_of_a_long_shot_does_not_grow():
+    presence = Presence()
+    for number in range(400):
+        place = 50.0 * (number % 40)
+        presence.add(number, [(place, 10.0, place + 20, 30.0)], False)
+    assert len(presence) <= 2 * MAX_GAP + 2
+    assert all(len(trail.boxes) <= 3 * MAX_GAP + 1 for trail in presence._trails)
 
 
 def test_frames_stream(method, moving):
