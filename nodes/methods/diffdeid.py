@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...pipelines.core.errors import InputError
 from ...pipelines.faces.face import Faces
 from ..convert import bar, image_to_pixels, mask_to_socket, pixels_to_image
 from ..files import OWN, model_stamp, names, path_of
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 CATEGORY = f"{ROOT}/DiffDeID"
 CheckpointSocket = io.Custom("FACEVEIL_DIFFDEID")
 """A ``Checkpoint``: the trained network, and what its conditions mean."""
+CONDITIONS, SPATIAL = ("face", "masked", "identity", "coefficients"), ("face", "masked")
+"""The network's conditions, and those with the image's size."""
 _REMEDY = "train one with: faceveil train diffdeid, put it into models/faceveil, and reload the page"
 
 
@@ -33,7 +34,7 @@ class LoadDiffDeID(io.ComfyNode):
     portraits; put the file into `models/faceveil`.
 
     *model* works with KSampler and other samplers. It works on pixels: connect the *latent* of **DiffDeID
-    Conditioning**, and **DiffDeID Decode** after it.
+    Conditioning**, and **Decode Pixels** after it.
     """
 
     @classmethod
@@ -64,17 +65,17 @@ class LoadDiffDeID(io.ComfyNode):
     @classmethod
     def execute(cls, checkpoint: str = NONE) -> io.NodeOutput:
         from ...pipelines.methods.diffdeid.pipeline import Checkpoint
-        from ..native.diffdeid import model_of
+        from ..native.pixels import model_of
 
         opened = Checkpoint.open(path_of(OWN, checkpoint, _REMEDY))
-        return io.NodeOutput(model_of(opened.network), opened)
+        return io.NodeOutput(model_of(opened.network, CONDITIONS, SPATIAL, "DiffDeID Conditioning"), opened)
 
 
 class DiffDeIDConditioning(io.ComfyNode):
     HELP = """
     Each face becomes a square of the network's size. From it the node removes the identity, keeps the mouth, fits the
     3D face model, and samples a new identity and a new 3D shape at *level*. Connect *positive*, *negative* and *latent*
-    to **KSampler** with cfg 1, then **DiffDeID Decode** and **Paste Faces** with *places* and *masks*.
+    to **KSampler** with cfg 1, then **Decode Pixels** and **Paste Faces** with *places* and *masks*.
 
     **Levels.** 1 stays similar to the person, 10 is unrelated. Low levels do not protect anybody. These nodes do not
     check the result: use **Compare Identity**, or **Veil Faces** with the method diffdeid, which checks it.
@@ -130,7 +131,7 @@ class DiffDeIDConditioning(io.ComfyNode):
     ) -> io.NodeOutput:
         from ...pipelines.faces.detect import detect_faces
         from ...pipelines.methods.diffdeid.people import describe_faces
-        from ..native.diffdeid import conditioning
+        from ..native.pixels import conditioning
 
         pixels = image_to_pixels(image)
         found = detect_faces(pixels) if faces is None else faces
@@ -138,8 +139,8 @@ class DiffDeIDConditioning(io.ComfyNode):
         described = describe_faces(diffdeid, pixels, found, level, seed, identity, bar())
         size = diffdeid.network.config.size
         return io.NodeOutput(
-            conditioning(described.conditions),
-            conditioning(described.conditions.without_identity()),
+            conditioning(dict(zip(CONDITIONS, described.conditions.parts(), strict=True))),
+            conditioning(dict(zip(CONDITIONS, described.conditions.without_identity().parts(), strict=True))),
             {"samples": torch.zeros(len(described.places), 3, size, size)},
             described.places,
             mask_to_socket(described.masks),
@@ -151,34 +152,6 @@ def _report(excess: Sequence[float], level: int) -> str:
     missed = [f"face {i + 1} by a cosine of {e:.2f}" for i, e in enumerate(excess) if e > 0]
     count = f"{len(excess)} {'face' if len(excess) == 1 else 'faces'}"
     return f"{count}: " + (f"level {level} was missed: {', '.join(missed)}" if missed else f"level {level} was met")
-
-
-class DiffDeIDDecode(io.ComfyNode):
-    HELP = """
-    DiffDeID works on pixels, so there is no VAE. Connect the result to **Paste Faces**.
-    """
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return schema(
-            node_id="FaceVeil_DiffDeIDDecode",
-            search_aliases=["pixel space", "VAE Decode"],
-            display_name="DiffDeID Decode",
-            category=CATEGORY,
-            description="Convert the LATENT of KSampler to images. DiffDeID works on pixels and needs no VAE.",
-            inputs=[io.Latent.Input("latent", tooltip="From KSampler with DiffDeID's model.")],
-            outputs=[io.Image.Output(display_name="crops", tooltip="One square per face, for Paste Faces.")],
-        )
-
-    @classmethod
-    def execute(cls, latent: dict[str, Any]) -> io.NodeOutput:
-        samples = latent["samples"]
-        if samples.dim() != 4 or samples.shape[1] != 3:
-            raise InputError(
-                f"this latent has the shape {tuple(samples.shape)}, not three channels; connect KSampler with the model"
-                " of Load DiffDeID"
-            )
-        return io.NodeOutput(pixels_to_image((samples.float().cpu() + 1) / 2))
 
 
 class DeidentifyVideo(io.ComfyNode):
@@ -284,4 +257,4 @@ class IdentityMask(io.ComfyNode):
         )
 
 
-NODES = [LoadDiffDeID, DiffDeIDConditioning, DiffDeIDDecode, DeidentifyVideo, IdentityMask]
+NODES = [LoadDiffDeID, DiffDeIDConditioning, DeidentifyVideo, IdentityMask]

@@ -101,7 +101,10 @@ def fit(
     def loss(step: int) -> Tensor:
         # Each process draws other images; all numbers depend on seed, step and process only.
         place = step * accelerator.num_processes + accelerator.process_index
-        batch = draw(torch.Generator().manual_seed(settings.seed * _STEP_SEEDS + place))
+        seed = settings.seed * _STEP_SEEDS + place
+        # Dropout draws from torch's own stream.
+        torch.manual_seed(seed)
+        batch = draw(torch.Generator().manual_seed(seed))
         with autocast(accelerator.device, settings.precision):
             return prepared(*(_moved(part, accelerator.device) for part in batch))  # type: ignore[no-any-return]
 

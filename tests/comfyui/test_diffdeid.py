@@ -118,7 +118,7 @@ def test_the_graph_gives_an_image(run, loaded, described):
     assert report == "3 faces: level 10 was met"
     with torch.inference_mode():
         drawn = core.common_ksampler(loaded[0], 3, 2, 1.0, "euler", "normal", positive, negative, latent)[0]
-    (crops,) = run("DiffDeIDDecode", latent=drawn)
+    (crops,) = run("DecodePixels", latent=drawn)
     assert crops.shape == (3, SIZE, SIZE, 3)
     assert masks.shape == (3, SIZE, SIZE)
     result, changed = run("PasteFaces", image=image, crops=crops, places=places, masks=masks, match_color=False)
@@ -141,7 +141,7 @@ def test_foreign_conditioning_and_latents_are_refused(loaded, described):
 
 def test_a_latent_of_another_model_is_refused(run):
     with pytest.raises(Exception, match="not three channels"):
-        run("DiffDeIDDecode", latent={"samples": torch.zeros(1, 4, 8, 8)})
+        run("DecodePixels", latent={"samples": torch.zeros(1, 4, 8, 8)})
 
 
 def test_a_missing_checkpoint_says_what_to_do(run):
