@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError, WeightsError
 from faceveil.pipelines.faces.detect import detect_faces
+from faceveil.pipelines.identity.bank import Bank
 from faceveil.pipelines.identity.identity import Identity
+from faceveil.pipelines.identity.pseudonym import Pseudonyms
 from faceveil.pipelines.imaging.upscale import open_upscaler
 from faceveil.pipelines.methods.base import View
 from faceveil.pipelines.methods.iddiffuse.method import IDDiffuseMethod, identity_tokens
+from faceveil.pipelines.methods.iddiffuse.pairs import nearest_person
 from faceveil.pipelines.methods.iddiffuse.pipeline import Checkpoint, IDDiffusePipeline
 from faceveil.pipelines.methods.iddiffuse.spec import IDDiffuseOptions
 from faceveil.pipelines.methods.registry import open_method
+from faceveil.pipelines.recognition.base import unit
 from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
+from faceveil.pipelines.recognition.embedder import built_in_embedder
+from faceveil.pipelines.training.portraits import read_pixels, read_portrait
+
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +91,27 @@ def test_a_given_identity_chooses_the_nearest_person(method, prepared, bank):
         method.render(prepared, replace(method.sample_identity([prepared], 1), codes={}), 1.0)
 
 
+def test_a_ledger_maps_a_person_to_one_synthetic_person(tmp_path):
+    """Six photos of each of ten people; at least nine of them keep one person of the bank."""
+    folder = DATA / "people"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data/people beside the repository")
+    recognizer = built_in_embedder()
+    bank = Bank(Identity(unit(np.random.default_rng(0).normal(size=(400, 256))), recognizer.name), 1.0)
+    pseudonyms = Pseudonyms.open(tmp_path, "people", bank=bank)
+    kept = 0
+    for person in sorted({path.name.split("_")[0] for path in folder.glob("*.webp")}):
+        numbers = set()
+        for path in [p for p in sorted(folder.glob(f"{person}_*.webp")) if "profile" not in p.name][:6]:
+            found = read_portrait(path)
+            assert found is not None
+            second = Identity(unit(recognizer.embed(read_pixels(path), found.points)), recognizer.name)
+            _, shown = pseudonyms.assign(Identity(unit(found.embedding), "dlib"), second)
+            numbers.add(nearest_person(bank, shown, skip_similar=False))
+        kept += len(numbers) == 1
+    assert kept >= 9
+
+
 def test_what_is_missing_is_named(checkpoint_file, bank, tmp_path):
     with pytest.raises(InputError, match="--iddiffuse-bank"):
         open_method("iddiffuse", IDDiffuseOptions(checkpoint_file))
@@ -89,8 +119,6 @@ def test_what_is_missing_is_named(checkpoint_file, bank, tmp_path):
         open_method("iddiffuse", IDDiffuseOptions(tmp_path / "none.safetensors", bank.folder))
     foreign = replace(bank, identities=Identity(bank.identities.vectors, "dlib"))
     checkpoint = Checkpoint.open(checkpoint_file)
-    from faceveil.pipelines.recognition.embedder import built_in_embedder
-
     with pytest.raises(InputError, match="needs a bank of faceveil"):
         IDDiffuseMethod(checkpoint, built_in_embedder(), foreign)
 
