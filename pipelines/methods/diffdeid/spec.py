@@ -54,6 +54,7 @@ class _Training:
     """Options of both trainings."""
 
     data: Path | None = option(None, "Folder of the prepared images; beside the output when omitted.")
+    start: Path | None = option(None, "Checkpoint to start from; for video, one for images.")
     size: int = option(256, "Side of the network's images in pixels, a multiple of 16.", minimum=32, maximum=512)
     width: int = option(64, "Channels at the full resolution.", minimum=8, maximum=256)
     blocks: int = option(2, "Residual blocks of each level.", minimum=1, maximum=4)
@@ -170,7 +171,7 @@ def _train_network(options: TrainDiffDeID, progress: Progress) -> str:
     def show(checkpoint: Checkpoint) -> None:
         save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows))
 
-    checkpoint, complete = train(faces, options.recipe(), run, options.vgg, show, progress)
+    checkpoint, complete = train(faces, options.recipe(), run, options.vgg, show, _start_of(options), progress)
     if is_first_process():
         checkpoint.save(options.output)
         save_sheet(_sheet_of(options.output), level_sheet(checkpoint, faces, rows, progress=progress))
@@ -189,10 +190,16 @@ def _train_video(options: TrainDiffDeIDVideo, progress: Progress) -> str:
         clips = build_clips(options.clips, data, options.size, options.workers or os.cpu_count() or 1, progress)
     state = _state_of(options.output)
     run = Run(state, options.max_minutes, save_every=options.save_every)
-    checkpoint, complete = train(clips, options.recipe(), run, options.vgg, progress=progress)
+    checkpoint, complete = train(clips, options.recipe(), run, options.vgg, start=_start_of(options), progress=progress)
     if is_first_process():
         checkpoint.save(options.output)
     return _finished(options.output, state, complete, f"{options.steps} steps on {len(clips)} frames")
+
+
+def _start_of(options: _Training) -> Checkpoint | None:
+    from .pipeline import Checkpoint
+
+    return None if options.start is None else Checkpoint.open(options.start)
 
 
 def _written_video(options: TrainDiffDeIDVideo) -> list[Path]:

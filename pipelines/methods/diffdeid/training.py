@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...core.errors import InputError
 from ...core.progress import Progress, silent
 from ...geometry.builtin import NAME as MODEL
 from ...geometry.coefficients import Standardizer
@@ -167,6 +168,7 @@ def train(
     run: Run,
     vgg: Path | None = None,
     show: Callable[[Checkpoint], None] | None = None,
+    start: Checkpoint | None = None,
     progress: Progress = silent,
 ) -> tuple[Checkpoint, bool]:
     """Train from the beginning or from the saved state on.
@@ -174,6 +176,7 @@ def train(
     Args:
         vgg: file of VGG16 for L_per; our own recognizer's features when omitted.
         show: gets the checkpoint each ``run.show_every`` steps.
+        start: weights to start from, for example those for images in a training for video.
 
     Returns:
         The checkpoint with averaged weights, and whether the training is complete.
@@ -186,15 +189,30 @@ def train(
     torch.manual_seed(recipe.seed)
     # Convolutions are twice as fast with this memory format, on CPUs as well.
     network = Denoiser(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if start is not None:
+        load_start(network, start.network)
     objective = Objective(network, EmbedderFeatures() if vgg is None else Vgg16(vgg))
     checkpoint = Checkpoint(network, data.standardizer, MODEL, data.space)
     if show is not None:
         run = replace(run, show=lambda: show(checkpoint))
     settings = Settings(recipe.steps, recipe.rate, recipe.warmup, recipe.ema, recipe.precision, recipe.seed)
-    subject = subject_of(data.fingerprint, recipe, vgg and vgg.name)
+    subject = subject_of(data.fingerprint, recipe, vgg and vgg.name, start is not None)
     draws = partial(draw, data, recipe)
     complete = fit(objective, draws, settings, run, subject, "training DiffDeID", progress)
     return checkpoint, complete
+
+
+def load_start(network: Denoiser, start: Denoiser) -> None:
+    """Give a new network the weights of another one, where they are of the same size.
+
+    Raises:
+        InputError: the encoders and the decoder are of other sizes.
+    """
+    own, other = network.state_dict(), start.state_dict()
+    shared = {name: value for name, value in other.items() if name in own and own[name].shape == value.shape}
+    if not all(name in shared for name in own if name.startswith(("encoder.", "texture_encoder.", "decoder."))):
+        raise InputError("the checkpoint to start from is of a network of another size; use its size, width and blocks")
+    network.load_state_dict(shared, strict=False)
 
 
 def draw(data: TrainingSet, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Conditions, Tensor, Tensor]:

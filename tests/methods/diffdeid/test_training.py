@@ -20,7 +20,15 @@ from faceveil.pipelines.methods.diffdeid.perceptual import EmbedderFeatures, Vgg
 from faceveil.pipelines.methods.diffdeid.pipeline import DiffDeIDPipeline
 from faceveil.pipelines.methods.diffdeid.shards import Faces, build_shards, parsed_mask, trained_rows
 from faceveil.pipelines.methods.diffdeid.sheet import level_sheet
-from faceveil.pipelines.methods.diffdeid.training import LATCH, Objective, Recipe, draw, network_config, train
+from faceveil.pipelines.methods.diffdeid.training import (
+    LATCH,
+    Objective,
+    Recipe,
+    draw,
+    load_start,
+    network_config,
+    train,
+)
 from faceveil.pipelines.training.devices import Run
 from faceveil.pipelines.training.loop import Plan, Trainer
 from faceveil.pipelines.training.shards import Item, Shards, build
@@ -181,6 +189,21 @@ def test_a_killed_training_goes_on_exactly(faces, prepared_folder, tmp_path):
     assert complete
     for a, b in zip(whole.network.state_dict().values(), resumed.network.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_training_can_start_from_a_checkpoint(faces, checkpoint, tmp_path):
+    trained, _ = train(faces, replace(TINY, rate=1e-3), Run(tmp_path / "a.state"))
+    network = Denoiser(replace(trained.network.config, identity=0, window=27))
+    load_start(network, trained.network)
+    for part in ("encoder", "texture_encoder", "decoder"):
+        for (name, a), b in zip(
+            getattr(network, part).state_dict().items(),
+            getattr(trained.network, part).state_dict().values(),
+            strict=True,
+        ):
+            assert torch.equal(a, b), name
+    with pytest.raises(InputError, match="another size"):
+        load_start(network, checkpoint.network)
 
 
 def test_time_can_run_out(faces, tmp_path):

@@ -246,5 +246,8 @@ def test_the_network_for_clips_is_trained_from_a_folder(folder, tmp_path):
     assert Checkpoint.open(tmp_path / "clips.safetensors").network.config == NetworkConfig(
         SIZE, (8, 16, 32, 64, 64), 1, (0, 1, 2, 3, 4), 64, 0, clips.coefficient_size, 27
     )
+    other = Recipe(width=16, blocks=1, steps=1, batch=2)
+    with pytest.raises(InputError, match="another size"):
+        train(clips, other, Run(tmp_path / "c.state"), start=checkpoint)
     with pytest.raises(InputError, match="holds no clips"):
         build_clips(tmp_path / "nothing", tmp_path / "more", SIZE, 1)
