@@ -9,7 +9,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..core.files import write_whole
 from ..core.parallel import parallel
-from ..core.progress import Progress, part_of
+from ..core.progress import Progress
 
 FACTS = "facts.json"
+EMPTY = ".empty"
+"""Suffix of a file that stands for jobs without items."""
 Item = dict[str, np.ndarray]
 """Arrays of one item by name. Arrays, not tensors: a tensor from another process keeps a file open."""
 
@@ -100,23 +102,21 @@ def build(
         raise InputError(f"{folder.name} holds other files; name another folder for the training data")
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(known, json.dumps(facts).encode())
-    starts = range(0, len(jobs), per_shard)
-    for number, start in enumerate(starts):
-        path = folder / f"{number:06}.safetensors"
-        if path.is_file() or path.with_suffix(".empty").is_file():
-            continue
-        chunk = jobs[start : start + per_shard]
-        found = [
-            item
-            for items in parallel(work, chunk, workers, part_of(progress, number, len(starts)), what)
-            for item in items
-        ]
-        if not found:
-            write_whole(path.with_suffix(".empty"), b"")
-            continue
-        arrays = {name: np.stack([item[name] for item in found]) for name in found[0]}
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-        write_whole(path, save(tensors))
+    chunks = [jobs[start : start + per_shard] for start in range(0, len(jobs), per_shard)]
+    paths = [folder / f"{number:06}.safetensors" for number in range(len(chunks))]
+    missing = [k for k, path in enumerate(paths) if not (path.is_file() or path.with_suffix(EMPTY).is_file())]
+    # One pool for all: its results come in the order of the jobs.
+    results = parallel(work, [job for k in missing for job in chunks[k]], workers, progress, what)
+    for k in missing:
+        _write(paths[k], [item for items in islice(results, len(chunks[k])) for item in items])
+
+
+def _write(path: Path, items: Sequence[Item]) -> None:
+    if not items:
+        write_whole(path.with_suffix(EMPTY), b"")
+        return
+    arrays = {name: np.stack([item[name] for item in items]) for name in items[0]}
+    write_whole(path, save({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}))
 
 
 def _digest(sources: Sequence[Path]) -> str:
