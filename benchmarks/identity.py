@@ -3,7 +3,7 @@ appearance method renders a given identity.
 
     python benchmarks/identity.py [FACES] [--photos PHOTOS] [--levels N] [--views N] [--train] [--only PART]
 
-FACES is a folder of portraits (default ../shared/data/synthetic_faces beside the repository). Every fifth one was held
+FACES is a folder of portraits (default ../shared/data/licensed_faces beside the repository). Every fifth one was held
 out when the built-in sampler was trained; sampled identities are compared with these.
 """
 
@@ -51,7 +51,7 @@ KEY_PAIRS = 10
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("faces", type=Path, nargs="?", default=DATA / "synthetic_faces")
+    parser.add_argument("faces", type=Path, nargs="?", default=DATA / "licensed_faces")
     parser.add_argument(
         "--photos", type=Path, default=DATA / "photos", help="real portraits, and two photos each of three people"
     )

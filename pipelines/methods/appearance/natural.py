@@ -41,22 +41,15 @@ class Naturalness:
 
     def __init__(self, model: AppearanceModel) -> None:
         self._weights = _weights(model.canonical)
-        halves = {
-            name: tuple(torch.zeros_like(region.mean).requires_grad_() for _ in range(2))
-            for name, region in model.regions.items()
-        }
-        with torch.enable_grad():
-            values = (model.packer.unpack(halves).mean(1) * self._weights).sum((1, 2))  # type: ignore[arg-type]
-            rows = [
-                torch.autograd.grad(v, [h for pair in halves.values() for h in pair], retain_graph=True) for v in values
-            ]
-        # Derivatives (2, K) of the tones with respect to each region's texture codes: decoding is linear.
+        # Derivatives (2, K) of the tones with respect to each region's texture codes: decoding is linear, and the mean
+        # of the color channels is the luma.
         self._textures: dict[str, np.ndarray] = {}
-        for k, (name, region) in enumerate(model.regions.items()):
-            matrix = np.empty((len(rows), region.components))
-            for row, gradients in zip(matrix, rows, strict=True):
-                row[region.sign > 0] = (gradients[2 * k] @ region.even).numpy()
-                row[region.sign < 0] = (gradients[2 * k + 1] @ region.odd).numpy()
+        for name, region in model.regions.items():
+            matrix = np.empty((len(self._weights), region.components))
+            for row, weight in zip(matrix, self._weights, strict=True):
+                symmetric, antisymmetric = model.packer.luma_gradient(name, weight)
+                row[region.sign > 0] = (symmetric @ region.even).numpy()
+                row[region.sign < 0] = (antisymmetric @ region.odd).numpy()
             self._textures[name] = matrix
         means = {n: (r.mean, torch.zeros_like(r.mean)) for n, r in model.regions.items()}
         self._offset = self.tones(model.packer.unpack(means))

@@ -253,6 +253,26 @@ class Packer:
         red, blue = luma + full_size[:, :1], luma + full_size[:, 1:]
         return torch.cat([red, 3 * luma - red - blue, blue], 1)
 
+    def luma_gradient(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivative of ``(weight * luma).sum()`` of ``unpack`` with respect to both halves ``(P,)`` of a region.
+
+        Args:
+            weight: of each canonical pixel, ``(256, 256)``.
+        """
+        size = LUMA_SIZE[name]
+        if size != SIZE:
+            # The enlargement is linear and separable: one matrix for rows and columns.
+            up = torch.nn.functional.interpolate(
+                torch.eye(size)[None, None], size=(SIZE, size), mode="bicubic", align_corners=False
+            )[0, 0]
+            weight = up.T @ weight @ up
+        right, left = _half(weight), weight[:, : size // 2].flip(-1)
+        chroma = torch.zeros(2 * int(self._chroma[name].sum()))
+        symmetric, antisymmetric = (
+            torch.cat([half[self._luma[name]], chroma]) for half in (right + left, right - left)
+        )
+        return symmetric, antisymmetric
+
 
 def resize_up(image: Tensor, size: int) -> Tensor:
     """Enlarge a square image by bicubic interpolation."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from faceveil.pipelines.methods.appearance.canonical import REGIONS
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod
 from faceveil.pipelines.methods.appearance.natural import Naturalness, Parts
@@ -51,6 +52,27 @@ def test_measures_equal_those_of_the_decoded_face(method, natural, subject):
     crease = ((x.abs() < 0.08) & (y > -0.3) & (y < -0.1)).float()
     assert natural.tones(detail - 0.3 * crease)[FROWN] < natural.tones(detail)[FROWN] - 0.1
     assert np.allclose(natural.tones(detail + 0.5), natural.tones(detail), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_every_region_counts_as_decoding_does(method, natural, subject, name):
+    changed = parts(subject)
+    before = natural.measure(changed)
+    changed.textures[REGIONS.index(name)] += np.random.default_rng(1).normal(size=len(subject.codes[name]))
+    detail = method.model.decode({n: t.astype(np.float32) for n, t in zip(REGIONS, changed.textures, strict=True)})
+    measured = natural.measure(changed)[:WIDTH]
+    assert np.allclose(measured, natural.tones(detail), atol=2e-4)
+    # Brows and forehead lie in these two regions.
+    assert (np.abs(measured - before[:WIDTH]).max() > 1e-3) == (name in ("eyes", "base"))
+
+
+def test_it_works_in_inference_mode(subject):
+    """ComfyUI runs nodes in it, and there is no autograd."""
+    from faceveil.pipelines.methods.appearance.network import load_model
+
+    with torch.inference_mode():
+        natural = Naturalness(load_model())
+    assert np.isfinite(natural.measure(parts(subject))).all()
 
 
 def test_a_broader_jaw_is_an_excess(natural, subject):
