@@ -103,10 +103,11 @@ def likeness(sampler: IdentitySampler, train: np.ndarray, held_out: np.ndarray) 
         share = np.histogram(values, EDGES)[0] / len(values)
         print(f"{name:18} " + " ".join(f"{s:5.2f}" for s in share))
     print(
-        f"recall {covered(sampled, held_out):.2f} of the held-out faces (of the data {covered(others, held_out):.2f}),"
-        f" precision {covered(held_out, sampled):.2f} ({covered(held_out, others):.2f}); a classifier tells sampled"
-        f" from held-out faces in {classified(sampled, held_out):.0%} (data {classified(others, held_out):.0%}, chance 50%)"
+        f"recall {covered(sampled, held_out):.2f} of the held-out faces (other faces {covered(others, held_out):.2f})"
     )
+    print(f"precision {covered(held_out, sampled):.2f} (other faces {covered(held_out, others):.2f})")
+    told, other = classified(sampled, held_out), classified(others, held_out)
+    print(f"a classifier tells sampled from held-out faces in {told:.0%} (other faces {other:.0%}, chance 50%)")
     distances = _nearest(held_out, train)
     # The data contain duplicate images, which are not two people.
     closest = _nearest(sampled, train).min()
