@@ -5,6 +5,7 @@ KSampler, samplers, schedulers, previews, interruption and VRAM management are C
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -106,14 +107,14 @@ class _Config(comfy.supported_models_base.BASE):
 
 
 def model_of(network: nn.Module, names: Sequence[str], spatial: Sequence[str], source: str) -> Any:
-    """A ``ModelPatcher`` of a trained network.
+    """A ``ModelPatcher`` of a copy of a trained network: ComfyUI moves it between devices, other nodes use the original.
 
     Args:
         network: its arguments are the noisy image, the time steps, and the conditions in the order of ``names``.
         spatial: those of them that have the image's size.
         source: display name of the node that makes its conditioning.
     """
-    config = _Config({"network": network, "names": tuple(names)})
+    config = _Config({"network": copy.deepcopy(network), "names": tuple(names)})
     config.set_inference_dtype(torch.float32, None)
     return _Whole(
         _Model(config, names, spatial, source).eval(),
