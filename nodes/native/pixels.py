@@ -107,7 +107,7 @@ class _Config(comfy.supported_models_base.BASE):
 
 
 def model_of(network: nn.Module, names: Sequence[str], spatial: Sequence[str], source: str) -> Any:
-    """A ``ModelPatcher`` of a copy of a trained network: ComfyUI moves it between devices, other nodes use the original.
+    """A ``ModelPatcher`` of a copy of a trained network: ComfyUI moves the copy between devices.
 
     Args:
         network: its arguments are the noisy image, the time steps, and the conditions in the order of ``names``.
