@@ -50,6 +50,7 @@ class Pull:
         strangers: number of people, drawn at random.
         suitable: number of those that are forecast to be best; of these, random ones are the starts.
         farthest: whether the best ones are farthest from the original, or nearest to the target.
+        natural: how much naturalness may be missed in order to change the codes less.
     """
 
     ridge: float
@@ -57,12 +58,13 @@ class Pull:
     strangers: int
     suitable: int
     farthest: bool
+    natural: float
 
 
 NEAREST_PEOPLE = 140
 """Number of the people with the most similar traits, who are strangers to start from."""
-DRAWN = Pull(0.15, 0.95, 100, 20, True)
-GIVEN = Pull(0.0006, 0.80, NEAREST_PEOPLE, TRIALS // ROUNDS, False)
+DRAWN = Pull(0.15, 0.95, 100, 20, True, 0.0005)
+GIVEN = Pull(0.0006, 0.88, NEAREST_PEOPLE, TRIALS // ROUNDS, False, 0.01)
 """A drawn identity only chooses a direction, and each seed another stranger; a given one is to be recognized again."""
 TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""
@@ -80,7 +82,7 @@ EASE = {"eyes": 1.2, "nose": 0.6, "mouth": 1.0, "base": 1.0}
 """How easily the codes of each region change. Large changes of the nose look like caricatures."""
 SOFT_CODE = 1.5
 """A code of this size changes half as easily as one of 0, so that faces stay natural."""
-DISTANCE_RIDGE, LABEL_RIDGE, NATURAL_RIDGE = 0.002, 0.003, 0.0005
+DISTANCE_RIDGE, LABEL_RIDGE = 0.002, 0.003
 """How much the forecast may miss a goal in order to change the codes less; large values mean more."""
 MAX_LABEL_STEP = 1.5
 """Limit of the change of a label in one round."""
@@ -350,7 +352,7 @@ class _Solver:
             measures = self._natural.measure(part)
             rows.append(natural)
             needs.append(list(np.clip(measures, *limits.T) - measures))
-            ridges.append([NATURAL_RIDGE] * len(measures))
+            ridges.append([self._pull.natural] * len(measures))
         g = np.concatenate(rows)
         ease = self._ease / (1 + (codes / SOFT_CODE) ** 2)
         scaled = g * ease
