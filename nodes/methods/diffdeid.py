@@ -14,11 +14,12 @@ from ..convert import bar, image_to_pixels, mask_to_socket, pixels_to_image
 from ..files import OWN, model_stamp, names, path_of
 from ..inputs import optional_faces_input, seed_input
 from ..schema import schema
-from ..sockets import NONE, ROOT, CropsSocket, IdentitySocket
+from ..sockets import NONE, ROOT, CoefficientsSocket, CropsSocket, IdentitySocket
 
 if TYPE_CHECKING:
     from ...pipelines.identity.identity import Identity
     from ...pipelines.methods.diffdeid.pipeline import Checkpoint
+    from ..geometry.common import Geometry
 
 CATEGORY = f"{ROOT}/DiffDeID"
 CheckpointSocket = io.Custom("FACEVEIL_DIFFDEID")
@@ -107,6 +108,11 @@ class DiffDeIDConditioning(io.ComfyNode):
                     optional=True,
                     tooltip="Show this person: one for all faces, or one per face. It must be of the network's space.",
                 ),
+                CoefficientsSocket.Input(
+                    "coefficients",
+                    optional=True,
+                    tooltip="Draw these 3D faces: from Estimate or Edit Coefficients of the same faces. Else new ones.",
+                ),
                 optional_faces_input("De-identify"),
             ],
             outputs=[
@@ -127,6 +133,7 @@ class DiffDeIDConditioning(io.ComfyNode):
         level: int,
         seed: int,
         identity: Identity | None = None,
+        coefficients: Geometry | None = None,
         faces: Faces | None = None,
     ) -> io.NodeOutput:
         from ...pipelines.faces.detect import detect_faces
@@ -136,7 +143,8 @@ class DiffDeIDConditioning(io.ComfyNode):
         pixels = image_to_pixels(image)
         found = detect_faces(pixels) if faces is None else faces
         found.check(pixels)
-        described = describe_faces(diffdeid, pixels, found, level, seed, identity, bar())
+        shapes = None if coefficients is None else coefficients.estimate.coefficients
+        described = describe_faces(diffdeid, pixels, found, level, seed, identity, shapes, bar())
         size = diffdeid.network.config.size
         return io.NodeOutput(
             conditioning(dict(zip(CONDITIONS, described.conditions.parts(), strict=True))),

@@ -127,6 +127,17 @@ def test_the_graph_gives_an_image(run, loaded, described):
     assert 0.02 < float(changed.mean()) < 0.6
 
 
+def test_coefficients_can_be_given(run, loaded, described):
+    image = described[0]
+    estimated = run("EstimateCoefficients", image=image)[0]
+    given = run("DiffDeIDConditioning", image=image, diffdeid=loaded[1], seed=3, coefficients=estimated)[0]
+    sampled_faces, given_faces = (p[0][1]["faceveil_face"] for p in (described[1][0], given))
+    assert given_faces.shape == sampled_faces.shape and not torch.equal(given_faces, sampled_faces)
+    with pytest.raises(Exception, match="do not fit 3 faces"):
+        one = estimated.with_coefficients(estimated.estimate.coefficients.rows([0]))
+        run("DiffDeIDConditioning", image=image, diffdeid=loaded[1], seed=3, coefficients=one)
+
+
 def test_foreign_conditioning_and_latents_are_refused(loaded, described):
     import nodes as core
 

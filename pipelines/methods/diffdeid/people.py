@@ -51,6 +51,7 @@ def describe_faces(
     level: int,
     seed: int,
     identity: Identity | None = None,
+    coefficients: Coefficients | None = None,
     progress: Progress = silent,
 ) -> Described:
     """Describe a new person in the place of each face with landmarks.
@@ -58,9 +59,10 @@ def describe_faces(
     Args:
         images: ``(B, 3, H, W)`` in [0, 1].
         identity: people to show, one row or one for each face; sampled at the level when omitted.
+        coefficients: p', one row for each face with landmarks; when omitted, the photo's with a sampled identity.
 
     Raises:
-        InputError: no face has landmarks, or the identity is of another space or number.
+        InputError: no face has landmarks, or identity or coefficients are of another space, model or number.
     """
     chosen = [face for face in faces if face.landmarks]
     if not chosen:
@@ -68,6 +70,11 @@ def describe_faces(
     if not checkpoint.space:
         raise InputError("this DiffDeID checkpoint was trained on clips; load one for images")
     given = None if identity is None else _given(identity, checkpoint.space, len(chosen))
+    if coefficients is not None and (coefficients.model != checkpoint.model or len(coefficients) != len(chosen)):
+        raise InputError(
+            f"{len(coefficients)} rows of coefficients of {coefficients.model} do not fit {len(chosen)} faces and a"
+            f" checkpoint of {checkpoint.model}; estimate them from the same faces with the built-in model"
+        )
     model = built_in_morphable_model()
     reader, recognizer = FaceReader(model, checkpoint.network.config.size), open_recognizer(checkpoint.space)
     samplers = builtin_sampler(checkpoint.space), builtin_sampler(checkpoint.model)
@@ -79,8 +86,8 @@ def describe_faces(
         sampling = Sampling(*samplers, level, face_seed(seed, face.box, face.track))
         person, _ = sampling.choose(unit(recognizer.embed(image, face.points)), alpha_of(view))
         vector = person.vector if given is None else given[done]
-        coefficients = with_geometry(view, person.alpha)
-        conditions, drawn = conditions_of(model, checkpoint.standardizer, view, coefficients, vector)
+        changed = with_geometry(view, person.alpha) if coefficients is None else coefficients[done]
+        conditions, drawn = conditions_of(model, checkpoint.standardizer, view, changed, vector)
         excess.append(person.excess)
         rows.append(conditions)
         places.append(Place(face, view.transform, reader.size))
