@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +17,7 @@ from ..sockets import NONE, ROOT, CoefficientsSocket, CropsSocket, IdentitySocke
 
 if TYPE_CHECKING:
     from ...pipelines.identity.identity import Identity
+    from ...pipelines.methods.diffdeid.people import Described
     from ...pipelines.methods.diffdeid.pipeline import Checkpoint
     from ..geometry.common import Geometry
 
@@ -81,7 +81,8 @@ class DiffDeIDConditioning(io.ComfyNode):
     **Levels.** 1 stays similar to the person, 10 is unrelated. Low levels do not protect anybody. These nodes do not
     check the result: use **Compare Identity**, or **Veil Faces** with the method diffdeid, which checks it.
 
-    With *identity*, that person is shown instead; *level* then only changes the 3D shape.
+    With *identity*, that person is shown instead; *level* then only changes the 3D shape. Faces without landmarks
+    stay as they are and are counted in *report*: redact them with **Redact Faces**.
     """
 
     @classmethod
@@ -152,14 +153,15 @@ class DiffDeIDConditioning(io.ComfyNode):
             {"samples": torch.zeros(len(described.places), 3, size, size)},
             described.places,
             mask_to_socket(described.masks),
-            _report(described.excess, level),
+            _report(described, level),
         )
 
 
-def _report(excess: Sequence[float], level: int) -> str:
-    missed = [f"face {i + 1} by a cosine of {e:.2f}" for i, e in enumerate(excess) if e > 0]
-    count = f"{len(excess)} {'face' if len(excess) == 1 else 'faces'}"
-    return f"{count}: " + (f"level {level} was missed: {', '.join(missed)}" if missed else f"level {level} was met")
+def _report(described: Described, level: int) -> str:
+    missed = [f"face {i + 1} by a cosine of {e:.2f}" for i, e in enumerate(described.excess) if e > 0]
+    count = f"{len(described.excess)} {'face' if len(described.excess) == 1 else 'faces'}"
+    words = f"{count}: " + (f"level {level} was missed: {', '.join(missed)}" if missed else f"level {level} was met")
+    return words + (f"; {described.untouched} without landmarks stay as they are" if described.untouched else "")
 
 
 class DeidentifyVideo(io.ComfyNode):

@@ -95,7 +95,8 @@ class ExtractTexture(io.ComfyNode):
     HELP = """
     The texture is the mean and the standard deviation of a recognizer's first features in 3 x 3 or 5 x 5 patches: pose,
     light, expression and skin in coarse terms, but no fine detail. Connect *texture* to **IDDiffuse Conditioning**,
-    *latent* to **KSampler**, and *places* and *masks* to **Paste Faces**.
+    *latent* to **KSampler**, and *places* and *masks* to **Paste Faces**. Faces without landmarks stay as they are:
+    redact them with **Redact Faces**.
     """
 
     @classmethod

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from ...pipelines.core.errors import InputError
+from ...pipelines.methods.sampling import SCHEDULER
 
 PREFIX = "faceveil_"
-BETAS = (1e-4, 0.02)
-"""First and last beta of a schedule with equal steps; there are 1,000."""
 _MEMORY = 1.5
 """Memory that ComfyUI reserves per pixel, relative to its own networks."""
 
@@ -99,9 +98,9 @@ class _Config(comfy.supported_models_base.BASE):
     sampling_settings: ClassVar = {
         # ComfyUI's name of betas in equal steps; its "linear" is what diffusers calls scaled_linear.
         "beta_schedule": "sqrt_linear",
-        "linear_start": BETAS[0],
-        "linear_end": BETAS[1],
-        "timesteps": 1000,
+        "linear_start": SCHEDULER["beta_start"],
+        "linear_end": SCHEDULER["beta_end"],
+        "timesteps": SCHEDULER["num_train_timesteps"],
     }
     supported_inference_dtypes: ClassVar = [torch.float32]
 

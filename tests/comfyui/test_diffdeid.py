@@ -83,6 +83,7 @@ def by_diffusers(package, loaded, positive, noise, kind: str, cfg: float) -> tor
     import diffusers
 
     network = package("pipelines.methods.diffdeid.network")
+    sampling = package("pipelines.methods.sampling")
     pipeline = package("pipelines.methods.diffdeid.pipeline")
     parts = positive[0][1]
     conditions = network.Conditions(
@@ -90,12 +91,12 @@ def by_diffusers(package, loaded, positive, noise, kind: str, cfg: float) -> tor
     )
     classes = {"ddim": diffusers.DDIMScheduler, "euler": diffusers.EulerDiscreteScheduler}
     options = {"clip_sample": False} if kind == "ddim" else {}
-    scheduler = classes[kind](**network.SCHEDULER, **options, timestep_spacing="trailing")
+    scheduler = classes[kind](**sampling.SCHEDULER, **options, timestep_spacing="trailing")
     pipe = pipeline.DiffDeIDPipeline(loaded[1].network, scheduler)
     scheduler.set_timesteps(len(TIMES))
     assert scheduler.timesteps.tolist() == TIMES
     # ComfyUI starts from noise * sigma; in the variance-preserving form that is noise * sqrt(1 - abar).
-    alpha = diffusers.DDIMScheduler(**network.SCHEDULER).alphas_cumprod[TIMES[0]]
+    alpha = diffusers.DDIMScheduler(**sampling.SCHEDULER).alphas_cumprod[TIMES[0]]
     sigma = ((1 - alpha) / alpha).sqrt()
     start = noise * (1 - alpha).sqrt() if kind == "ddim" else noise * sigma
     return pipe.denoise(conditions, start, cfg, [torch.Generator() for _ in range(len(noise))])

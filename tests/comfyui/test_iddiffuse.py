@@ -79,7 +79,7 @@ def test_ksampler_equals_diffusers(package, loaded, positive, kind):
     import comfy.samplers
     import diffusers
 
-    unet = package("pipelines.methods.iddiffuse.unet")
+    sampling = package("pipelines.methods.sampling")
     pipeline = package("pipelines.methods.iddiffuse.pipeline")
     noise = torch.randn(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(8))
     model = loaded[0]
@@ -99,10 +99,10 @@ def test_ksampler_equals_diffusers(package, loaded, positive, kind):
         )
     classes = {"ddim": diffusers.DDIMScheduler, "euler": diffusers.EulerDiscreteScheduler}
     options = {"clip_sample": False} if kind == "ddim" else {}
-    scheduler = classes[kind](**unet.SCHEDULER, **options, timestep_spacing="trailing")
+    scheduler = classes[kind](**sampling.SCHEDULER, **options, timestep_spacing="trailing")
     pipe = pipeline.IDDiffusePipeline(loaded[1].network, scheduler, eta=0.0)
     scheduler.set_timesteps(len(TIMES))
-    alpha = diffusers.DDIMScheduler(**unet.SCHEDULER).alphas_cumprod[TIMES[0]]
+    alpha = diffusers.DDIMScheduler(**sampling.SCHEDULER).alphas_cumprod[TIMES[0]]
     start = noise * (1 - alpha).sqrt() if kind == "ddim" else noise * ((1 - alpha) / alpha).sqrt()
     parts = positive[0][1]
     tokens = parts["faceveil_identity"], parts["faceveil_texture"]

@@ -17,6 +17,7 @@ from ...faces.align import apply, crop
 from ...faces.face import Faces, inter_ocular
 from ...faces.masks import box_mask, hull_mask, polygon_mask
 from ...faces.parse import FRONT_CLASSES, IDENTITY_CLASSES, FaceParser
+from ...faces.redact import GROW as REDACTION_GROW
 from ...geometry.alignment import SIDE
 from ...geometry.coefficients import DIFFDEID, FIELDS, Coefficients, Layout, Standardizer
 from ...geometry.fitting import Fitter
@@ -122,7 +123,8 @@ def identity_masks(images: Tensor, faces: Faces, keep_mouth: bool = True) -> Ten
     masks = torch.zeros(count, 1, height, width)
     for face in faces:
         if not face.landmarks:
-            mask = box_mask(face.box, height, width)
+            # Detectors box the inner face.
+            mask = box_mask(face.box, height, width, grow=REDACTION_GROW)
         else:
             mask = hull_mask(face.points, height, width, grow=GROW)
             if keep_mouth:

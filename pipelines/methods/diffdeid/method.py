@@ -104,7 +104,7 @@ class DiffDeIDMethod:
         own = unit(np.mean([p.own for p in prepared], axis=0))
         alpha = np.mean([alpha_of(p.face) for p in prepared], axis=0)
         choices = np.full((LEVELS, 4), -1)
-        levels = sorted({self.level or LEVELS, LEVELS}) if self.level else range(1, LEVELS + 1)
+        levels = sorted({self.level, LEVELS}) if self.level else range(1, LEVELS + 1)
         for level in levels:
             progress(level - 1, LEVELS, "sampling an identity")
             person, choices[level - 1] = self._sampling(level, seed).choose(own, alpha)

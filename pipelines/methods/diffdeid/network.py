@@ -23,8 +23,6 @@ from ...core.errors import InputError
 from ...identity.lds import alphas_cumprod
 
 RESIDUALS = ("noise", "background")
-SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
-"""Settings of diffusers' schedulers; the network predicts the noise."""
 _EPS = 1e-5
 _FACE, _MASKED = 3, 4
 """Channels of I_3d, and of I_m with its mask."""

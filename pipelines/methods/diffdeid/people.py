@@ -35,13 +35,15 @@ class Described:
         conditions: for the network.
         places: where the squares belong.
         masks: what to paste of them, ``(N, 1, S, S)``.
-        excess: by how much a cosine each face missed the level; 0 where it was met.
+        excess: by how much a cosine each face missed the level; 0 where it was met, or where nothing was sampled.
+        untouched: faces without landmarks, which are not described.
     """
 
     conditions: Conditions
     places: tuple[Place, ...]
     masks: Tensor
     excess: tuple[float, ...]
+    untouched: int
 
 
 def describe_faces(
@@ -84,7 +86,9 @@ def describe_faces(
         image = images[face.image : face.image + 1]
         view = reader(image, face.points)
         sampling = Sampling(*samplers, level, face_seed(seed, face.box, face.track))
-        person, _ = sampling.choose(unit(recognizer.embed(image, face.points)), alpha_of(view))
+        own, alpha = unit(recognizer.embed(image, face.points)), alpha_of(view)
+        all_given = given is not None and coefficients is not None
+        person = NewPerson(own, alpha) if all_given else sampling.choose(own, alpha)[0]
         vector = person.vector if given is None else given[done]
         changed = with_geometry(view, person.alpha) if coefficients is None else coefficients[done]
         conditions, drawn = conditions_of(model, checkpoint.standardizer, view, changed, vector)
@@ -93,7 +97,8 @@ def describe_faces(
         places.append(Place(face, view.transform, reader.size))
         masks.append(paste_mask(view, drawn, face.points))
     progress(len(chosen), len(chosen), "describing faces")
-    return Described(Conditions.cat(rows), tuple(places), torch.cat(masks), tuple(excess))
+    untouched = len(faces) - len(chosen)
+    return Described(Conditions.cat(rows), tuple(places), torch.cat(masks), tuple(excess), untouched)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from ...core.errors import InputError, WeightsError
@@ -18,7 +16,8 @@ from ...core.files import write_whole
 from ...core.progress import Progress, silent
 from ...core.stored import read_safetensors
 from ...geometry.coefficients import Layout, Standardizer
-from .network import SCHEDULER, Conditions, Denoiser, NetworkConfig
+from ..sampling import default_scheduler, denoise, initial_noise
+from .network import Conditions, Denoiser, NetworkConfig
 
 FORMAT = "faceveil.diffdeid/1"
 REMEDY = "train one with: faceveil train diffdeid"
@@ -91,11 +90,6 @@ class Checkpoint:
         return checkpoint
 
 
-def default_scheduler() -> Any:
-    """Deterministic DDIM from the last time step on; Z_0 is clipped, as in training."""
-    return DDIMScheduler(**SCHEDULER, clip_sample=True, timestep_spacing="trailing")
-
-
 class DiffDeIDPipeline:
     """Samples faces.
 
@@ -107,7 +101,6 @@ class DiffDeIDPipeline:
     def __init__(self, network: Denoiser, scheduler: Any = None) -> None:
         self.network = network
         self.scheduler = scheduler or default_scheduler()
-        self._draws = "generator" in inspect.signature(self.scheduler.step).parameters
 
     @torch.no_grad()
     def sample(
@@ -128,12 +121,8 @@ class DiffDeIDPipeline:
         Raises:
             InputError: not one generator for each row.
         """
-        if len(generators) != len(conditions):
-            raise InputError(f"{len(conditions)} faces need as many generators, got {len(generators)}")
         size = self.network.config.size
-        noise = torch.cat([torch.randn(1, 3, size, size, generator=g) for g in generators])
-        self.scheduler.set_timesteps(steps)
-        start = noise * self.scheduler.init_noise_sigma
+        start = initial_noise(self.scheduler, steps, size, len(conditions), generators)
         return ((self.denoise(conditions, start, guidance, generators, progress) + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
@@ -154,20 +143,14 @@ class DiffDeIDPipeline:
         rows = Conditions.cat([conditions.without_identity(), conditions]) if guided else conditions
         rows = rows.to(device, dtype)
         textures = self.network.textures(rows.masked, self.network.condition(rows.identity, rows.coefficients))
-        x = start
-        timesteps = self.scheduler.timesteps
-        for done, time in enumerate(timesteps):
-            progress(done, len(timesteps), "denoising")
-            scaled = self.scheduler.scale_model_input(x, time)
-            inputs = torch.cat([scaled, scaled]) if guided else scaled
-            noise = self.network(
-                inputs.to(device, dtype), time.expand(len(inputs)).to(device), *rows.parts(), textures=textures
-            )
+
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            inputs = (torch.cat([x, x]) if guided else x).to(device, dtype)
+            noise = self.network(inputs, time.expand(len(inputs)).to(device), *rows.parts(), textures=textures)
             noise = noise.float().cpu()
-            if guided:
-                without, with_identity = noise.chunk(2)
-                noise = without + guidance * (with_identity - without)
-            draws = {"generator": list(generators)} if self._draws else {}
-            x = self.scheduler.step(noise, time, x, **draws).prev_sample
-        progress(len(timesteps), len(timesteps), "denoising")
-        return x
+            if not guided:
+                return noise  # type: ignore[no-any-return]  # a module's call is untyped
+            without, with_identity = noise.chunk(2)
+            return without + guidance * (with_identity - without)  # type: ignore[no-any-return]
+
+        return denoise(self.scheduler, start, predict, generators, progress)

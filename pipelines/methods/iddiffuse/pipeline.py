@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from ...core.errors import InputError, WeightsError
 from ...core.files import write_whole
 from ...core.progress import Progress, silent
 from ...core.stored import read_safetensors
+from ..sampling import default_scheduler, denoise, initial_noise
 from .network import Denoiser, NetworkConfig
-from .unet import SCHEDULER
 
 FORMAT = "faceveil.iddiffuse/1"
 REMEDY = "train one with: faceveil train iddiffuse"
@@ -73,11 +71,6 @@ class Checkpoint:
             ) from None
 
 
-def default_scheduler() -> Any:
-    """DDIM as in DCFace; Z_0 is clipped, as in training."""
-    return DDIMScheduler(**SCHEDULER, clip_sample=True, timestep_spacing="trailing")
-
-
 class IDDiffusePipeline:
     """Samples faces.
 
@@ -90,9 +83,7 @@ class IDDiffusePipeline:
     def __init__(self, network: Denoiser, scheduler: Any = None, eta: float = ETA) -> None:
         self.network = network
         self.scheduler = scheduler or default_scheduler()
-        accepted = inspect.signature(self.scheduler.step).parameters
-        self._eta = {"eta": eta} if "eta" in accepted else {}
-        self._draws = "generator" in accepted
+        self._eta = eta
 
     @torch.no_grad()
     def sample(
@@ -114,12 +105,7 @@ class IDDiffusePipeline:
         Raises:
             InputError: not one generator for each row.
         """
-        if len(generators) != len(identity):
-            raise InputError(f"{len(identity)} faces need as many generators, got {len(generators)}")
-        size = self.network.config.unet.size
-        noise = torch.cat([torch.randn(1, 3, size, size, generator=g) for g in generators])
-        self.scheduler.set_timesteps(steps)
-        start = noise * self.scheduler.init_noise_sigma
+        start = initial_noise(self.scheduler, steps, self.network.config.unet.size, len(identity), generators)
         return ((self.denoise(identity, texture, start, generators, progress) + 1) / 2).clamp(0, 1)
 
     @torch.no_grad()
@@ -135,12 +121,9 @@ class IDDiffusePipeline:
         network = self.network
         device, dtype = network.scale.device, network.dtype
         tokens = [part.to(device, dtype) for part in (identity, texture)]
-        options = self._eta | ({"generator": list(generators)} if self._draws else {})
-        x, timesteps = start, self.scheduler.timesteps
-        for done, time in enumerate(timesteps):
-            progress(done, len(timesteps), "denoising")
-            scaled = self.scheduler.scale_model_input(x, time)
-            noise = network(scaled.to(device, dtype), time.expand(len(x)).to(device), *tokens)
-            x = self.scheduler.step(noise.float().cpu(), time, x, **options).prev_sample
-        progress(len(timesteps), len(timesteps), "denoising")
-        return x
+
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            noise = network(x.to(device, dtype), time.expand(len(x)).to(device), *tokens)
+            return noise.float().cpu()  # type: ignore[no-any-return]  # a module's call is untyped
+
+        return denoise(self.scheduler, start, predict, generators, progress, self._eta)

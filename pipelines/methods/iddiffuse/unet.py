@@ -16,8 +16,6 @@ from torch.nn import functional
 
 from ...core.errors import InputError
 
-SCHEDULER = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
-"""Settings of diffusers' schedulers; the network predicts the noise."""
 _GROUPS = 32
 _MAX_PERIOD = 10_000
 

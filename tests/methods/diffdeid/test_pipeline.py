@@ -37,7 +37,7 @@ def test_guidance_moves_away_from_no_identity(network, conditions):
 
 def test_any_scheduler_of_diffusers(network, conditions):
     from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler
-    from faceveil.pipelines.methods.diffdeid.network import SCHEDULER
+    from faceveil.pipelines.methods.sampling import SCHEDULER
 
     for kind in (DDPMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler):
         pipeline = DiffDeIDPipeline(network, kind(**SCHEDULER))

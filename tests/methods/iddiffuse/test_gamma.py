@@ -6,9 +6,10 @@ import pytest
 import torch
 from faceveil.pipelines.methods.iddiffuse.conditions import blended
 from faceveil.pipelines.methods.iddiffuse.network import Denoiser, NetworkConfig
-from faceveil.pipelines.methods.iddiffuse.pipeline import IDDiffusePipeline, default_scheduler
+from faceveil.pipelines.methods.iddiffuse.pipeline import IDDiffusePipeline
 from faceveil.pipelines.methods.iddiffuse.training import resized
-from faceveil.pipelines.methods.iddiffuse.unet import SCHEDULER, UNetConfig
+from faceveil.pipelines.methods.iddiffuse.unet import UNetConfig
+from faceveil.pipelines.methods.sampling import SCHEDULER, default_scheduler
 from torch import Tensor
 
 STEPS = 600

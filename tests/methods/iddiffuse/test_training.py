@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,20 +156,24 @@ def test_the_u_net_of_a_dcface_checkpoint_is_read(tmp_path):
 
 
 class _Harmful:
+    """Unpickled without care, it would create a file."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
     def __reduce__(self):
-        return (open, ("/tmp/faceveil-was-here", "w"))
+        return (open, (str(self.marker), "w"))
 
 
 def test_a_pickle_runs_nothing(tmp_path):
-    path = tmp_path / "bad.ckpt"
-    torch.save({"state_dict": {}, "hyper_parameters": _Harmful()}, path)
-    marker = tmp_path / "marker"
+    path, marker = tmp_path / "bad.ckpt", tmp_path / "marker"
+    torch.save({"state_dict": {}, "hyper_parameters": _Harmful(marker)}, path)
     with pytest.raises(WeightsError, match="DCFace"):
         read_dcface(path)
     assert not marker.exists()
-    from pathlib import Path
-
-    assert not Path("/tmp/faceveil-was-here").exists()
+    # What the file would have done.
+    torch.load(path, weights_only=False)["hyper_parameters"].close()
+    assert marker.exists()
 
 
 def test_other_files_are_no_dcface(tmp_path):
