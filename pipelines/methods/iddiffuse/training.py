@@ -151,19 +151,31 @@ def resized(images: Tensor, size: int) -> Tensor:
     return functional.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=True)
 
 
-def network_config(size: int, identity: int, recipe: Recipe) -> NetworkConfig:
-    """DCFace's sizes at 112 px and 128 channels, and the same design at others."""
+@dataclass(frozen=True)
+class Start:
+    """Weights of a U-Net to start from, and what they predict; see ``NetworkConfig.output``."""
+
+    weights: dict[str, Tensor]
+    output: str
+
+
+def network_config(size: int, identity: int, recipe: Recipe, output: str) -> NetworkConfig:
+    """DCFace's sizes at 112 px and 128 channels, and the same design at others.
+
+    Args:
+        output: see ``NetworkConfig``.
+    """
     unet = UNetConfig(size, recipe.base) if size == SIZE else small_config(size, recipe.base)
-    return NetworkConfig(unet, recipe.grid, identity)
+    return NetworkConfig(unet, recipe.grid, identity, output)
 
 
 def train(
-    pairs: Pairs, recipe: Recipe, run: Run, start: dict[str, Tensor] | None = None, progress: Progress = silent
+    pairs: Pairs, recipe: Recipe, run: Run, start: Start | None = None, progress: Progress = silent
 ) -> tuple[Checkpoint, bool]:
     """Train from the beginning or from the saved state on.
 
     Args:
-        start: weights of the U-Net to start from, for example DCFace's.
+        start: a U-Net to start from, for example DCFace's.
 
     Returns:
         The checkpoint with averaged weights, and whether the training is complete.
@@ -174,9 +186,10 @@ def train(
     """
     torch.manual_seed(recipe.seed)
     judge = built_in_embedder().network
-    network = Denoiser(network_config(pairs.size, pairs.identity_size, recipe))
+    output = "velocity" if start is None else start.output
+    network = Denoiser(network_config(pairs.size, pairs.identity_size, recipe, output))
     if start is not None:
-        load_start(network, start)
+        load_start(network, start.weights)
     network.train()
     objective = Objective(network, judge, recipe)
     settings = Settings(recipe.steps, recipe.rate, 0, recipe.ema, recipe.precision, recipe.seed, 1e-2)
@@ -185,14 +198,14 @@ def train(
     return Checkpoint(network, pairs.space), complete
 
 
-def load_start(network: Denoiser, start: dict[str, Tensor]) -> None:
+def load_start(network: Denoiser, weights: dict[str, Tensor]) -> None:
     """Give the U-Net of a new network other weights.
 
     Raises:
         InputError: they are of another size.
     """
     try:
-        network.unet.load_state_dict(start)
+        network.unet.load_state_dict(weights)
     except RuntimeError:
         raise InputError(
             "the weights to start from are of a U-Net of another size; use 112 px and 128 channels"
@@ -209,12 +222,13 @@ def draw(pairs: Pairs, recipe: Recipe, generator: torch.Generator) -> tuple[Tens
     return images, synthetic, vectors, noise, time
 
 
-def start_of(path: Path | None) -> dict[str, Tensor] | None:
-    """Weights to start from: of an IDDiffuse checkpoint, or of DCFace's."""
+def start_of(path: Path | None) -> Start | None:
+    """The U-Net of an IDDiffuse checkpoint, or of DCFace's."""
     if path is None:
         return None
     if path.suffix == ".safetensors":
-        return dict(Checkpoint.open(path).network.unet.state_dict())
+        network = Checkpoint.open(path).network
+        return Start(dict(network.unet.state_dict()), network.config.output)
     from .dcface import read_dcface
 
-    return read_dcface(path)
+    return Start(read_dcface(path), "noise")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError
+from faceveil.pipelines.identity.lds import alphas_cumprod
 from faceveil.pipelines.methods.iddiffuse.conditions import blended, patch_statistics
-from faceveil.pipelines.methods.iddiffuse.network import NetworkConfig
+from faceveil.pipelines.methods.iddiffuse.network import Denoiser, NetworkConfig
 from faceveil.pipelines.methods.iddiffuse.unet import AttentionBlock, UNet, UNetConfig, small_config
 from torch.nn import functional
 
@@ -139,3 +142,24 @@ def test_gamma_moves_between_the_people():
 def test_impossible_sizes_are_refused(values):
     with pytest.raises(InputError):
         UNetConfig(**values)
+
+
+def test_the_noise_follows_from_the_velocity(network):
+    torch.manual_seed(0)
+    x, time = torch.randn(2, 3, SIZE, SIZE), torch.tensor([10, 800])
+    tokens = torch.randn(2, 50, 48), torch.randn(2, 10, 48)
+    velocity_network = Denoiser(replace(network.config, output="velocity"))
+    velocity_network.load_state_dict(network.state_dict())
+    noise_network = Denoiser(replace(network.config, output="noise"))
+    noise_network.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        velocity, noise = noise_network.eval()(x, time, *tokens), velocity_network.eval()(x, time, *tokens)
+    alpha = alphas_cumprod()[time].view(-1, 1, 1, 1)
+    # v = sqrt(abar) eps - sqrt(1 - abar) x_0, and x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps.
+    clean = (x - (1 - alpha).sqrt() * noise) / alpha.sqrt()
+    torch.testing.assert_close(alpha.sqrt() * noise - (1 - alpha).sqrt() * clean, velocity, atol=1e-4, rtol=1e-3)
+
+
+def test_an_unknown_output_is_refused(config):
+    with pytest.raises(InputError, match="output"):
+        replace(config, output="image")

@@ -82,7 +82,7 @@ def test_the_loss_is_equation_7(pairs, batch):
         "texture": replace(TINY, schedule="constant", gamma=0.0, texture=1.0),
     }.items():
         torch.manual_seed(3)
-        network = Denoiser(network_config(SIZE, 256, recipe)).eval()
+        network = Denoiser(network_config(SIZE, 256, recipe, "noise")).eval()
         losses[name] = float(Objective(network, judge, recipe)(*batch).detach())
     images, synthetic, _, noise, time = batch
     # A new network predicts 0.
@@ -109,7 +109,7 @@ def test_the_loss_is_equation_7(pairs, batch):
 def test_all_parts_are_trained_but_the_frozen_recognizer(batch):
     judge = built_in_embedder().network
     torch.manual_seed(3)
-    network = Denoiser(network_config(SIZE, 256, TINY))
+    network = Denoiser(network_config(SIZE, 256, TINY, "velocity"))
     with torch.no_grad():
         for parameter in network.unet.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.05)
@@ -150,7 +150,7 @@ def test_the_u_net_of_a_dcface_checkpoint_is_read(tmp_path):
     found = read_dcface(path)
     assert all(torch.equal(found[k], v) for k, v in unet.state_dict().items())
     assert len(found) == len(unet.state_dict())
-    network = Denoiser(network_config(SIZE, 256, TINY))
+    network = Denoiser(network_config(SIZE, 256, TINY, "velocity"))
     with pytest.raises(InputError, match="another size"):
         load_start(network, found)
 
