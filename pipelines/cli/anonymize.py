@@ -105,7 +105,7 @@ def _add_safety(group: Any) -> None:
         "--parser-file",
         type=Path,
         metavar="FILE",
-        help="a BiSeNet face parser (.onnx), so that what is in front of a face stays",
+        help="a face parser (BiSeNet as .onnx, or a SegFormer folder), so that what is in front of a face stays",
     )
     group.add_argument(
         "--verify",
@@ -241,7 +241,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
     Raises:
         InputError: a value is out of range, or a file cannot be used.
     """
-    from ..faces.parse import FaceParser
+    from ..faces.parse import open_parser
     from ..faces.select import Selection
     from ..imaging.load import load_image
     from ..jobs.people import embed_reference
@@ -261,7 +261,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         same_person=options.same_person,
         sensitivity=options.sensitivity,
         sticker=_sticker(options.sticker),
-        parser=FaceParser(options.parser_file) if options.parser_file else None,
+        parser=open_parser(options.parser_file) if options.parser_file else None,
     )
     include, exclude = (
         tuple(embed_reference(load_image(path)) for path in paths) for paths in (options.include, options.exclude)

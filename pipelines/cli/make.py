@@ -1,12 +1,15 @@
-"""Commands ``triplets``, ``bank``, ``convert-morphable`` and ``calibrate``."""
+"""Commands ``triplets``, ``bank``, ``calibrate``, and those that convert files."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import InputError
+from ..core.files import check_outputs
+from ..methods.registry import ConverterSpec, method_specs
 from ..recognition.kinds import KINDS
 from .terminal import OK, add_overwrite, add_workers, command, progress_bar, say
 
@@ -41,6 +44,11 @@ def add_commands(commands: Any) -> None:
     convert.add_argument("model", type=Path)
     convert.add_argument("-o", "--output", type=Path, required=True, help="NAME_morphable.safetensors")
     add_overwrite(convert)
+    for converter in (c for spec in method_specs().values() for c in spec.converters):
+        parser = command(commands, f"convert-{converter.name}", partial(_convert, converter), converter.summary)
+        parser.add_argument("source", type=Path)
+        parser.add_argument("-o", "--output", type=Path, required=True, help=f"{converter.name}.safetensors")
+        add_overwrite(parser)
     calibrate = command(
         commands,
         "calibrate",
@@ -85,7 +93,6 @@ def _bank(options: argparse.Namespace) -> int:
 
 
 def _convert_morphable(options: argparse.Namespace) -> int:
-    from ..core.files import check_outputs
     from ..geometry.readers import load_morphable, save_morphable
 
     check_outputs([options.output], [options.model], options.overwrite)
@@ -96,6 +103,12 @@ def _convert_morphable(options: argparse.Namespace) -> int:
         f"{options.output}: {model.name}, {len(model.mean)} vertices, components: {identity} identity,"
         f" {expression} expression, {texture} texture"
     )
+    return OK
+
+
+def _convert(converter: ConverterSpec, options: argparse.Namespace) -> int:
+    check_outputs([options.output], [options.source], options.overwrite)
+    say(converter.run(options.source, options.output))
     return OK
 
 

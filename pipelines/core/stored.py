@@ -47,20 +47,38 @@ def read_state(path: Path, what: str, remedy: str, key: str = "state_dict") -> d
     Raises:
         WeightsError: the file is missing, damaged, or contains other objects than tensors.
     """
+    if path.suffix == ".safetensors" or not path.is_file():
+        return read_safetensors(path, what, remedy)[0]
+    stored = read_pickle(path, what, remedy)
+    state = stored.get(key, stored)
+    if not isinstance(state, dict) or not state or not all(map(_is_weight, state.items())):
+        raise WeightsError(f"{what} {path.name} contains no network weights; {remedy}")
+    return state
+
+
+def read_pickle(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Read the dictionary in a PyTorch file. Only tensors, numbers, texts and containers of them are accepted.
+
+    Args:
+        what: the kind of file, which begins the error message.
+        remedy: what to do when the file is missing or damaged, which ends the error message.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or contains other objects.
+    """
     import pickle
 
     import torch
 
-    if path.suffix == ".safetensors" or not path.is_file():
-        return read_safetensors(path, what, remedy)[0]
+    if not path.is_file():
+        raise WeightsError(f"{what} {path.name} does not exist; {remedy}")
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, IndexError):
         raise WeightsError(f"{what} {path.name} is not a complete PyTorch file with tensors only; {remedy}") from None
-    state = stored.get(key, stored) if isinstance(stored, dict) else None
-    if not isinstance(state, dict) or not state or not all(map(_is_weight, state.items())):
+    if not isinstance(stored, dict):
         raise WeightsError(f"{what} {path.name} contains no network weights; {remedy}")
-    return state
+    return stored
 
 
 def _is_weight(item: tuple[object, object]) -> bool:

@@ -53,6 +53,11 @@ def apply(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ transform[:, :2].T + transform[:, 2]
 
 
+def chained(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The affine transform ``(2, 3)`` that applies ``first`` and then ``second``."""
+    return np.concatenate([second[:, :2] @ first[:, :2], apply(second, first[:, 2])[:, None]], 1)
+
+
 def footprint(transform: np.ndarray, size: int, height: int, width: int) -> tuple[int, int, int, int]:
     """Compute the axis-aligned patch ``x0, y0, x1, y1`` of the image that contains a crop of ``size`` pixels.
 

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InputError
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
     from .base import AnyMethod
 
 DEFAULT = "appearance"
+
+
+@dataclass(frozen=True)
+class ConverterSpec:
+    """One ``faceveil convert-NAME``, which reads a foreign file once.
+
+    Attributes:
+        name: of what it converts.
+        summary: one clause for ``--help``.
+        run: converts the first path to the second, and returns one sentence about the result.
+    """
+
+    name: str
+    summary: str
+    run: Callable[[Path, Path], str]
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,7 @@ class MethodSpec:
         check: says in a clause what an installation has, for ``faceveil doctor``; raises FaceVeilError where it cannot
             run.
         trainers: what ``faceveil train`` offers for it.
+        converters: commands that convert its files.
     """
 
     name: str
@@ -49,6 +66,7 @@ class MethodSpec:
     one_thread: bool = False
     needs: tuple[str, ...] = ()
     trainers: tuple[TrainerSpec[Any], ...] = ()
+    converters: tuple[ConverterSpec, ...] = ()
 
 
 def method_specs() -> dict[str, MethodSpec]:

@@ -28,6 +28,7 @@ class Settings:
         warmup: steps in which the rate rises.
         ema: decay of the weights' moving average, which is what is kept.
         precision: ``no`` or ``bf16``.
+        halvings: steps at which the rate is halved.
     """
 
     steps: int
@@ -37,6 +38,12 @@ class Settings:
     precision: str = "no"
     seed: int = 0
     weight_decay: float = 0.0
+    halvings: tuple[int, ...] = ()
+
+    def factor(self, step: int) -> float:
+        """What the rate is multiplied by at a step."""
+        warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return warm * 0.5 ** sum(step >= halving for halving in self.halvings)
 
 
 @dataclass(frozen=True)
@@ -93,9 +100,7 @@ def fit(
     accelerator = Accelerator()
     trained = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=settings.rate, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, settings.factor)
     prepared = accelerator.prepare(objective)
 
     def loss(step: int) -> Tensor:

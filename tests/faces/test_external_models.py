@@ -10,7 +10,7 @@ from faceveil.pipelines.core.errors import WeightsError
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.detectors import open_detector
 from faceveil.pipelines.faces.external import FROM_106, ExternalLandmarks
-from faceveil.pipelines.faces.parse import FaceParser
+from faceveil.pipelines.faces.parse import open_parser
 from faceveil.pipelines.jobs.photo import anonymize_batch
 from faceveil.pipelines.jobs.policy import Policy
 from faceveil.pipelines.jobs.settings import Settings
@@ -78,7 +78,7 @@ def test_insightface_detector(tmp_path, portrait) -> None:
 
 def test_occlusions_stay_unchanged(tmp_path, portrait, portrait_faces) -> None:
     parser_network(tmp_path / "parser.onnx")
-    parser = FaceParser(tmp_path / "parser.onnx")
+    parser = open_parser(tmp_path / "parser.onnx")
     occlusion = parser.occlusion(portrait, portrait_faces[0])
     assert occlusion.shape == (1, 1, 512, 512)
     x1, _, x2, _ = portrait_faces[0].box
@@ -96,9 +96,9 @@ def test_occlusions_stay_unchanged(tmp_path, portrait, portrait_faces) -> None:
 def test_damaged_files_are_rejected(tmp_path, content) -> None:
     (tmp_path / "x.onnx").write_bytes(content)
     with pytest.raises(WeightsError, match=r"x\.onnx"):
-        FaceParser(tmp_path / "x.onnx")
+        open_parser(tmp_path / "x.onnx")
     with pytest.raises(WeightsError, match=r"gone\.onnx does not exist"):
-        FaceParser(tmp_path / "gone.onnx")
+        open_parser(tmp_path / "gone.onnx")
     pytest.importorskip("insightface")
     with pytest.raises(WeightsError, match=r"x\.onnx"):
         ExternalLandmarks(tmp_path / "x.onnx")
@@ -107,7 +107,7 @@ def test_damaged_files_are_rejected(tmp_path, content) -> None:
 def test_networks_with_another_signature_are_rejected(tmp_path) -> None:
     constant_network(tmp_path / "x.onnx", {"y": np.zeros((1, 10), np.float32)}, (1, 3, 192, 192))
     with pytest.raises(WeightsError, match="not a face parser"):
-        FaceParser(tmp_path / "x.onnx")
+        open_parser(tmp_path / "x.onnx")
     pytest.importorskip("insightface")
     with pytest.raises(WeightsError, match="5 points"):
         ExternalLandmarks(tmp_path / "x.onnx")

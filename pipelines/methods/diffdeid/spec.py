@@ -39,9 +39,9 @@ class DiffDeIDOptions:
     )
     parser: Path | None = option(
         None,
-        "BiSeNet face parser: hair and cloth in front of a face stay visible to the network.",
+        "Face parser (BiSeNet or SegFormer): hair and cloth in front of a face stay visible to the network.",
         model_file=ModelFile(
-            ("faceveil",), (".onnx",), "pars", "put a BiSeNet parser into models/faceveil, or omit it"
+            ("faceveil",), (".onnx", ".safetensors"), "pars", "put a face parser into models/faceveil, or omit it"
         ),
     )
 
@@ -108,9 +108,9 @@ def _open(options: DiffDeIDOptions) -> DiffDeIDMethod:
 
     parser = None
     if options.parser is not None:
-        from ...faces.parse import FaceParser
+        from ...faces.parse import open_parser
 
-        parser = FaceParser(options.parser)
+        parser = open_parser(options.parser)
     return method_of(Checkpoint.open(options.checkpoint), options.steps, options.guidance, options.level, parser)
 
 

@@ -31,8 +31,8 @@ from ...geometry.coefficients import Standardizer
 from ...identity.lds import alphas_cumprod
 from ...training.devices import Run, Settings, fit
 from ...training.loop import subject_of
+from ...training.perceptual import EmbedderFeatures, Features, Vgg16, feature_loss
 from .network import Conditions, Denoiser, NetworkConfig
-from .perceptual import EmbedderFeatures, Features, Vgg16, feature_loss
 from .pipeline import Checkpoint
 
 NOISE_WEIGHT = 10.0

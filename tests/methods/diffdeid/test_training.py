@@ -16,7 +16,6 @@ from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.core.progress import silent
 from faceveil.pipelines.identity.lds import alphas_cumprod
 from faceveil.pipelines.methods.diffdeid.network import Denoiser, NetworkConfig
-from faceveil.pipelines.methods.diffdeid.perceptual import EmbedderFeatures, Vgg16, feature_loss
 from faceveil.pipelines.methods.diffdeid.pipeline import DiffDeIDPipeline
 from faceveil.pipelines.methods.diffdeid.shards import Faces, build_shards, parsed_mask, trained_rows
 from faceveil.pipelines.methods.diffdeid.sheet import level_sheet
@@ -31,6 +30,7 @@ from faceveil.pipelines.methods.diffdeid.training import (
 )
 from faceveil.pipelines.training.devices import Run
 from faceveil.pipelines.training.loop import Plan, Trainer
+from faceveil.pipelines.training.perceptual import EmbedderFeatures, Vgg16, feature_loss
 from faceveil.pipelines.training.shards import Item, Shards, build
 
 from .conftest import write

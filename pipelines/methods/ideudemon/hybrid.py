@@ -1,0 +1,88 @@
+"""Visual similarity assistance (section 3.3): the photo's hair and background around the new face.
+
+    X_l = Keep X + (1 - Keep) (Face(X_p) X_p + (1 - Face(X_p)))
+    Keep = NotHead(X) or Sty(X)
+
+X is the photo and X_p the drawn head, both in one aligned square. NotHead are background, neck and cloth, Sty glasses,
+earrings, hair and hat. Together with the face they are all 19 classes of the parser, so Keep is what is not the face.
+Where the old face was and no new one is, X_l is white; ``fill_gaps`` fills that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...faces.masks import hull_mask
+from ...faces.parse import HEAD_CLASSES, REPLACED_CLASSES, FaceParser
+
+_FACE_GROW, _HEAD_GROW = 0.12, 0.5
+"""Growth of the outline of the landmarks to the face and to the head, in inter-ocular distances, without a parser."""
+
+
+@dataclass(frozen=True)
+class HeadMasks:
+    """Masks ``(1, 1, S, S)`` of 0 and 1 of a square.
+
+    Attributes:
+        face: what is replaced: skin, brows, eyes, nose, mouth, ears.
+        head: the face with hair and glasses.
+    """
+
+    face: Tensor
+    head: Tensor
+
+
+def head_masks(square: Tensor, points: np.ndarray, parser: FaceParser | None) -> HeadMasks:
+    """The face and the head in a square.
+
+    Args:
+        square: ``(1, 3, S, S)``, RGB in [0, 1].
+        points: 68 landmarks in pixels of the square.
+        parser: without one, the landmarks' outline is used, which knows no hair.
+    """
+    if parser is None:
+        size = square.shape[-1]
+        face, head = (hull_mask(points, size, size, grow=grow) for grow in (_FACE_GROW, _HEAD_GROW))
+        return HeadMasks((face > 0.5).float(), (head > 0.5).float())
+    shares = parser.shares(square, points, (REPLACED_CLASSES, HEAD_CLASSES))
+    return HeadMasks((shares[:, :1] > 0.5).float(), (shares[:, 1:] > 0.5).float())
+
+
+def hybrid_image(photo: Tensor, face: Tensor, drawn: Tensor, drawn_face: Tensor) -> Tensor:
+    """X_l ``(N, 3, S, S)``.
+
+    Args:
+        photo: X ``(N, 3, S, S)`` in [0, 1].
+        face: 1 where the photo's face is, ``(N, 1, S, S)``.
+        drawn: X_p ``(N, 3, S, S)``.
+        drawn_face: 1 where the drawn face is, ``(N, 1, S, S)``.
+    """
+    return photo * (1 - face) + face * (drawn_face * drawn + (1 - drawn_face))
+
+
+def fill_gaps(image: Tensor, gaps: Tensor) -> Tensor:
+    """Fill gaps smoothly from their borders.
+
+    The image is halved until nothing is missing, each time with the average of what is known; then the gaps are filled
+    from the coarsest image to the finest.
+
+    Args:
+        image: ``(N, C, H, W)``.
+        gaps: 1 where the image is missing, ``(N, 1, H, W)``.
+    """
+    known = 1 - gaps
+    if bool((known > 0).all()) or min(image.shape[-2:]) == 1:
+        return image
+    even = [n + n % 2 for n in image.shape[-2:]]
+    pad = (0, even[1] - image.shape[-1], 0, even[0] - image.shape[-2])
+    sums = functional.avg_pool2d(functional.pad(torch.cat([image * known, known], 1), pad), 2)
+    share = sums[:, -1:]
+    coarse = sums[:, :-1] / share.clamp(min=1e-6)
+    filled = fill_gaps(coarse, (share <= 0).to(image.dtype))
+    large = functional.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+    return image * known + gaps * large[..., : image.shape[-2], : image.shape[-1]]

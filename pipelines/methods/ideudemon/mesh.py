@@ -1,0 +1,120 @@
+"""Identity protection on a mesh model, which needs no download: fit, perturb, and draw again with the photo's texture.
+
+Geometry and albedo carry the identity of a morphable model, as z_id does in HeadNeRF, so both get the noise. The photo
+is warped from the old surface to the new one, and multiplied by the ratio of the new to the old rendered color. Skin
+grain, hair, teeth and everything else that the model does not know stays the photo's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...faces.align import apply, chained, crop, invert
+from ...faces.face import Face, inter_ocular
+from ...geometry.camera import place, project
+from ...geometry.coefficients import Coefficients
+from ...geometry.fitting import SIDE, Estimate, Fitter, project_landmarks
+from ...geometry.lighting import shading
+from ...geometry.morphable import MorphableModel
+from ...geometry.renderer import interpolate, rasterize
+from ...geometry.reshape import reshape
+from ...imaging.resample import blur
+
+_MARGIN = 1.8
+"""Side of the working square in sides of the fitting's square: the warp fades out around the face."""
+_MAX_SIZE = 1024
+_MIN_COLOR, _GAIN = 0.02, (0.5, 1.8)
+"""Limits of rendered colors, and of their ratio."""
+_EDGE, _SMOOTH = 0.35, 0.04
+"""Width of the edge over which the colors change, and blur of their ratio, in inter-ocular distances."""
+
+
+@dataclass(frozen=True)
+class MeshFace:
+    """A fitted face.
+
+    Attributes:
+        transform: from the image to the working square ``(2, 3)``.
+        square: the working square ``(1, 3, S, S)`` in [0, 1].
+        estimate: of the face in the working square.
+        points: 68 landmarks in pixels of the working square.
+    """
+
+    transform: np.ndarray
+    square: Tensor
+    estimate: Estimate
+    points: np.ndarray
+
+
+def fit_mesh(fitter: Fitter, image: Tensor, face: Face) -> MeshFace:
+    """Fit the model to a face of ``image`` ``(1, 3, H, W)``."""
+    estimate = fitter(image, face.points)
+    inner = estimate.transforms[0].double().numpy()
+    # One pixel of the working square is one pixel of the image, unless the face is very large.
+    scale = min(1.0 / float(inner[0, 0]), _MAX_SIZE / (SIDE * _MARGIN))
+    size = round(SIDE * _MARGIN * scale)
+    shift = (size - SIDE * scale) / 2
+    to_square = np.array([[scale, 0.0, shift], [0.0, scale, shift]])
+    transform = chained(inner, to_square)
+    moved = replace(estimate, transforms=torch.from_numpy(invert(to_square))[None].float())
+    return MeshFace(transform, crop(image, transform, size).clamp(0, 1), moved, apply(transform, face.points))
+
+
+def warp_face(model: MorphableModel, face: MeshFace, edited: Coefficients) -> tuple[Tensor, Tensor]:
+    """Draw a fitted face with other coefficients.
+
+    Returns:
+        The new square ``(1, 3, S, S)`` in [0, 1], and the mask of what changed, ``(1, 1, S, S)``.
+    """
+    square, moved = reshape(model, face.square, face.estimate, edited)
+    gain, inside = color_ratio(model, face, edited)
+    result = (square * (1 + inside * (gain - 1))).clamp(0, 1)
+    return result, torch.maximum(moved, (inside > 0).float())
+
+
+def color_ratio(model: MorphableModel, face: MeshFace, edited: Coefficients) -> tuple[Tensor, Tensor]:
+    """The ratio of the new to the old rendered color at each pixel of the new face.
+
+    Returns:
+        The ratio ``(1, 3, S, S)``, and where it applies ``(1, 1, S, S)`` in [0, 1], fading towards the edge.
+    """
+    old = face.estimate.coefficients
+    size = face.square.shape[-1]
+    shape = model.vertices(edited.identity, edited.expression)
+    placed = place(shape, edited.angles, edited.translation)
+    before = place(model.vertices(old.identity, old.expression), old.angles, old.translation)
+    flat, depth = project(placed, SIDE)
+    # From the fitting's square to the working square.
+    scale, shift = _inverse_scale(face.estimate.transforms[0])
+    flat = flat * scale + shift
+    colors = [
+        (model.colors(c.texture) * shading(model.normals(v), c.lighting)).clamp(min=_MIN_COLOR)
+        for c, v in ((old, before), (edited, placed))
+    ]
+    ratio = (colors[1] / colors[0]).clamp(*_GAIN)
+    faces = rasterize(flat, depth, model.triangles, size, size)
+    inside = (faces >= 0)[:, None].float()
+    iod = inter_ocular(face.points)
+    smooth, edge = max(0.5, _SMOOTH * iod), max(1.0, _EDGE * iod)
+    # Blurred with its mask, so that the background's zeros do not darken the edge.
+    sums = blur(torch.cat([interpolate(ratio, flat, depth, model.triangles, faces), inside], 1), smooth)
+    gain = sums[:, :3] / sums[:, 3:].clamp(min=1e-3)
+    fade = ((blur(inside, edge / 2) - 0.5) * 2).clamp(0, 1) * inside
+    return gain, fade
+
+
+def new_landmarks(model: MorphableModel, face: MeshFace, edited: Coefficients) -> np.ndarray:
+    """The landmarks after the change in pixels of the working square: moved as the model's landmarks move."""
+    old = face.estimate.coefficients
+    moved = (project_landmarks(model, edited) - project_landmarks(model, old))[0].double().numpy()
+    return face.points + moved / float(face.estimate.transforms[0, 0, 0])
+
+
+def _inverse_scale(transform: Tensor) -> tuple[float, Tensor]:
+    """Scale and shift from the fitting's square to the working square."""
+    back = torch.from_numpy(invert(transform.double().numpy())).float()
+    return float(back[0, 0]), back[:, 2]

@@ -1,0 +1,151 @@
+"""IDEudemon as a method: protect the identity of a parametric head, then restore a photo-real face.
+
+``strength`` sets the scale of the noise: 1 is 0.25 for HeadNeRF, and one standard deviation for a mesh model.
+
+There are two ways. With HeadNeRF or with a restorer, a protected head is drawn, composed with the photo's hair and
+background, and restored. With neither, the photo itself is warped and recolored to the protected mesh: this needs no
+download and looks like a photo, but it keeps much of the original's texture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ...core.errors import InputError
+from ...core.progress import Progress, silent
+from ...faces.align import apply, chained, crop, ffhq_transform, invert
+from ...faces.face import Face, inter_ocular
+from ...faces.parse import FaceParser
+from ...geometry.fitting import Fitter
+from ...geometry.morphable import MorphableModel
+from ...identity.identity import Identity
+from ...imaging.resample import blur, resize
+from ...imaging.upscale import RESTORER_SIDE, Restorer
+from ..base import Change, View, pasted, too_small
+from ..identities import MethodIdentity
+from .drawing import Drawn, MeshPainter, Painter, SquareFace
+from .fitting import HeadFit
+from .hybrid import fill_gaps, head_masks, hybrid_image
+from .mesh import MeshFace, fit_mesh, new_landmarks, warp_face
+from .protect import protected_coefficients
+
+NAME = "ideudemon"
+_EDGE = 0.08
+"""Width of the soft edge of a pasted face, in inter-ocular distances."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An analyzed face of an image ``(1, 3, H, W)``.
+
+    Attributes:
+        mesh: the fitted mesh model, in a square of the photo's resolution.
+        fits: HeadNeRF's fit, from the first rendering on.
+    """
+
+    image: Tensor
+    face: Face
+    mesh: MeshFace
+    fits: list[HeadFit | None] = field(default_factory=list)
+
+
+class IDEudemonMethod:
+    """See ``Method``.
+
+    Args:
+        model: a mesh model.
+        painter: draws protected heads; when omitted, the photo is warped, or the mesh is drawn if there is a restorer.
+        restorer: makes a hybrid image photo-real.
+        parser: finds face and hair; the outline of the landmarks is used when omitted.
+    """
+
+    name = NAME
+
+    def __init__(
+        self,
+        model: MorphableModel,
+        painter: Painter | None = None,
+        restorer: Restorer | None = None,
+        parser: FaceParser | None = None,
+    ) -> None:
+        self.model, self._fitter = model, Fitter(model)
+        self._painter = MeshPainter(model) if painter is None and restorer is not None else painter
+        self._restorer, self._parser = restorer, parser
+
+    def unsupported_reason(self, face: Face) -> str | None:
+        return too_small(face)
+
+    def prepare(self, view: View) -> Prepared:
+        return Prepared(view.image, view.face, fit_mesh(self._fitter, view.image, view.face))
+
+    def occlusion_reason(self, prepared: Prepared) -> str | None:
+        return None
+
+    def sample_identity(self, prepared: Sequence[Prepared], seed: int, progress: Progress = silent) -> MethodIdentity:
+        """The noise n of a person, which the seed repeats."""
+        return MethodIdentity(NAME, seed)
+
+    def from_identity(
+        self, prepared: Sequence[Prepared], identity: Identity, seed: int, progress: Progress = silent
+    ) -> MethodIdentity:
+        raise InputError("IDEudemon adds noise to a person's own geometry and cannot show a given identity")
+
+    def render(
+        self, prepared: Prepared, identity: MethodIdentity, strength: float, progress: Progress = silent
+    ) -> Change:
+        seed = identity.of(NAME).seed
+        if self._painter is None or strength == 0:
+            return self._warped(prepared, strength, seed)
+        square = square_face(prepared, self._painter.size or RESTORER_SIDE, self._parser)
+        if not prepared.fits:
+            prepared.fits.append(self._painter.fit(square, progress))
+        drawn = self._painter(square, prepared.fits[0], strength, seed)
+        result = restored(compose(square, drawn), self._restorer, square.size)
+        mask = paste_mask(square)
+        return pasted(prepared.image, square.transform, result, mask, prepared.face.points)
+
+    def _warped(self, prepared: Prepared, strength: float, seed: int) -> Change:
+        mesh = prepared.mesh
+        if strength == 0:
+            nothing = torch.zeros_like(mesh.square[:, :1])
+            return pasted(prepared.image, mesh.transform, mesh.square, nothing, prepared.face.points)
+        edited = protected_coefficients(mesh.estimate.coefficients, strength, seed)
+        square, mask = warp_face(self.model, mesh, edited)
+        points = apply(invert(mesh.transform), new_landmarks(self.model, mesh, edited))
+        return pasted(prepared.image, mesh.transform, square, mask, points)
+
+
+def square_face(prepared: Prepared, size: int, parser: FaceParser | None) -> SquareFace:
+    """A face in the aligned square of FFHQ, ``size`` px."""
+    points = prepared.face.points
+    transform = ffhq_transform(points, size)
+    square = crop(prepared.image, transform, size).clamp(0, 1)
+    inside = apply(transform, points)
+    mesh = prepared.mesh
+    # The mesh was fitted in its own square.
+    from_mesh = chained(invert(mesh.transform), transform)
+    return SquareFace(square, inside, head_masks(square, inside, parser), mesh.estimate, from_mesh, transform)
+
+
+def compose(square: SquareFace, drawn: Drawn) -> Tensor:
+    """X_l with its gaps filled ``(1, 3, S, S)``."""
+    face = square.masks.face
+    return fill_gaps(hybrid_image(square.square, face, drawn.image, drawn.face), face * (1 - drawn.face))
+
+
+def restored(hybrid: Tensor, restorer: Restorer | None, size: int) -> Tensor:
+    """The restored square ``(1, 3, S, S)``; the hybrid where there is no restorer."""
+    return hybrid if restorer is None else resize(restorer(hybrid), size, size).clamp(0, 1)
+
+
+def paste_mask(square: SquareFace) -> Tensor:
+    """What to paste ``(1, 1, S, S)``: the face, with a soft edge outside of it."""
+    face = square.masks.face
+    edge = max(1.0, _EDGE * inter_ocular(square.points))
+    radius = round(edge)
+    wide = torch.nn.functional.max_pool2d(face, 2 * radius + 1, 1, radius)
+    return torch.maximum(blur(wide, edge / 2), face)
