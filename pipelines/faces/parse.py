@@ -26,10 +26,6 @@ NAMES = (
     *("nose", "mouth", "u_lip", "l_lip", "neck", "neck_l", "cloth", "hair", "hat"),
 )
 CLASSES = len(NAMES)
-HEAD_CLASSES = (*range(1, 14), 17)
-"""The head with its hair, without neck and hat."""
-REPLACED_CLASSES = (1, 2, 3, 4, 5, 7, 8, 10, 11, 12, 13)
-"""What IDEudemon draws anew: the face and its ears. All other classes keep their pixels."""
 FACE_CLASSES = (1, 2, 3, 4, 5, 10, 11, 12, 13)
 """Skin, brows, eyes, nose, mouth, lips. All other classes are occlusions: glasses, hair, hat, hands (background),
 cloth."""

@@ -38,6 +38,8 @@ _TINY = 1e-10
 _SLOPE = 0.2
 RAYS = 128
 """Rays that are computed at once; more need more memory and are not faster."""
+KEPT_BYTES = 2 << 30
+"""With gradients, intermediate results are kept up to this size; beyond, they are computed twice."""
 _SEGMENT = 8
 """Samples that are computed before the rays are tested again."""
 _OPAQUE = 1e-6
@@ -267,6 +269,8 @@ class HeadNeRF(nn.Module):
     def __init__(self, config: HeadNeRFConfig) -> None:
         super().__init__()
         self.config = config
+        # Each point keeps the activations of ten layers, in four bytes each.
+        self._kept = config.features**2 * SAMPLES * config.width * (_LAYERS + 2) * 4 <= KEPT_BYTES
         self.fg_CD_predictor = RadianceField(config)
         self.neural_render = NeuralRenderer(config)
 
@@ -276,8 +280,7 @@ class HeadNeRF(nn.Module):
         Args:
             codes: one row for each head.
             camera: one for each head.
-            rays: that are computed at once; with gradients, their intermediate results are computed twice instead of
-                being kept.
+            rays: that are computed at once.
         """
         side = self.config.features
         origins, directions = camera.rays(side)
@@ -310,7 +313,7 @@ class HeadNeRF(nn.Module):
                 break
             part = slice(start, start + _SEGMENT)
             inputs = (points[seen, part], steps[seen, part], shape, appearance)
-            if torch.is_grad_enabled():
+            if torch.is_grad_enabled() and not self._kept:
                 segment: Segment = checkpoint(self.fg_CD_predictor, *inputs, use_reentrant=False)
             else:
                 segment = self.fg_CD_predictor(*inputs)

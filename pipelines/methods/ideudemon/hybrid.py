@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...faces.masks import hull_mask
-from ...faces.parse import HEAD_CLASSES, REPLACED_CLASSES, FaceParser
+from ...faces.parse import FaceParser
+from ...faces.regions import region_masks
 
-_FACE_GROW, _HEAD_GROW = 0.12, 0.5
-"""Growth of the outline of the landmarks to the face and to the head, in inter-ocular distances, without a parser."""
+_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,8 @@ def head_masks(square: Tensor, points: np.ndarray, parser: FaceParser | None) ->
         points: 68 landmarks in pixels of the square.
         parser: without one, the landmarks' outline is used, which knows no hair.
     """
-    if parser is None:
-        size = square.shape[-1]
-        face, head = (hull_mask(points, size, size, grow=grow) for grow in (_FACE_GROW, _HEAD_GROW))
-        return HeadMasks((face > 0.5).float(), (head > 0.5).float())
-    shares = parser.shares(square, points, (REPLACED_CLASSES, HEAD_CLASSES))
-    return HeadMasks((shares[:, :1] > 0.5).float(), (shares[:, 1:] > 0.5).float())
+    found = region_masks(square, points, ("face", "head"), parser)
+    return HeadMasks(*((found[name] > _HALF).float() for name in ("face", "head")))
 
 
 def hybrid_image(photo: Tensor, face: Tensor, drawn: Tensor, drawn_face: Tensor) -> Tensor:

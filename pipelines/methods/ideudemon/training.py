@@ -6,8 +6,8 @@
     L_id    Eq. 9  5 (1 - cos(R(X'), R(X_l)))
     L       Eq. 5  their sum
 
-X is the photo, X_l the hybrid image, X' the restored one, psi the features of the local discriminators. The paper's L_adv
-is unbounded as printed; this is the usual form with the same direction. L_id compares with the hybrid image, whose
+X is the photo, X_l the hybrid image, X' the restored one, psi the features of the local discriminators. As printed, the
+paper's L_adv is unbounded; this is the usual form with the same direction. L_id compares with the hybrid image, whose
 identity is the protected one, while L_rec pulls to the photo.
 
 The discriminators are trained in the same step: their gradients come from detached images, those of the restorer from
