@@ -137,7 +137,9 @@ def fitted(network: HeadNeRF, camera: NerfCamera, iterations: int) -> bool:
         before = decibels(network(start, moved).image, image)
     fit = fit_head(network, image, torch.ones(1, 1, *image.shape[-2:]), start, moved, None, iterations)
     after = decibels(fit.image, image)
-    print(f"fit of known codes: {before:.1f} dB before, {after:.1f} dB after {len(fit.losses)} iterations ({DECIBELS:g})")
+    print(
+        f"fit of known codes: {before:.1f} dB before, {after:.1f} dB after {len(fit.losses)} iterations ({DECIBELS:g})"
+    )
     return after >= DECIBELS
 
 
