@@ -114,6 +114,7 @@ class SegformerParser(FaceParser):
     """
 
     def __init__(self, folder: Path) -> None:
+        from safetensors import SafetensorError
         from transformers import SegformerForSemanticSegmentation
 
         from ..core.devices import best_device
@@ -123,7 +124,7 @@ class SegformerParser(FaceParser):
                 network: Any = SegformerForSemanticSegmentation.from_pretrained(
                     str(folder), local_files_only=True, use_safetensors=True
                 )
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as damage:
+        except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as damage:
             raise WeightsError(
                 f"{folder.name} is not a complete SegFormer folder ({type(damage).__name__}); it needs config.json and"
                 " model.safetensors"

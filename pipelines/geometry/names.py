@@ -14,8 +14,7 @@ SHAPE_SLIDERS = (
     "nose width",
     "nose depth",
     "mouth width",
-    "lip fullness",
     "brow height",
 )
-EXPRESSION_SLIDERS = ("jaw open", "smile", "mouth wide", "eyes closed", "brows up")
+EXPRESSION_SLIDERS = ("smile", "mouth wide", "brows up")
 STYLES = ("shaded", "gray", "normals", "depth", "mask", "wireframe", "uv")

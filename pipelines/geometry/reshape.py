@@ -20,7 +20,7 @@ _CONTROL_POINTS = 220
 """Approximate number of visible vertices that are control points of the warp."""
 _FIXED_ELLIPSE = (1.7, 2.0)
 """Half axes of an ellipse around the face, in half sizes of the face. Pixels on it and outside it do not move."""
-_STIFFNESS = 1e-3
+_STIFFNESS = 1e-4
 """Regularization of the thin-plate spline."""
 _MAX_NODES = 64
 """Maximum number of nodes per axis at which the thin-plate spline is evaluated."""
@@ -55,10 +55,17 @@ def reshape(model: MorphableModel, image: Tensor, estimate: Estimate, edited: Co
         chosen = np.flatnonzero(visible & still_visible)
         if len(chosen) < 8 or np.abs(after - before)[chosen].max() < 1e-3:
             continue
-        chosen = chosen[:: max(1, len(chosen) // _CONTROL_POINTS)]
+        chosen = _control_points(model, chosen)
         image, moved = _warp(image, before[chosen], after[chosen])
         mask = torch.maximum(mask, moved)
     return image, mask
+
+
+def _control_points(model: MorphableModel, visible: np.ndarray) -> np.ndarray:
+    """Some of the visible vertices, evenly spread, and those at the landmarks, where eyes and lips are small."""
+    spread = visible[:: max(1, len(visible) // _CONTROL_POINTS)]
+    nearest = model.landmarks.gather(1, model.landmark_weights.argmax(1, keepdim=True))[:, 0].numpy()
+    return np.union1d(spread, np.intersect1d(nearest, visible))
 
 
 def _in_image(

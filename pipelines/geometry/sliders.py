@@ -1,8 +1,11 @@
-"""Semantic sliders for any morphable model, such as face width, nose length or jaw opening.
+"""Semantic sliders for any morphable model, such as face width, nose length or a smile.
 
 Each slider is a linear measure of the 68 landmarks. The modes of a model have no names, but their effect on each
 measure is known. A slider applies the smallest change of the coefficients that changes its own measure by one standard
 deviation and leaves the other measures unchanged.
+
+There is none for opening the jaw, closing the eyes or filling the lips: a photo shows no inner mouth and no lid to move, and
+lips that touch cannot be pulled apart.
 """
 
 from __future__ import annotations
@@ -30,14 +33,11 @@ SHAPE: dict[str, tuple[_Term, ...]] = {
     "nose width": ((35, 0, 1), (31, 0, -1)),
     "nose depth": ((30, 2, 1), (31, 2, -0.5), (35, 2, -0.5)),
     "mouth width": ((54, 0, 1), (48, 0, -1)),
-    "lip fullness": ((51, 1, 1), (62, 1, -1), (66, 1, 1), (57, 1, -1)),
     "brow height": ((19, 1, 1), (24, 1, 1), (37, 1, -1), (44, 1, -1)),
 }
 EXPRESSION: dict[str, tuple[_Term, ...]] = {
-    "jaw open": ((62, 1, 1), (66, 1, -1)),
     "smile": ((48, 1, 1), (54, 1, 1), (51, 1, -1), (57, 1, -1)),
     "mouth wide": ((54, 0, 1), (48, 0, -1)),
-    "eyes closed": ((41, 1, 1), (37, 1, -1), (46, 1, 1), (44, 1, -1)),
     "brows up": ((19, 1, 1), (24, 1, 1), (27, 1, -2)),
 }
 _RIDGE = 0.02

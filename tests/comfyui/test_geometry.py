@@ -47,7 +47,7 @@ def test_changes_have_a_picture(run, found, node, inputs) -> None:
 
 
 def test_parts_of_another_face(run, found) -> None:
-    smiling, _ = run("EditCoefficients", coefficients=found[0], jaw_open=2.0, yaw=15.0)
+    smiling, _ = run("EditCoefficients", coefficients=found[0], smile=2.0, yaw=15.0)
     taken, _ = run("ReplaceCoefficients", coefficients=found[0], other=smiling, parts="expression")
     assert torch.equal(taken.estimate.coefficients.expression, smiling.estimate.coefficients.expression)
     assert torch.equal(taken.estimate.coefficients.angles, found[0].estimate.coefficients.angles)

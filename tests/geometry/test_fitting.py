@@ -24,6 +24,7 @@ from faceveil.pipelines.geometry.renderer import render
 from faceveil.pipelines.geometry.reshape import reshape
 from faceveil.pipelines.geometry.sampling import sample_geometry
 from faceveil.pipelines.geometry.sliders import EXPRESSION, SHAPE, apply_sliders
+from faceveil.pipelines.imaging.resample import pixel_grid, sample
 from faceveil.pipelines.imaging.uint8 import from_pillow, to_pillow
 from faceveil.pipelines.viz.geometry import STYLES, overlay, render_styled
 from PIL import Image
@@ -361,3 +362,26 @@ def test_sampled_geometry_changes_the_shape_only(model, fitter, portrait, portra
     )
     with pytest.raises(InputError, match="belong to bfm"):
         sample_geometry(neutral("bfm", (80, 64, 80)), 1, 0, False)
+
+
+@pytest.mark.parametrize("name", [*SHAPE, *EXPRESSION])
+def test_a_slider_moves_the_photo_s_pixels_as_far_as_it_says(model, portrait, portrait_faces, name) -> None:
+    """Each pixel of the warped image says where it was before."""
+    found = Fitter(model)(portrait, portrait_faces[0].points)
+    height, width = portrait.shape[-2:]
+    back = invert(found.transforms[0].double().numpy())
+    ramp = pixel_grid(height, width).movedim(-1, 0)[None] / torch.tensor([width, height]).view(1, 2, 1, 1)
+    places = torch.cat([ramp, ramp[:, :1]], 1)
+    wanted, reached = 0.0, 0.0
+    for value in (1.5, -1.5):
+        edited = apply_sliders(model, found.coefficients, {name: value})
+        warped, _ = reshape(model, places, found, edited)
+        before, after = (
+            apply(back, project_landmarks(model, c)[0].double().numpy()) for c in (found.coefficients, edited)
+        )
+        points = sorted({point for point, _, _ in {**SHAPE, **EXPRESSION}[name]})
+        now = sample(warped, torch.from_numpy(after[points]).float()[None])[0, :2, 0].T.double().numpy()
+        moved = after[points] - now * [width, height]
+        wanted += float(((after - before)[points] ** 2).sum())
+        reached += float((moved * (after - before)[points]).sum())
+    assert 0.8 < reached / wanted < 1.2, reached / wanted

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SAFETENSORS = (".safetensors",)
 _RESTORERS = (".safetensors", ".pth")
 _CONVERT = "convert one with faceveil convert-headnerf, put it into models/faceveil, or omit it"
-_RESTORE = "put GFPGAN or RestoreFormer into models/facerestore_models or models/upscale_models, or omit it"
+_RESTORE = "put GFPGAN or RestoreFormer into models/upscale_models, or omit it"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class IDEudemonOptions:
     restorer: Path | None = option(
         None,
         "Face restorer that makes the new face photo-real: a file for spandrel, such as GFPGAN.",
-        model_file=ModelFile(("facerestore_models", "upscale_models"), _RESTORERS, "", _RESTORE),
+        model_file=ModelFile(("upscale_models", "faceveil"), _RESTORERS, "", _RESTORE),
     )
     parser: Path | None = option(
         None,
