@@ -24,8 +24,9 @@ from faceveil.pipelines.geometry.builtin import built_in_morphable_model
 from faceveil.pipelines.geometry.camera import place, project
 from faceveil.pipelines.geometry.coefficients import Coefficients, neutral
 from faceveil.pipelines.geometry.morphable import MorphableModel
+from faceveil.pipelines.geometry.rasterizer import rasterize
 from faceveil.pipelines.geometry.readers import load_ict
-from faceveil.pipelines.geometry.renderer import interpolate, rasterize, render
+from faceveil.pipelines.geometry.renderer import interpolate, render
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SIZE = 256
@@ -126,27 +127,30 @@ def cuda(model: MorphableModel, coefficients: Coefficients) -> bool:
 def rasterize_by_loop(flat: torch.Tensor, depth: torch.Tensor, triangles: torch.Tensor, size: int) -> np.ndarray:
     """Reference rasterizer: test each pixel of the bounding box of each triangle.
 
-    Of two triangles at equal depth, the first is visible.
+    Corners are rounded to 1/256 px. Of two triangles at equal depth, the first is visible.
     """
-    points, inverse = flat.numpy(), 1 / depth.numpy()
+    points, inverse = np.round(flat.numpy() * 256).astype(np.int64), 1 / depth.numpy()
     faces, nearest = np.full((size, size), -1), np.full((size, size), np.inf, np.float32)
-    one, half = np.float32(1), np.float32(0.5)
-    for number, (i, j, k) in enumerate(triangles.tolist()):
-        a, b, c = points[i], points[j], points[k]
-        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-        low = np.maximum(np.ceil(np.minimum(np.minimum(a, b), c) - half), 0).astype(int)
-        high = np.minimum(np.floor(np.maximum(np.maximum(a, b), c) - half), size - 1).astype(int)
-        if area >= -1e-9 or (high < low).any():
+    for number, corners in enumerate(triangles.tolist()):
+        a, b, c = points[corners]
+        area = -((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
+        low = np.maximum(np.ceil((np.minimum(np.minimum(a, b), c) - 128) / 256), 0).astype(int)
+        high = np.minimum(np.floor((np.maximum(np.maximum(a, b), c) - 128) / 256), size - 1).astype(int)
+        if area <= 0 or (high < low).any():
             continue
-        x = np.arange(low[0], high[0] + 1, dtype=np.float32)[None] + half
-        y = np.arange(low[1], high[1] + 1, dtype=np.float32)[:, None] + half
-        scale = one / area
-        first = (c[0] - b[0]) * scale * (y - b[1]) - (c[1] - b[1]) * scale * (x - b[0])
-        second = (a[0] - c[0]) * scale * (y - c[1]) - (a[1] - c[1]) * scale * (x - c[0])
-        third = one - first - second
-        distance = one / (first * inverse[i] + second * inverse[j] + third * inverse[k])
+        x = np.arange(low[0], high[0] + 1)[None] * 256 + 128
+        y = np.arange(low[1], high[1] + 1)[:, None] * 256 + 128
+        values, inside = [], np.ones(np.broadcast_shapes(x.shape, y.shape), bool)
+        for p, q in ((a, b), (b, c), (c, a)):
+            value = (q[1] - p[1]) * (x - p[0]) - (q[0] - p[0]) * (y - p[1])
+            owned = q[1] > p[1] or (q[1] == p[1] and q[0] <= p[0])
+            inside &= value >= 0 if owned else value > 0
+            values.append(value.astype(np.float32))
+        scaled = values[1] * inverse[corners[0]] + values[2] * inverse[corners[1]] + values[0] * inverse[corners[2]]
+        with np.errstate(divide="ignore"):
+            distance = np.float32(area) / scaled
         patch = np.s_[low[1] : high[1] + 1, low[0] : high[0] + 1]
-        hit = (first >= 0) & (second >= 0) & (third >= 0) & (distance < nearest[patch])
+        hit = inside & (distance < nearest[patch])
         nearest[patch][hit], faces[patch][hit] = distance[hit], number
     return faces
 

@@ -21,7 +21,7 @@ from .coefficients import Coefficients
 from .gaze import gaze_of
 from .lighting import AMBIENT, BANDS, basis, shading
 from .morphable import MorphableModel
-from .renderer import rasterize
+from .rasterizer import rasterize
 
 LANDMARK_ERROR = 0.6
 """Expected error of a landmark in pixels of the aligned square, in which the eyes are about 63 px apart."""

@@ -113,11 +113,10 @@ class MorphableModel:
 
     def normals(self, vertices: Tensor) -> Tensor:
         """Compute vertex normals ``(N, V, 3)``: the normalized sum of the unit normals of the adjacent triangles."""
-        a, b, c = (vertices.index_select(1, corner) for corner in self.triangles.unbind(1))
+        corners = self.triangles.T.reshape(-1)
+        a, b, c = vertices.index_select(1, corners).unflatten(1, (3, -1)).unbind(1)
         faces = torch.nn.functional.normalize(torch.linalg.cross(b - a, c - a), dim=-1)
-        total = torch.zeros_like(vertices)
-        for corner in self.triangles.unbind(1):
-            total = total.index_add(1, corner, faces)
+        total = torch.zeros_like(vertices).index_add(1, corners, faces.repeat(1, 3, 1))
         return torch.nn.functional.normalize(total, dim=-1)
 
     def landmark_points(self, vertices: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from .camera import place, project
 from .coefficients import Coefficients, same_model
 from .fitting import SIDE, Estimate
 from .morphable import MorphableModel
-from .renderer import rasterize
+from .rasterizer import rasterize
 
 _CONTROL_POINTS = 220
 """Approximate number of visible vertices that are control points of the warp."""

@@ -4,8 +4,8 @@ Each slider is a linear measure of the 68 landmarks. The modes of a model have n
 measure is known. A slider applies the smallest change of the coefficients that changes its own measure by one standard
 deviation and leaves the other measures unchanged.
 
-There is none for opening the jaw, closing the eyes or filling the lips: a photo shows no inner mouth and no lid to move, and
-lips that touch cannot be pulled apart.
+There is none for opening the jaw, closing the eyes or filling the lips: a photo shows no inner mouth and no lid to
+move, and lips that touch cannot be pulled apart.
 """
 
 from __future__ import annotations

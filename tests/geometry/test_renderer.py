@@ -8,14 +8,26 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faceveil.pipelines.core.errors import InputError
+from faceveil.pipelines.geometry import rasterizer
 from faceveil.pipelines.geometry.camera import DISTANCE, FOCAL, angles_of, degrees, place, project, rotation
 from faceveil.pipelines.geometry.coefficients import neutral
 from faceveil.pipelines.geometry.lighting import AMBIENT, basis, shading
-from faceveil.pipelines.geometry.renderer import interpolate, rasterize, render
+from faceveil.pipelines.geometry.rasterizer import rasterize
+from faceveil.pipelines.geometry.renderer import interpolate, render
+
+
+@pytest.fixture(params=["torch", "numba"])
+def path(request, monkeypatch) -> str:
+    """Both ways to rasterize."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    monkeypatch.setattr(rasterizer, "is_available", lambda: request.param == "numba")
+    return request.param
 
 
 @pytest.mark.parametrize(("seed", "size"), [(0, 96), (1, 96), (2, 224)])
-def test_visibility_equals_the_reference_loop(model, random_faces, rasterize_by_loop, seed, size) -> None:
+def test_visibility_equals_the_reference_loop(model, random_faces, rasterize_by_loop, path, seed, size) -> None:
     c = random_faces(model, 1, seed)
     flat, depth = project(place(model.vertices(c.identity, c.expression), c.angles, c.translation), size)
     faces = rasterize(flat, depth, model.triangles, size, size)[0].numpy()
@@ -23,7 +35,53 @@ def test_visibility_equals_the_reference_loop(model, random_faces, rasterize_by_
     assert np.array_equal(faces, rasterize_by_loop(flat[0], depth[0], model.triangles, size))
 
 
-def test_a_triangle_larger_than_the_image_is_clipped(model) -> None:
+def random_mesh(seed: int, count: int, spread: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    flat = 48 + spread * torch.randn(1, 3 * count, 2, generator=generator)
+    depth = 9 + torch.rand(1, 3 * count, generator=generator)
+    return flat, depth, torch.arange(3 * count).view(count, 3)
+
+
+@pytest.mark.parametrize(("count", "spread"), [(300, 8.0), (60, 60.0), (20, 3000.0), (8, 2e5)])
+def test_triangles_of_any_size_equal_the_reference_loop(rasterize_by_loop, path, count, spread) -> None:
+    flat, depth, triangles = random_mesh(1, count, spread)
+    faces = rasterize(flat, depth, triangles, 97, 97)[0].numpy()
+    assert (faces >= 0).any()
+    assert np.array_equal(faces, rasterize_by_loop(flat[0], depth[0], triangles, 97))
+
+
+def test_shared_edges_have_no_cracks_and_no_pixel_twice(path) -> None:
+    """Fans of triangles whose corners and edges pass through pixel centers cover each pixel exactly once."""
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(20):
+        center = torch.randint(10, 30, (2,), generator=generator) + 0.5
+        ring = [(1, 1), (1, 20), (1, 39), (20, 39), (39, 39), (39, 20), (39, 1), (20, 1)]
+        flat = torch.cat([center[None], torch.tensor(ring).float() + 0.5])[None]
+        triangles = torch.tensor([[0, i + 1, (i + 1) % 8 + 1] for i in range(8)])
+        covered = sum((rasterize(flat, torch.full((1, 9), 9.0), t[None], 41, 41)[0] >= 0).int() for t in triangles)
+        inside = covered[2:39, 2:39]
+        assert int(inside.min()) == int(inside.max()) == 1
+        together = rasterize(flat, torch.full((1, 9), 9.0), triangles, 41, 41)[0]
+        assert torch.equal(together >= 0, covered > 0)
+
+
+def test_a_very_large_image_has_no_limit_of_boxes(path) -> None:
+    flat = torch.tensor([[[-9000.0, -2.0], [-9000.0, 8.0], [20000.0, 3.0]]])
+    faces = rasterize(flat, torch.full((1, 3), 9.0), torch.tensor([[0, 1, 2]]), 6, 9500)
+    assert int((faces[0, 3] == 0).sum()) == 9500
+
+
+@pytest.mark.parametrize("value", [1e20, -1e20, float("nan"), float("inf")])
+def test_corners_far_outside_are_an_error_and_not_a_hole(path, value) -> None:
+    flat = torch.tensor([[[0.0, 0.0], [0.0, 9.0], [value, 4.0]]])
+    with pytest.raises(InputError, match="too far outside"):
+        rasterize(flat, torch.full((1, 3), 9.0), torch.tensor([[0, 1, 2]]), 8, 8)
+    # Behind the camera, the projection means nothing.
+    behind = rasterize(flat, torch.tensor([[9.0, 9.0, -1.0]]), torch.tensor([[0, 1, 2]]), 8, 8)
+    assert bool((behind == -1).all())
+
+
+def test_a_triangle_larger_than_the_image_is_clipped(model, path) -> None:
     flat = torch.tensor([[[-500.0, -300.0], [-300.0, 900.0], [800.0, 40.0]]])
     depth = torch.tensor([[9.0, 10.0, 11.0]])
     triangles = torch.tensor([[0, 1, 2]])

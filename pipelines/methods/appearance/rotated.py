@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...geometry.renderer import interpolate, rasterize
+from ...geometry.rasterizer import rasterize
+from ...geometry.renderer import interpolate
 from ...geometry.shape_model import ShapeFit
 from ...imaging.resample import sample
 from .canonical import SIZE, CanonicalSpace, Pose2D, upsample

@@ -18,7 +18,8 @@ from ...geometry.coefficients import Coefficients
 from ...geometry.fitting import SIDE, Estimate
 from ...geometry.lighting import shading
 from ...geometry.morphable import MorphableModel
-from ...geometry.renderer import interpolate, rasterize
+from ...geometry.rasterizer import rasterize
+from ...geometry.renderer import interpolate
 from ...training.perceptual import Features
 from .cameras import NerfCamera, camera_of
 from .fitting import ITERATIONS, HeadFit, fit_head

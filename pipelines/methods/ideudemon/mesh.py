@@ -20,7 +20,8 @@ from ...geometry.coefficients import Coefficients
 from ...geometry.fitting import SIDE, Estimate, Fitter, project_landmarks
 from ...geometry.lighting import shading
 from ...geometry.morphable import MorphableModel
-from ...geometry.renderer import interpolate, rasterize
+from ...geometry.rasterizer import rasterize
+from ...geometry.renderer import interpolate
 from ...geometry.reshape import reshape
 from ...imaging.resample import blur
 
