@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io, ui
 
 from ..convert import pixels_to_image
@@ -56,6 +58,7 @@ class LoadMorphableModel(io.ComfyNode):
     def execute(cls, model: str = BUILT_IN) -> io.NodeOutput:
         from ...pipelines.geometry.builtin import built_in_morphable_model
         from ...pipelines.geometry.coefficients import neutral
+        from ...pipelines.geometry.lighting import soft_light
         from ...pipelines.geometry.readers import load_morphable
         from ...pipelines.viz.geometry import render_styled
 
@@ -64,7 +67,8 @@ class LoadMorphableModel(io.ComfyNode):
         else:
             path = path_of(OWN, model, "put the file there and reload the page")
             opened = load_morphable(path.parent if path.suffix == ".obj" else path)
-        preview = pixels_to_image(render_styled(opened, neutral(opened.name, opened.sizes), "shaded", PREVIEW_SIDE)[0])
+        face = replace(neutral(opened.name, opened.sizes), lighting=soft_light())
+        preview = pixels_to_image(render_styled(opened, face, "shaded", PREVIEW_SIDE)[0])
         return io.NodeOutput(opened, preview, ui=ui.PreviewImage(preview))
 
 

@@ -25,6 +25,8 @@ from .rasterizer import rasterize
 
 LANDMARK_ERROR = 0.6
 """Expected error of a landmark in pixels of the aligned square, in which the eyes are about 63 px apart."""
+FOREIGN_LANDMARK_ERROR = 0.8
+"""The same for models whose landmarks are defined otherwise. More would fit their faces into caricatures."""
 _JAW_ERROR = 1.8
 """Expected error of a jaw landmark. On a rotated head these points follow the visible outline of the face, and not
 fixed points of the skin."""
@@ -181,7 +183,8 @@ class _LandmarkTerm:
     def __init__(self, model: MorphableModel) -> None:
         self.mean, self.identity, self.expression = (part.double() for part in model.landmark_modes)
         self.expression_weight = 1.0 if model.expression_range[0] < 0 else EXPRESSION_SPREAD**-2
-        error = torch.full((68,), LANDMARK_ERROR).double()
+        foreign = model.landmark_offsets is not None
+        error = torch.full((68,), FOREIGN_LANDMARK_ERROR if foreign else LANDMARK_ERROR).double()
         error[:17] = _JAW_ERROR
         self.weight = (error**-2).repeat_interleave(2)
 

@@ -38,6 +38,14 @@ def basis(normals: Tensor) -> Tensor:
     )
 
 
+def soft_light() -> Tensor:
+    """Coefficients ``(1, 27)`` of a white light from the upper front, to look at a face without a photo."""
+    gamma = torch.zeros(3, BANDS)
+    # Bands 1 to 3 are -y, z and -x; see ``basis``.
+    gamma[:, :4] = torch.tensor([0.1, -0.12, 0.25, -0.06])
+    return gamma.reshape(1, -1)
+
+
 def shading(normals: Tensor, lighting: Tensor) -> Tensor:
     """Compute the shading ``(N, V, 3)``, the factor that albedo is multiplied by.
 

@@ -36,6 +36,8 @@ class MorphableModel:
         uv: texture coordinates in [0, 1], ``(V, 2)``, v down.
         texture_scale: whether the texture modes are added to the albedo (linear) or to its logarithm (log).
         expressions: names of the expression modes.
+        landmark_offsets: of each iBUG point from the mesh ``(68, 3)``, for models whose points are defined otherwise
+            than the detector's.
         expression_range: valid range of expression coefficients: about +-3 for modes of unit variance, 0 to 1 for
             blend shapes.
 
@@ -56,6 +58,7 @@ class MorphableModel:
     texture_scale: TextureScale = "linear"
     expressions: tuple[str, ...] = ()
     expression_range: tuple[float, float] = (-3.0, 3.0)
+    landmark_offsets: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = len(self.mean)
@@ -70,6 +73,8 @@ class MorphableModel:
             "landmark_weights": (self.landmark_weights, (LANDMARKS, 3)),
             "uv": (self.uv, (count, 2)),
         }
+        if self.landmark_offsets is not None:
+            shapes["landmark_offsets"] = (self.landmark_offsets, (LANDMARKS, 3))
         for part, (tensor, expected) in shapes.items():
             if tuple(tensor.shape) != expected:
                 raise InputError(
@@ -126,8 +131,9 @@ class MorphableModel:
     @cached_property
     def landmark_modes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean ``(68, 3)``, identity ``(K, 68, 3)`` and expression modes ``(E, 68, 3)`` at the iBUG landmarks."""
+        mean = self.landmark_points(self.mean[None])[0]
         return (
-            self.landmark_points(self.mean[None])[0],
+            mean if self.landmark_offsets is None else mean + self.landmark_offsets,
             self.landmark_points(self.identity),
             self.landmark_points(self.expression),
         )

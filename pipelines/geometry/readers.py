@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..core.errors import OutputError, WeightsError
 from ..core.files import write_whole
 from ..core.stored import read_safetensors
+from ..faces.face import MOUTH
 from .camera import rotation
 from .morphable import LANDMARKS, MorphableModel, triangulate
 
@@ -37,9 +39,13 @@ _ICT_COLORS = {
     "M_IrisLeft": (0.22, 0.17, 0.13),
     "M_IrisRight": (0.22, 0.17, 0.13),
 }
+_IRIS_RADIUS, _PUPIL_RADIUS, _PUPIL_COLOR = 0.62, 0.24, (0.02, 0.02, 0.02)
+"""Radii of iris and pupil in ICT-FaceKit's centimeters, where an eyeball has 1.45, and the pupil's color."""
 _ICT_SCALE, _ICT_PITCH, _ICT_TRANSLATION = 0.09511, math.radians(1.34), (-0.002, -0.025, -0.712)
 """Transform from ICT-FaceKit's centimeters to the coordinate system of ``morphable``, from a Procrustes analysis of the
 landmarks without the jaw line, which the two models define differently."""
+_RIGID = 17
+"""Landmarks from here on are compared between models; the jaw line before them slides over the skin."""
 _TEXTURE_AMPLITUDE = 0.06
 """Amplitude of the lowest-frequency texture mode."""
 
@@ -88,12 +94,18 @@ def load_ict(folder: Path, face_only: bool = False) -> MorphableModel:
         ) from None
     faces = [i for i, m in enumerate(materials) if (m == "M_Face" if face_only else m not in _ICT_SKIPPED)]
     used = np.unique([v for i in faces for v in polygons[i]]) if not face_only else np.arange(_ICT_FACE)
+    if not face_only:
+        # It would hide the iris when rendered opaque.
+        hidden = {i for side in ("Left", "Right") for i in _cornea(neutral, polygons, materials, side)}
+        faces = [i for i in faces if i not in hidden]
     renumber = np.full(len(neutral), -1)
     renumber[used] = np.arange(len(used))
     uv, color = np.zeros((len(neutral), 2)), np.zeros((len(neutral), 3))
     for i in reversed(faces):
         uv[polygons[i]] = texture_coordinates[corners[i]]
         color[polygons[i]] = _ICT_COLORS.get(materials[i], (0.5, 0.5, 0.5))
+    for side in ("Left", "Right"):
+        _paint_eye(color, neutral, polygons, materials, side)
     transform = rotation(torch.tensor([[_ICT_PITCH, 0.0, 0.0]], dtype=torch.float64))[0].numpy() * _ICT_SCALE
 
     def modes(files: list[Path]) -> Tensor:
@@ -108,7 +120,7 @@ def load_ict(folder: Path, face_only: bool = False) -> MorphableModel:
         )
     skin = color[used] == np.array(_ICT_COLORS["M_Face"])
     mean = torch.from_numpy(neutral[used] @ transform.T + np.array(_ICT_TRANSLATION)).float()
-    return MorphableModel(
+    model = MorphableModel(
         name="ict-face" if face_only else "ict",
         mean=mean,
         identity=modes(shapes),
@@ -122,6 +134,63 @@ def load_ict(folder: Path, face_only: bool = False) -> MorphableModel:
         expressions=tuple(present),
         expression_range=(0.0, 1.0),
     )
+    return replace(model, landmark_offsets=_offsets(model))
+
+
+def _offsets(model: MorphableModel) -> Tensor:
+    """By how much the landmarks of a model differ from those of the detector, ``(68, 3)``.
+
+    The average face is taken to be the same in this model and in the built-in one, which was learned from what the
+    detector finds. The mouth gets half of the difference: the other half is that average portraits smile.
+    """
+    from .builtin import built_in_morphable_model
+
+    own, other = (m.landmark_modes[0].double() for m in (model, built_in_morphable_model()))
+    a, b = (points[_RIGID:] - points[_RIGID:].mean(0) for points in (other, own))
+    left, scales, right = torch.linalg.svd(a.T @ b)
+    flip = torch.ones(3).double()
+    flip[2] = torch.sign(torch.det(left @ right))
+    turn, scale = left @ torch.diag(flip) @ right, float((scales * flip).sum() / a.square().sum())
+    offsets = scale * (other - other[_RIGID:].mean(0)) @ turn + own[_RIGID:].mean(0) - own
+    offsets[MOUTH] *= 0.5
+    return offsets.float()
+
+
+def _cornea(neutral: np.ndarray, polygons: list[list[int]], materials: list[str], side: str) -> list[int]:
+    """Polygons of the transparent cornea, which has the sclera's material and lies in front of the iris."""
+    center = _eye_center(neutral, polygons, materials, side)
+    return [
+        i
+        for i, (polygon, material) in enumerate(zip(polygons, materials, strict=True))
+        if material == f"M_Sclera{side}"
+        and (_off_axis(neutral[polygon], center) < _IRIS_RADIUS).all()
+        and neutral[polygon][:, 2].mean() > center[2]
+    ]
+
+
+def _paint_eye(
+    color: np.ndarray, neutral: np.ndarray, polygons: list[list[int]], materials: list[str], side: str
+) -> None:
+    """Color the inner eyeball, whose material is the iris': pupil, iris, and white around them."""
+    inner = _vertices_of(polygons, materials, f"M_Iris{side}")
+    center = _eye_center(neutral, polygons, materials, side)
+    distance = _off_axis(neutral[inner], center)
+    color[inner[distance >= _IRIS_RADIUS]] = _ICT_COLORS[f"M_Sclera{side}"]
+    color[inner[distance < _PUPIL_RADIUS]] = _PUPIL_COLOR
+
+
+def _eye_center(neutral: np.ndarray, polygons: list[list[int]], materials: list[str], side: str) -> np.ndarray:
+    points = neutral[_vertices_of(polygons, materials, f"M_Iris{side}")]
+    return (points.max(0) + points.min(0)) / 2 if len(points) else np.zeros(3)
+
+
+def _off_axis(points: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Distances from the axis of an eye that looks straight ahead, ``(N,)``."""
+    return np.hypot(*(points[:, :2] - center[:2]).T)
+
+
+def _vertices_of(polygons: list[list[int]], materials: list[str], material: str) -> np.ndarray:
+    return np.unique([v for polygon, m in zip(polygons, materials, strict=True) if m == material for v in polygon])
 
 
 def load_bfm(path: Path) -> MorphableModel:
@@ -212,6 +281,8 @@ def save_morphable(path: Path, model: MorphableModel, half: bool = False) -> Non
         "expression_range": model.expression_range,
     }
     tensors = {part: getattr(model, part).contiguous() for part in _TENSORS}
+    if model.landmark_offsets is not None:
+        tensors["landmark_offsets"] = model.landmark_offsets.contiguous()
     if half:
         tensors = {part: v.half() if v.is_floating_point() else v for part, v in tensors.items()}
     write_whole(path, save(tensors, {"format": FORMAT, "model": json.dumps(properties)}))
@@ -233,7 +304,8 @@ def load_stored(path: Path) -> MorphableModel:
         properties |= {k: tuple(properties[k]) for k in ("expressions", "expression_range")} | {
             part: tensors[part].float() if tensors[part].is_floating_point() else tensors[part] for part in _TENSORS
         }
-        return MorphableModel(**properties)
+        offsets = tensors.get("landmark_offsets")
+        return MorphableModel(**properties, landmark_offsets=None if offsets is None else offsets.float())
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path.name} is truncated or from another version ({type(error).__name__}); convert it again"

@@ -11,7 +11,9 @@ import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError, OutputError, WeightsError
 from faceveil.pipelines.geometry.alignment import STANDARD
+from faceveil.pipelines.geometry.camera import place, project
 from faceveil.pipelines.geometry.coefficients import neutral
+from faceveil.pipelines.geometry.lighting import soft_light
 from faceveil.pipelines.geometry.readers import (
     load_bfm,
     load_ict,
@@ -24,6 +26,10 @@ from faceveil.pipelines.geometry.renderer import render
 from scipy.io import savemat
 
 EYES_NOSE_MOUTH = ((37, 40), (43, 46), (30, 30), (48, 48), (54, 54))
+
+
+CORNEAS = 864
+"""Triangles of the two corneas, which are left out."""
 
 
 def five_points(model) -> np.ndarray:
@@ -56,7 +62,7 @@ def test_ict_facekit_has_the_published_properties(ict_folder) -> None:
     start = time.perf_counter()
     ict = load_ict(ict_folder)
     assert time.perf_counter() - start < 10  # the benchmark checks the limit of 2 s on an idle machine
-    assert ict.mean.shape == (24591, 3) and len(ict.triangles) == 48836 and ict.sizes == (3, 4, 80)
+    assert ict.mean.shape == (24591, 3) and len(ict.triangles) == 48836 - CORNEAS and ict.sizes == (3, 4, 80)
     assert ict.expressions == ("eyeBlink_L", "jawOpen", "mouthSmile_L", "mouthSmile_R") and ict.expression_range == (
         0,
         1,
@@ -216,3 +222,18 @@ def test_triangles_are_oriented_outwards() -> None:
     mean = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
     oriented = orient_outwards(mean, torch.tensor([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]]))
     assert torch.equal(orient_outwards(mean, oriented.flip(1)), oriented)
+
+
+def test_ict_faces_have_irises_and_pupils(ict_folder) -> None:
+    ict = load_ict(ict_folder)
+    face = replace(neutral(ict.name, ict.sizes), lighting=soft_light())
+    image = render(ict, face, 512).image[0]
+    projected = project(place(ict.landmark_points(ict.mean[None]), face.angles, face.translation), 512)[0][0]
+    for eye in (slice(36, 42), slice(42, 48)):
+        x, y = projected[eye].mean(0).round().long().tolist()
+        corner_x, corner_y = (projected[eye][0] * 0.75 + projected[eye].mean(0) * 0.25).round().long().tolist()
+        pupil, white = image[:, y - 1 : y + 2, x - 1 : x + 2].mean(), image[:, corner_y, corner_x].mean()
+        assert float(pupil) < 0.15 < 0.5 < float(white), (pupil, white)
+    # The face is lit from the front and above: it is not a flat silhouette.
+    skin = image[:, 300:420, 180:330]
+    assert float(skin.std()) > 0.02
