@@ -18,7 +18,7 @@ from ..faces.parse import LANDMARKS, parser_input
 from ..files import OWN, model_stamp, names, path_of
 from ..inputs import optional_faces_input, seed_input
 from ..schema import schema
-from ..sockets import NONE, ROOT, CropsSocket
+from ..sockets import BUILT_IN, NONE, ROOT, CropsSocket
 
 if TYPE_CHECKING:
     from ...pipelines.methods.ideudemon.drawing import HeadPainter, SquareFace
@@ -311,9 +311,10 @@ class HybridComposition(io.ComfyNode):
 
 class RestoreFace(io.ComfyNode):
     HELP = """
-    The squares must be aligned as in **Crop Faces** with *ffhq*. Restorers for which spandrel knows the network work:
-    GFPGAN (1.2 to 1.4), RestoreFormer, CodeFormer where spandrel_extra_arches is installed. They see 512 px; the result
-    has the size of the input.
+    The squares must be aligned as in **Crop Faces** with *ffhq*. The built-in restorer works at 256 px; it learned to
+    make drawings of the built-in 3D model photo-real. Restorers that spandrel knows also work: GFPGAN (1.2 to 1.4),
+    RestoreFormer, and CodeFormer where spandrel_extra_arches is installed, at 512 px. The result has the size of the
+    input.
 
     Public restorers were trained to repair photos, not to fill gaps, and may bring back a likeness. Compare the result
     with the original by **Compare Identity**.
@@ -331,8 +332,8 @@ class RestoreFace(io.ComfyNode):
                 io.Image.Input("crops", tooltip="Aligned squares, from Crop Faces or Hybrid Composition."),
                 io.Combo.Input(
                     "restorer",
-                    options=names(_RESTORERS, (".safetensors", ".pth")) or [NONE],
-                    tooltip="A face restorer in models/upscale_models or models/faceveil.",
+                    options=[BUILT_IN, *names(_RESTORERS, (".safetensors", ".pth"))],
+                    tooltip="built-in, or a face restorer in models/upscale_models or models/faceveil.",
                 ),
                 io.Float.Input(
                     "share",
@@ -347,18 +348,19 @@ class RestoreFace(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, restorer: str = NONE, **_: object) -> str:
+    def fingerprint_inputs(cls, restorer: str = BUILT_IN, **_: object) -> str:
         return model_stamp(_RESTORERS, restorer)
 
     @classmethod
-    def execute(cls, crops: Tensor, restorer: str = NONE, share: float = 1.0) -> io.NodeOutput:
+    def execute(cls, crops: Tensor, restorer: str = BUILT_IN, share: float = 1.0) -> io.NodeOutput:
         from ...pipelines.imaging.resample import resize
         from ...pipelines.methods.ideudemon.restorer import open_restorer
 
         squares, progress = image_to_pixels(crops), bar()
         if squares.shape[-1] != squares.shape[-2]:
             raise InputError("restorers need squares; connect Crop Faces or Hybrid Composition of its squares")
-        restore = open_restorer(path_of(_RESTORERS, restorer, "put a face restorer there and reload the page"))
+        remedy = "put a face restorer there and reload the page"
+        restore = open_restorer() if restorer == BUILT_IN else open_restorer(path_of(_RESTORERS, restorer, remedy))
         drawn = []
         for done, square in enumerate(squares.split(1)):
             progress(done, len(squares), "restoring faces")

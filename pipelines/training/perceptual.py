@@ -96,7 +96,8 @@ class EmbedderFeatures(nn.Module):
         side = images.shape[-1]
         edge = round(0.2 * side)
         middle = images[..., edge : side - edge, edge : side - edge]
-        x = functional.interpolate(middle, (SIZE, SIZE), mode="bilinear", align_corners=False)
+        # Without the filter, some pixels would count more than others, which leaves a grid in what is trained with it.
+        x = functional.interpolate(middle, (SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
         x = self.network.normalized((x + 1) / 2)
         found = []
         for stage in self.network.stages:

@@ -104,14 +104,17 @@ def test_the_masks_of_a_face(run, image):
     assert bool((face >= eyes - 1e-3).all()) and bool((head >= face - 1e-3).all())
 
 
-@pytest.mark.parametrize("restorer", ["none", "restorer-tiny.safetensors"])
-def test_veil_faces_runs_the_method(run, folder, image, restorer):
+@pytest.mark.parametrize(
+    ("texture", "restorer"), [("photo", "none"), ("drawn", "none"), ("drawn", "restorer-tiny.safetensors")]
+)
+def test_veil_faces_runs_the_method(run, folder, image, texture, restorer):
     method = {
         "method": "ideudemon",
         "headnerf": "none",
         "restorer": restorer,
         "parser": "none",
         "vgg": "none",
+        "texture": texture,
         "iterations": 2,
     }
     outputs = run("VeilFaces", image=image, method=method, strength=1.0, seed=1)
@@ -122,7 +125,7 @@ def test_missing_files_and_wrong_sizes_are_one_sentence(run, folder, image, fitt
     with pytest.raises(Exception, match="models/faceveil"):
         run("LoadHeadNeRF", checkpoint="none")
     with pytest.raises(Exception, match="face restorer"):
-        run("RestoreFace", crops=fitted[1], restorer="none", share=1.0)
+        run("RestoreFace", crops=fitted[1], restorer="gone.pth", share=1.0)
     with pytest.raises(Exception, match="squares"):
         run("RestoreFace", crops=image, restorer="restorer-tiny.safetensors", share=1.0)
     with pytest.raises(Exception, match="do not fit"):

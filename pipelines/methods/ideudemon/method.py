@@ -2,9 +2,8 @@
 
 ``strength`` sets the scale of the noise: 1 is 0.25 for HeadNeRF, and one standard deviation for a mesh model.
 
-There are two ways. With HeadNeRF or with a restorer, a protected head is drawn, composed with the photo's hair and
-background, and restored. With neither, the photo itself is warped and recolored to the protected mesh: this needs no
-download and looks like a photo, but it keeps much of the original's texture.
+There are two ways. A protected head is drawn, composed with the photo's hair and background, and restored. Or the photo
+itself is warped and recolored to the protected mesh, which keeps much of the original's texture.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from ...imaging.resample import blur, resize
 from ...imaging.upscale import RESTORER_SIDE, Restorer
 from ..base import Change, View, pasted, too_small
 from ..identities import MethodIdentity
-from .drawing import Drawn, MeshPainter, Painter, SquareFace
+from .drawing import Drawn, Painter, SquareFace
 from .fitting import HeadFit
 from .hybrid import fill_gaps, head_masks, hybrid_image
 from .mesh import MeshFace, fit_mesh, new_landmarks, warp_face
@@ -58,7 +57,7 @@ class IDEudemonMethod:
 
     Args:
         model: a mesh model.
-        painter: draws protected heads; when omitted, the photo is warped, or the mesh is drawn if there is a restorer.
+        painter: draws protected heads; the photo is warped when omitted.
         restorer: makes a hybrid image photo-real.
         parser: finds face and hair; the outline of the landmarks is used when omitted.
     """
@@ -73,8 +72,7 @@ class IDEudemonMethod:
         parser: FaceParser | None = None,
     ) -> None:
         self.model, self._fitter = model, Fitter(model)
-        self._painter = MeshPainter(model) if painter is None and restorer is not None else painter
-        self._restorer, self._parser = restorer, parser
+        self._painter, self._restorer, self._parser = painter, restorer, parser
 
     def unsupported_reason(self, face: Face) -> str | None:
         return too_small(face)

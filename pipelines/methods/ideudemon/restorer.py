@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ....weights.builtin import FOLDER
 from ...core.devices import best_device
 from ...core.errors import InputError, WeightsError
 from ...core.files import write_whole
@@ -23,6 +24,8 @@ from ...imaging.resample import resize
 from ...imaging.upscale import Restorer, open_upscaler
 
 FORMAT = "faceveil.restorer/1"
+BUILT_IN = FOLDER / "restorer.safetensors"
+"""The restorer that comes with the package."""
 REMEDY = "train one with: faceveil train restorer"
 _FOLD = 2
 _GROUPS = 8
@@ -134,8 +137,8 @@ def load_restorer(path: Path) -> RestorerNetwork:
         ) from None
 
 
-def open_restorer(path: Path) -> Restorer:
-    """Open a restorer: one of ``faceveil train restorer``, or a network that spandrel knows.
+def open_restorer(path: Path = BUILT_IN) -> Restorer:
+    """Open a restorer: the built-in one, one of ``faceveil train restorer``, or a network that spandrel knows.
 
     Raises:
         WeightsError: the file is missing or damaged, or nobody knows it.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...core.errors import InputError
 from ...core.options import ModelFile, check_options, option
 from ...core.progress import Progress
 from ...training.spec import TrainerSpec
@@ -32,7 +33,7 @@ class IDEudemonOptions:
     )
     restorer: Path | None = option(
         None,
-        "Face restorer that makes the new face photo-real: a file for spandrel, such as GFPGAN.",
+        "Face restorer that makes the new face photo-real, such as GFPGAN; the built-in one when omitted.",
         model_file=ModelFile(("upscale_models", "faceveil"), _RESTORERS, "", _RESTORE),
     )
     parser: Path | None = option(
@@ -46,6 +47,11 @@ class IDEudemonOptions:
         None,
         "torchvision's VGG16 for fitting HeadNeRF, as its authors do; the built-in recognizer's features when omitted.",
         model_file=ModelFile(("faceveil",), _RESTORERS, "vgg16", "put it into models/faceveil, or omit it"),
+    )
+    texture: str = option(
+        "drawn",
+        "drawn: a new face; photo: the photo is warped to the protected mesh, which recognizers still match.",
+        choices=("drawn", "photo"),
     )
     iterations: int = option(300, "Iterations of fitting HeadNeRF; it stops early.", minimum=1, maximum=2000)
 
@@ -95,22 +101,26 @@ def _open(options: IDEudemonOptions) -> IDEudemonMethod:
     from ...geometry.builtin import built_in_morphable_model
     from ...training.perceptual import open_features
     from .checkpoint import open_headnerf
-    from .drawing import HeadPainter
+    from .drawing import HeadPainter, MeshPainter, Painter
     from .method import IDEudemonMethod
-    from .restorer import open_restorer
+    from .restorer import BUILT_IN, open_restorer
 
+    model = built_in_morphable_model()
+    if options.texture == "photo":
+        if options.headnerf or options.restorer:
+            raise InputError("texture photo warps the photo; it needs neither HeadNeRF nor a restorer: omit them")
+        return IDEudemonMethod(model)
     parser = None if options.parser is None else open_parser(options.parser)
-    restorer = None if options.restorer is None else open_restorer(options.restorer)
-    painter = None
+    painter: Painter = MeshPainter(model)
     if options.headnerf is not None:
         device = best_device()
         network = open_headnerf(options.headnerf).to(device)
         painter = HeadPainter(network, options.iterations, open_features(options.vgg).to(device), parser)
-    return IDEudemonMethod(built_in_morphable_model(), painter, restorer, parser)
+    return IDEudemonMethod(model, painter, open_restorer(options.restorer or BUILT_IN), parser)
 
 
 def _check() -> str:
-    return "warps the photo to the built-in mesh model; HeadNeRF and a restorer are optional files"
+    return "draws with the built-in 3D model and restorer; HeadNeRF and others are optional files"
 
 
 def _convert_headnerf(source: Path, output: Path) -> str:
@@ -159,7 +169,7 @@ def _train(options: TrainRestorer, progress: Progress) -> str:
 SPEC = MethodSpec(
     name="ideudemon",
     title="IDEudemon",
-    summary="Adds noise to the identity of a 3D head and draws it again; HeadNeRF and a restorer are optional.",
+    summary="Adds noise to the identity of a 3D head, draws and restores it; HeadNeRF and GFPGAN are optional.",
     options=IDEudemonOptions,
     open=_open,
     check=_check,

@@ -46,6 +46,8 @@ _EYE, _MOUTH = 0.8, 1.25
 """Sides of the regions of eyes and mouth in inter-ocular distances."""
 _REGION = 48
 """Side of a region in pixels, for faces of 256 px."""
+_SHIFT = 8
+"""Largest shift of the images before the features are compared, in pixels, exclusive."""
 _JITTER = 0.15
 """Largest change of each color channel."""
 
@@ -122,6 +124,9 @@ class Objective(nn.Module):
 
     def _perceptual(self, restored: Tensor, photo: Tensor) -> Tensor:
         features = self._frozen[0]
+        # The features have strides; images that are always in the same place would get a grid.
+        left, top = (int(n) for n in torch.randint(0, _SHIFT, (2,)))
+        restored, photo = restored[..., top:, left:], photo[..., top:, left:]
         with torch.no_grad():
             goals = features(photo * 2 - 1)
         maps = zip(features(restored * 2 - 1), goals, strict=True)
@@ -156,10 +161,10 @@ def gram(features: Tensor) -> Tensor:
 
 def cut(images: Tensor, transforms: Tensor, side: int) -> Tensor:
     """Squares ``(B, C, side, side)`` of images by transforms ``(B, 2, 3)`` for ``affine_grid``."""
-    grid = functional.affine_grid(
-        transforms.to(images), [len(images), images.shape[1], side, side], align_corners=False
-    )
-    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    # Twice the resolution, then averages: each pixel of the image counts.
+    size = [len(images), images.shape[1], 2 * side, 2 * side]
+    grid = functional.affine_grid(transforms.to(images), size, align_corners=False)
+    return functional.avg_pool2d(functional.grid_sample(images, grid, padding_mode="border", align_corners=False), 2)
 
 
 def places_of(points: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -138,7 +138,8 @@ def test_a_restorer_gets_the_hybrid_and_only_the_face_is_pasted(view):
         seen.append(square)
         return torch.full((1, 3, 512, 512), 0.5)
 
-    method = IDEudemonMethod(built_in_morphable_model(), restorer=restorer)
+    model = built_in_morphable_model()
+    method = IDEudemonMethod(model, MeshPainter(model), restorer)
     prepared = method.prepare(view)
     change = method.render(prepared, method.sample_identity([prepared], 1), 1.0)
     assert seen[0].shape == (1, 3, 512, 512)
