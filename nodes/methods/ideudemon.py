@@ -80,9 +80,10 @@ class LoadHeadNeRF(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint: str = NONE) -> io.NodeOutput:
+        from ...pipelines.core.devices import best_device
         from ...pipelines.methods.ideudemon.checkpoint import open_headnerf
 
-        return io.NodeOutput(open_headnerf(path_of(OWN, checkpoint, _CONVERT)))
+        return io.NodeOutput(open_headnerf(path_of(OWN, checkpoint, _CONVERT), best_device()))
 
 
 class FitHeadNeRF(io.ComfyNode):
@@ -158,9 +159,9 @@ class FitHeadNeRF(io.ComfyNode):
         if not chosen:
             raise InputError("no face with landmarks was found; connect images that show a face from the front")
         opened = None if parser == LANDMARKS else open_parser(path_of(OWN, parser, "put a face parser there"))
-        features = open_features(None if vgg == NONE else path_of(OWN, vgg, "put torchvision's VGG16 there"))
         device, fitter = best_device(), Fitter(built_in_morphable_model())
-        painter = HeadPainter(headnerf.to(device), iterations, features.to(device), opened)
+        features = open_features(None if vgg == NONE else path_of(OWN, vgg, "put torchvision's VGG16 there"), device)
+        painter = HeadPainter(headnerf, iterations, features, opened)
         squares, fits, places = [], [], []
         for done, face in enumerate(chosen):
             one = pixels[face.image : face.image + 1]

@@ -92,6 +92,7 @@ class OnnxParser(FaceParser):
             or len(output_shape) != 4
             or input_shape[2:] != [SIDE, SIDE]
             or output_shape[1] != CLASSES
+            or self._session.get_inputs()[0].type != "tensor(float)"
         ):
             raise WeightsError(
                 f"{path.name} is not a face parser with {CLASSES} classes at {SIDE} px (input {input_shape},"
@@ -121,19 +122,26 @@ class SegformerParser(FaceParser):
 
         try:
             with torch.inference_mode(False):
-                network: Any = SegformerForSemanticSegmentation.from_pretrained(
-                    str(folder), local_files_only=True, use_safetensors=True
+                loaded: Any = SegformerForSemanticSegmentation.from_pretrained(
+                    str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True
                 )
+            network, loading = loaded
         except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as damage:
             raise WeightsError(
                 f"{folder.name} is not a complete SegFormer folder ({type(damage).__name__}); it needs config.json and"
                 " model.safetensors"
             ) from None
+        # transformers fills what is missing with random numbers.
+        if any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")) or not all(
+            bool(torch.isfinite(value).all()) for value in network.state_dict().values()
+        ):
+            raise WeightsError(f"the weights in {folder.name} are incomplete or of another network; get a fresh copy")
         number = {str(name): int(index) for index, name in network.config.id2label.items()}
         if set(number) != set(NAMES):
             raise WeightsError(f"the SegFormer in {folder.name} does not know the {CLASSES} classes of CelebAMask-HQ")
         self._order = [number[name] for name in NAMES]
-        self._network, self._device = network.to(best_device()).eval(), best_device()
+        self._network: Any = network.to(best_device()).eval()
+        self._device = best_device()
 
     def probabilities(self, view: Tensor) -> Tensor:
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -10,12 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+log = logging.getLogger(__name__)
+
 _SUBPIXELS, _CENTER = 256, 128
 
 
+@lru_cache(maxsize=1)
 def is_available() -> bool:
-    """Whether numba is installed."""
-    return find_spec("numba") is not None
+    """Whether numba is installed and works."""
+    if find_spec("numba") is None:
+        return False
+    try:
+        _compiled()
+    except Exception as error:  # a numba that does not fit numpy fails in many ways
+        log.warning("numba is installed but does not work (%s); faces are rendered without it", error)
+        return False
+    return True
 
 
 def fill(vertices: Tensor, inverse: Tensor, triangles: Tensor, height: int, width: int) -> Tensor:

@@ -88,10 +88,12 @@ def load_ict(folder: Path, face_only: bool = False) -> MorphableModel:
     try:
         indices = json.loads((root / "vertex_indices.json").read_text(encoding="utf-8"))
         landmarks, names = torch.tensor(indices["idx_to_landmark_verts"]), [str(n) for n in indices["expressions"]]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError) as error:
         raise WeightsError(
             f"vertex_indices.json of {folder.name} cannot be read ({type(error).__name__}); get a fresh copy"
         ) from None
+    if landmarks.shape != (LANDMARKS,) or not 0 <= int(landmarks.min()) <= int(landmarks.max()) < len(neutral):
+        raise WeightsError(f"vertex_indices.json of {folder.name} names other landmarks; get a fresh copy")
     faces = [i for i, m in enumerate(materials) if (m == "M_Face" if face_only else m not in _ICT_SKIPPED)]
     used = np.unique([v for i in faces for v in polygons[i]]) if not face_only else np.arange(_ICT_FACE)
     if not face_only:
@@ -190,7 +192,8 @@ def _off_axis(points: np.ndarray, center: np.ndarray) -> np.ndarray:
 
 
 def _vertices_of(polygons: list[list[int]], materials: list[str], material: str) -> np.ndarray:
-    return np.unique([v for polygon, m in zip(polygons, materials, strict=True) if m == material for v in polygon])
+    found = [v for polygon, m in zip(polygons, materials, strict=True) if m == material for v in polygon]
+    return np.unique(np.array(found, dtype=np.int64))
 
 
 def load_bfm(path: Path) -> MorphableModel:

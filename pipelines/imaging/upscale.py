@@ -31,19 +31,21 @@ def open_upscaler(path: Path) -> Restorer:
     Raises:
         WeightsError: spandrel is not installed, or does not know the file.
     """
+    if not path.is_file():
+        raise WeightsError(f"{path.name} does not exist; check the name and folder of the upscaler or restorer")
     try:
         from spandrel import ImageModelDescriptor, ModelLoader
     except ImportError:
-        raise WeightsError("upscalers need spandrel; install it with: pip install spandrel") from None
-    if not path.is_file():
-        raise WeightsError(f"upscaler {path.name} does not exist; check its name and folder")
+        raise WeightsError(f"{path.name} needs spandrel; install it with: pip install spandrel") from None
     _install_extra()
     try:
         # ComfyUI runs nodes in inference mode; a network made there could not be used outside of it.
         with torch.inference_mode(False):
             model: Any = ModelLoader().load_from_file(path)
     except Exception as error:  # spandrel's errors and those of damaged files have no common class
-        raise WeightsError(f"{path.name} is no upscaler that spandrel knows ({type(error).__name__})") from None
+        raise WeightsError(
+            f"{path.name} is no upscaler or restorer that spandrel knows ({type(error).__name__})"
+        ) from None
     if not isinstance(model, ImageModelDescriptor):
         raise WeightsError(f"{path.name} needs more than an image; choose an upscaler or a face restorer")
     return restorer_of(model)

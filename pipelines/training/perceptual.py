@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -89,7 +90,8 @@ class EmbedderFeatures(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network = built_in_embedder().network.eval().requires_grad_(False)
+        # A copy: the recognizer itself stays on its device.
+        self.network = copy.deepcopy(built_in_embedder().network).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         # It was trained on faces that fill more of the square than these.
@@ -106,15 +108,15 @@ class EmbedderFeatures(nn.Module):
         return found
 
 
-def open_features(vgg16: Path | None) -> Vgg16 | EmbedderFeatures:
-    """VGG16 from its file, or the built-in recognizer where there is none.
+def open_features(vgg16: Path | None, device: torch.device) -> Vgg16 | EmbedderFeatures:
+    """VGG16 from its file, or the built-in recognizer where there is none, on a device.
 
     Raises:
         WeightsError: the file is missing, damaged or of another network.
     """
     # ComfyUI runs nodes in inference mode; a network made there has no gradients.
     with torch.inference_mode(False):
-        return EmbedderFeatures() if vgg16 is None else Vgg16(vgg16)
+        return (EmbedderFeatures() if vgg16 is None else Vgg16(vgg16)).to(device)
 
 
 def feature_loss(features: Features, drawn: Tensor, true: Tensor) -> Tensor:

@@ -76,3 +76,14 @@ def test_damaged_and_foreign_folders_are_refused(segformer, tmp_path):
     (folder / "model.safetensors").write_bytes(b"no")
     with pytest.raises(WeightsError, match="SegFormer"):
         open_parser(folder)
+
+
+def test_a_segformer_without_its_weights_is_refused(segformer):
+    from safetensors.torch import load_file, save_file
+
+    folder, _, _ = segformer
+    path = folder / "model.safetensors"
+    tensors = load_file(str(path))
+    save_file({k: v for k, v in tensors.items() if "decode_head" not in k}, str(path), {"format": "pt"})
+    with pytest.raises(WeightsError, match="incomplete or of another network"):
+        open_parser(folder)

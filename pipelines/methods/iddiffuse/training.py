@@ -15,6 +15,7 @@ image that the predicted noise implies, clipped to [-1, 1].
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -185,7 +186,8 @@ def train(
         KeyboardInterrupt: a signal stopped the training; its state was saved.
     """
     torch.manual_seed(recipe.seed)
-    judge = built_in_embedder().network
+    # A copy: the recognizer itself stays on its device.
+    judge = copy.deepcopy(built_in_embedder().network)
     output = "velocity" if start is None else start.output
     network = Denoiser(network_config(pairs.size, pairs.identity_size, recipe, output))
     if start is not None:

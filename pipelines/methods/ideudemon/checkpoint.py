@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -29,16 +29,22 @@ def convert_headnerf(source: Path, output: Path) -> HeadNeRFConfig:
     """
     stored = read_pickle(source, "HeadNeRF checkpoint", _PUBLIC)
     state, sizes = stored.get("net"), stored.get("para")
-    if not isinstance(state, dict) or not isinstance(sizes, dict):
+    if not _is_state(state) or not isinstance(sizes, dict):
         raise WeightsError(f"{source.name} is not a HeadNeRF checkpoint; {_PUBLIC}")
     try:
         config = HeadNeRFConfig(int(sizes["featmap_size"]), int(sizes["pred_img_size"]), int(sizes["featmap_nc"]))
         network = HeadNeRF(config)
         network.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, RuntimeError, InputError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, InputError) as error:
         raise WeightsError(f"{source.name} is not a HeadNeRF checkpoint ({type(error).__name__}); {_PUBLIC}") from None
+    if not all(bool(torch.isfinite(v).all()) for v in network.state_dict().values()):
+        raise WeightsError(f"{source.name} contains values that are not finite; download it again")
     save_headnerf(output, network)
     return config
+
+
+def _is_state(state: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
 
 
 def save_headnerf(path: Path, network: HeadNeRF) -> None:
@@ -53,8 +59,8 @@ def save_headnerf(path: Path, network: HeadNeRF) -> None:
     write_whole(path, save(tensors, {"format": FORMAT, "network": json.dumps(asdict(network.config))}))
 
 
-def open_headnerf(path: Path) -> HeadNeRF:
-    """Open what ``convert_headnerf`` wrote.
+def open_headnerf(path: Path, device: torch.device | None = None) -> HeadNeRF:
+    """Open what ``convert_headnerf`` wrote, on a device; the CPU when omitted.
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
@@ -64,7 +70,10 @@ def open_headnerf(path: Path) -> HeadNeRF:
     tensors, metadata = read_safetensors(path, "HeadNeRF checkpoint", REMEDY)
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path.name} is not a HeadNeRF checkpoint of format {FORMAT}; {REMEDY}")
-    return _network(path, tensors, metadata)
+    network = _network(path, tensors, metadata)
+    # Moved in inference mode, its weights would have no gradients.
+    with torch.inference_mode(False):
+        return network if device is None else network.to(device)
 
 
 def _network(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> HeadNeRF:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...core.errors import CannotReplace
 from ...core.progress import Progress, silent
 from ...faces.align import chained, invert
 from ...faces.parse import FaceParser
@@ -143,6 +144,8 @@ class HeadPainter:
         c = face.estimate.coefficients
         camera = camera_of(c.angles, c.translation, face.from_fitting, face.size)
         head, start = face.masks.head, HeadCodes.average()
+        if not bool(head.any()):
+            raise CannotReplace("the face parser finds no head in it")
         return fit_head(
             self.network, face.square, head, start, camera, self._features, self._iterations, progress=progress
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,16 @@ class Generator(nn.Module):
     Attributes:
         kind: what the network is; a training goes on only with the same.
         size: S.
+        origin: digest of the file that it started from, empty for a new one; likewise.
     """
 
-    def __init__(self, network: nn.Module, kind: str, size: int) -> None:
+    def __init__(self, network: nn.Module, kind: str, size: int, origin: str = "") -> None:
         super().__init__()
-        self.network, self.kind, self.size = network.requires_grad_(True), kind, size
+        self.network, self.kind, self.size, self.origin = network.requires_grad_(True), kind, size, origin
+        if kind == _GFPGAN:
+            # The heads for smaller images are not used.
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(not name.startswith("toRGB."))
 
     def forward(self, hybrid: Tensor) -> Tensor:
         if self.kind != _GFPGAN:
@@ -60,8 +66,13 @@ def new_generator(start: Path | None, config: RestorerConfig) -> Generator:
         return Generator(RestorerNetwork(config), f"own {config}", config.size)
     if is_own(start):
         network = load_restorer(start)
-        return Generator(network, f"own {network.config}", network.config.size)
-    return Generator(_open_gfpgan(start), _GFPGAN, RESTORER_SIDE)
+        return Generator(network, f"own {network.config}", network.config.size, _digest(start))
+    return Generator(_open_gfpgan(start), _GFPGAN, RESTORER_SIDE, _digest(start))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_gfpgan(path: Path) -> nn.Module:

@@ -29,6 +29,8 @@ IDENTITY, EXPRESSION, ALBEDO, ILLUMINATION = 100, 79, 100, 27
 SHAPE_CODE, APPEARANCE_CODE = IDENTITY + EXPRESSION, ALBEDO + ILLUMINATION
 NEAR, FAR = 2.5, -3.5
 """Planes of the first and the last depth, in decimeters along z."""
+_MIN_DISTANCE = 1.0
+"""Minimum distance of a camera from the first plane, in decimeters."""
 SAMPLES = 64
 FREQUENCIES = 10
 _ENCODED = 3 + 6 * FREQUENCIES
@@ -284,6 +286,8 @@ class HeadNeRF(nn.Module):
         """
         side = self.config.features
         origins, directions = camera.rays(side)
+        if bool((origins[:, 2] < NEAR + _MIN_DISTANCE).any()):
+            raise InputError("HeadNeRF cannot draw a head from the side or from behind; use smaller angles")
         rows = [
             self._features(o, d, s, a, rays)
             for o, d, s, a in zip(origins, directions, codes.shape, codes.appearance, strict=True)

@@ -57,7 +57,7 @@ def hybrid_image(photo: Tensor, face: Tensor, drawn: Tensor, drawn_face: Tensor)
         drawn: X_p ``(N, 3, S, S)``.
         drawn_face: 1 where the drawn face is, ``(N, 1, S, S)``.
     """
-    return photo * (1 - face) + face * (drawn_face * drawn + (1 - drawn_face))
+    return torch.where(face > 0, torch.where(drawn_face > 0, drawn, 1.0), photo)
 
 
 def fill_gaps(image: Tensor, gaps: Tensor) -> Tensor:
@@ -71,13 +71,15 @@ def fill_gaps(image: Tensor, gaps: Tensor) -> Tensor:
         gaps: 1 where the image is missing, ``(N, 1, H, W)``.
     """
     known = 1 - gaps
-    if bool((known > 0).all()) or min(image.shape[-2:]) == 1:
+    height, width = image.shape[-2:]
+    if bool((known > 0).all()) or not bool((known > 0).any()):
+        # Where nothing is known, nothing can be filled.
         return image
-    even = [n + n % 2 for n in image.shape[-2:]]
-    pad = (0, even[1] - image.shape[-1], 0, even[0] - image.shape[-2])
-    sums = functional.avg_pool2d(functional.pad(torch.cat([image * known, known], 1), pad), 2)
+    step = (min(2, height), min(2, width))
+    pad = (0, width % step[1], 0, height % step[0])
+    sums = functional.avg_pool2d(functional.pad(torch.cat([image * known, known], 1), pad), step)
     share = sums[:, -1:]
-    coarse = sums[:, :-1] / share.clamp(min=1e-6)
-    filled = fill_gaps(coarse, (share <= 0).to(image.dtype))
-    large = functional.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
-    return image * known + gaps * large[..., : image.shape[-2], : image.shape[-1]]
+    filled = fill_gaps(sums[:, :-1] / share.clamp(min=1e-6), (share <= 0).to(image.dtype))
+    size = (sums.shape[-2] * step[0], sums.shape[-1] * step[1])
+    large = functional.interpolate(filled, size, mode="bilinear", align_corners=False)
+    return image * known + gaps * large[..., :height, :width]

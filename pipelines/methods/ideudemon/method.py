@@ -19,6 +19,7 @@ from ...core.progress import Progress, silent
 from ...faces.align import apply, chained, crop, ffhq_transform, invert
 from ...faces.face import Face, inter_ocular
 from ...faces.parse import FaceParser
+from ...geometry.camera import degrees
 from ...geometry.fitting import Fitter
 from ...geometry.morphable import MorphableModel
 from ...identity.identity import Identity
@@ -33,6 +34,10 @@ from .mesh import MeshFace, fit_mesh, new_landmarks, warp_face
 from .protect import protected_coefficients
 
 NAME = "ideudemon"
+MAX_YAW, MAX_PITCH = 45.0, 35.0
+"""Degrees beyond which the fit of the 3D model is not reliable."""
+MAX_ERROR = 0.035
+"""Landmark error of the fit in inter-ocular distances beyond which it failed."""
 _EDGE = 0.08
 """Width of the soft edge of a pasted face, in inter-ocular distances."""
 
@@ -81,6 +86,13 @@ class IDEudemonMethod:
         return Prepared(view.image, view.face, fit_mesh(self._fitter, view.image, view.face))
 
     def occlusion_reason(self, prepared: Prepared) -> str | None:
+        """A head that the 3D model cannot show is refused as well."""
+        estimate = prepared.mesh.estimate
+        pitch, yaw, _ = (abs(angle) for angle in degrees(estimate.coefficients.angles[0]))
+        if yaw > MAX_YAW or pitch > MAX_PITCH:
+            return f"the head is rotated too far for the 3D model ({max(yaw, pitch):.0f} degrees)"
+        if float(estimate.errors[0]) > MAX_ERROR:
+            return "the 3D model does not fit it"
         return None
 
     def sample_identity(self, prepared: Sequence[Prepared], seed: int, progress: Progress = silent) -> MethodIdentity:

@@ -27,6 +27,7 @@ FORMAT = "faceveil.restorer/1"
 BUILT_IN = FOLDER / "restorer.safetensors"
 """The restorer that comes with the package."""
 REMEDY = "train one with: faceveil train restorer"
+MAX_SIZE = 1024
 _FOLD = 2
 _GROUPS = 8
 
@@ -49,6 +50,8 @@ class RestorerConfig:
     def __post_init__(self) -> None:
         if not self.widths or any(width < _GROUPS or width % _GROUPS for width in self.widths):
             raise InputError(f"the channels of a restorer must be multiples of {_GROUPS}, got {self.widths}")
+        if not all(type(n) is int for n in (self.size, self.blocks, *self.widths)) or self.size > MAX_SIZE:
+            raise InputError(f"the sizes of a restorer must be whole numbers, and its side at most {MAX_SIZE} px")
         if self.size < 16 or self.size % (_FOLD << (len(self.widths) - 1)):
             raise InputError(f"a restorer with {len(self.widths)} levels cannot draw {self.size} px")
 
@@ -125,6 +128,8 @@ def load_restorer(path: Path) -> RestorerNetwork:
     tensors, metadata = read_safetensors(path, "restorer", REMEDY)
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"{path.name} is not a restorer of format {FORMAT}; {REMEDY}")
+    if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
+        raise WeightsError(f"{path.name} contains values that are not finite; {REMEDY}")
     try:
         # ComfyUI runs nodes in inference mode; a network made there could not be used outside of it.
         with torch.inference_mode(False):
@@ -143,7 +148,7 @@ def open_restorer(path: Path = BUILT_IN) -> Restorer:
     Raises:
         WeightsError: the file is missing or damaged, or nobody knows it.
     """
-    if not is_own(path):
+    if path != BUILT_IN and not is_own(path):
         return open_upscaler(path)
     return applied(load_restorer(path).to(best_device()))
 

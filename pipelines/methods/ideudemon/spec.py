@@ -107,15 +107,17 @@ def _open(options: IDEudemonOptions) -> IDEudemonMethod:
 
     model = built_in_morphable_model()
     if options.texture == "photo":
-        if options.headnerf or options.restorer:
-            raise InputError("texture photo warps the photo; it needs neither HeadNeRF nor a restorer: omit them")
+        if options.headnerf or options.restorer or options.parser or options.vgg:
+            raise InputError("texture photo warps the photo and uses no other files; omit them, or choose drawn")
         return IDEudemonMethod(model)
     parser = None if options.parser is None else open_parser(options.parser)
     painter: Painter = MeshPainter(model)
+    if options.headnerf is None and options.vgg is not None:
+        raise InputError("VGG16 is used for fitting HeadNeRF only; give HeadNeRF as well, or omit it")
     if options.headnerf is not None:
         device = best_device()
-        network = open_headnerf(options.headnerf).to(device)
-        painter = HeadPainter(network, options.iterations, open_features(options.vgg).to(device), parser)
+        network, features = open_headnerf(options.headnerf, device), open_features(options.vgg, device)
+        painter = HeadPainter(network, options.iterations, features, parser)
     return IDEudemonMethod(model, painter, open_restorer(options.restorer or BUILT_IN), parser)
 
 
@@ -141,6 +143,8 @@ def _written(options: TrainRestorer) -> list[Path]:
 def _train(options: TrainRestorer, progress: Progress) -> str:
     import os
 
+    import torch
+
     from ...training.devices import Run, first_process_first, is_first_process
     from ...training.perceptual import EmbedderFeatures, Vgg19
     from .generator import new_generator
@@ -148,6 +152,7 @@ def _train(options: TrainRestorer, progress: Progress) -> str:
     from .restorer import RestorerConfig
     from .training import train
 
+    torch.manual_seed(options.seed)
     generator = new_generator(options.start, RestorerConfig(options.size))
     data = options.data or options.output.with_suffix(".data")
     workers = options.workers or os.cpu_count() or 1

@@ -16,6 +16,7 @@ discriminators with constant weights.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,7 +32,6 @@ from ...recognition.embedder import SIZE as JUDGE_SIZE
 from ...recognition.embedder import built_in_embedder, embedder_transform
 from ...training.devices import Run, Settings, fit
 from ...training.loop import subject_of
-from ...training.perceptual import Features
 from .discriminators import Discriminator, r1_penalty
 from .generator import Generator
 from .pairs import Faces, disturbed_hybrid
@@ -79,16 +79,16 @@ class Objective(nn.Module):
 
     Args:
         generator: the restorer.
-        features: phi, frozen.
+        features: phi, frozen: ``Vgg19`` or ``EmbedderFeatures``.
         pixels, identity: weights of the pixels in L_rec, and of L_id.
     """
 
-    def __init__(self, generator: Generator, features: Features, pixels: float, identity: float) -> None:
+    def __init__(self, generator: Generator, features: nn.Module, pixels: float, identity: float) -> None:
         super().__init__()
         self.generator, self._pixels, self._identity = generator, pixels, identity
         self.whole, self.eyes, self.mouth = Discriminator(), Discriminator(), Discriminator()
         # In a tuple, so that their weights are neither trained nor saved.
-        self._frozen = (features, built_in_embedder().network)
+        self._frozen = (features, copy.deepcopy(built_in_embedder().network))
 
     def forward(self, photo: Tensor, hybrid: Tensor, regions: Tensor, aligned: Tensor, penalize: Tensor) -> Tensor:
         """The loss.
@@ -123,7 +123,7 @@ class Objective(nn.Module):
         return loss
 
     def _perceptual(self, restored: Tensor, photo: Tensor) -> Tensor:
-        features = self._frozen[0]
+        features = self._frozen[0].to(photo.device)
         # The features have strides; images that are always in the same place would get a grid.
         left, top = (int(n) for n in torch.randint(0, _SHIFT, (2,)))
         restored, photo = restored[..., top:, left:], photo[..., top:, left:]
@@ -148,7 +148,7 @@ def constant(judge: Discriminator, image: Tensor) -> tuple[Tensor, list[Tensor]]
 def style_distance(judge: Discriminator, drawn: Tensor, true: Tensor) -> Tensor:
     """Mean |Gram psi(X'_roi) - Gram psi(X_roi)| over the features of a discriminator with constant weights."""
     with torch.no_grad():
-        goals = [gram(feature) for feature in judge(true)[1]]
+        goals = [gram(feature) for feature in constant(judge, true)[1]]
     found = [gram(feature) for feature in constant(judge, drawn)[1]]
     return torch.stack([(a - b).abs().mean() for a, b in zip(found, goals, strict=True)]).mean()
 
@@ -218,7 +218,7 @@ def draw(faces: Faces, recipe: Recipe, generator: torch.Generator) -> tuple[Tens
 
 
 def train(
-    faces: Faces, generator: Generator, features: Features, recipe: Recipe, run: Run, progress: Progress = silent
+    faces: Faces, generator: Generator, features: nn.Module, recipe: Recipe, run: Run, progress: Progress = silent
 ) -> bool:
     """Train a restorer from its beginning or from the saved state on; then it has its averaged weights.
 
@@ -233,5 +233,5 @@ def train(
     objective = Objective(generator, features, recipe.pixels, recipe.identity).train()
     halvings = tuple(round(share * recipe.steps) for share in HALVINGS)
     settings = Settings(recipe.steps, recipe.rate, 0, recipe.ema, recipe.precision, recipe.seed, halvings=halvings)
-    subject = subject_of(faces.points.numpy(), recipe, generator.kind)
+    subject = subject_of(faces.points.numpy(), recipe, generator.kind, generator.origin, type(features).__name__)
     return fit(objective, partial(draw, faces, recipe), settings, run, subject, "training a restorer", progress)

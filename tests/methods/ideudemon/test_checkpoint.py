@@ -56,6 +56,13 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, tiny):
     torch.save({"para": {"featmap_size": 8, "featmap_nc": 64, "pred_img_size": 32}, "net": state}, source)
     with pytest.raises(WeightsError, match="not a HeadNeRF checkpoint"):
         convert_headnerf(source, tmp_path / "a.safetensors")
+    for sizes, weights in (
+        ({"featmap_size": float("inf"), "featmap_nc": 64, "pred_img_size": 32}, tiny.state_dict()),
+        ({"featmap_size": 8, "featmap_nc": 64, "pred_img_size": 32}, {1: torch.zeros(2)}),
+    ):
+        torch.save({"para": sizes, "net": weights}, source)
+        with pytest.raises(WeightsError, match="not a HeadNeRF checkpoint"):
+            convert_headnerf(source, tmp_path / "a.safetensors")
     torch.save([1, 2], source)
     with pytest.raises(WeightsError, match=r"bad\.pth"):
         convert_headnerf(source, tmp_path / "a.safetensors")

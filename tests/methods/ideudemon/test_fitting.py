@@ -69,3 +69,32 @@ def test_an_interruption_ends_the_fit(tiny, target, start):
 
     with pytest.raises(KeyboardInterrupt):
         fit_head(tiny, target, torch.ones(1, 1, 32, 32), *start, None, iterations=50, progress=progress)
+
+
+def test_a_network_that_was_moved_in_inference_mode_can_be_fitted(tmp_path, tiny, target, start):
+    from faceveil.pipelines.methods.ideudemon.checkpoint import open_headnerf, save_headnerf
+    from faceveil.pipelines.recognition.embedder import built_in_embedder
+    from faceveil.pipelines.training.perceptual import open_features
+
+    save_headnerf(tmp_path / "h.safetensors", tiny)
+    with torch.inference_mode():
+        network = open_headnerf(tmp_path / "h.safetensors", torch.device("cpu"))
+        features = open_features(None, torch.device("cpu"))
+        fit_head(network, target.clone(), torch.ones(1, 1, 32, 32), *start, features, iterations=2)
+    assert features.network is not built_in_embedder().network
+    assert not any(p.is_inference() for p in [*network.parameters(), *features.parameters()])
+
+
+def test_a_face_without_a_head_is_not_fitted(tiny, view):
+    from dataclasses import replace
+
+    from faceveil.pipelines.core.errors import CannotReplace
+    from faceveil.pipelines.geometry.builtin import built_in_morphable_model
+    from faceveil.pipelines.methods.ideudemon.drawing import HeadPainter
+    from faceveil.pipelines.methods.ideudemon.method import IDEudemonMethod, square_face
+
+    method = IDEudemonMethod(built_in_morphable_model())
+    square = square_face(method.prepare(view), 32, None)
+    empty = replace(square.masks, head=torch.zeros_like(square.masks.head))
+    with pytest.raises(CannotReplace, match="no head"):
+        HeadPainter(tiny).fit(replace(square, masks=empty))

@@ -143,3 +143,9 @@ def test_codes_of_another_length_are_refused():
     codes = wave_codes()
     with pytest.raises(InputError, match="100, 79, 100, 27"):
         HeadCodes(codes.identity, codes.expression[:, :64], codes.albedo, codes.illumination)
+
+
+def test_a_head_is_not_drawn_from_the_side(tiny):
+    side = NerfCamera.free().moved(torch.tensor([[0.0, 1.4, 0.0]]), torch.zeros(1, 3))
+    with pytest.raises(InputError, match="smaller angles"):
+        tiny(wave_codes(), side)

@@ -85,3 +85,22 @@ def test_landmarks_stand_in_for_a_parser(portrait, portrait_faces):
     assert float(masks.face.sum()) > 5000
     assert bool((masks.head >= masks.face).all())
     assert set(masks.face.unique().tolist()) == {0.0, 1.0}
+
+
+def test_wide_images_and_images_without_anything_known():
+    image = torch.full((1, 3, 16, 256), 0.4)
+    gaps = torch.zeros(1, 1, 16, 256)
+    gaps[..., 30:220] = 1
+    torch.testing.assert_close(fill_gaps(image * (1 - gaps), gaps), image)
+    line = torch.full((1, 3, 1, 7), 0.4)
+    gap = torch.zeros(1, 1, 1, 7)
+    gap[..., 2:4] = 1
+    torch.testing.assert_close(fill_gaps(line * (1 - gap), gap), line)
+    everything = torch.ones(1, 1, 8, 8)
+    assert torch.equal(fill_gaps(torch.ones(1, 3, 8, 8), everything), torch.ones(1, 3, 8, 8))
+
+
+def test_values_that_are_not_finite_stay_outside_of_the_photo():
+    photo, drawn = torch.full((1, 3, 4, 4), 0.5), torch.full((1, 3, 4, 4), float("nan"))
+    face = torch.zeros(1, 1, 4, 4)
+    assert torch.equal(hybrid_image(photo, face, drawn, face), photo)

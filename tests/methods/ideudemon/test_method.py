@@ -153,6 +153,22 @@ def test_a_restorer_gets_the_hybrid_and_only_the_face_is_pasted(view):
     assert torch.allclose(new[0, :, middle[1], middle[0]], torch.tensor(0.5), atol=1e-3)
 
 
+def test_heads_that_the_model_cannot_show_are_refused(method, view):
+    from dataclasses import replace
+
+    prepared = method.prepare(view)
+    assert method.occlusion_reason(prepared) is None
+
+    def with_(**changes):
+        estimate = replace(prepared.mesh.estimate, **changes)
+        return replace(prepared, mesh=replace(prepared.mesh, estimate=estimate))
+
+    own = prepared.mesh.estimate.coefficients
+    turned = with_(coefficients=replace(own, angles=torch.tensor([[0.0, 1.0, 0.0]])))
+    assert "rotated too far" in method.occlusion_reason(turned)
+    assert "does not fit" in method.occlusion_reason(with_(errors=torch.tensor([0.2])))
+
+
 def test_a_given_identity_is_refused(method, view):
     prepared = method.prepare(view)
     with pytest.raises(InputError, match="own geometry"):

@@ -95,3 +95,23 @@ def test_gfpgan_with_random_weights_goes_through(tmp_path):
     assert (generator.kind, generator.size) == ("GFPGAN", 512)
     generator.save(tmp_path / "tuned.safetensors")
     assert torch.allclose(open_restorer(tmp_path / "tuned.safetensors")(square), restored, atol=1e-4)
+
+
+def test_weights_that_are_not_finite_and_absurd_sizes_are_refused(tmp_path, network):
+    import json
+
+    from safetensors.torch import save_file
+
+    broken = RestorerNetwork(CONFIG)
+    with torch.no_grad():
+        broken.last.weight.fill_(float("nan"))
+    save_restorer(tmp_path / "nan.safetensors", broken)
+    with pytest.raises(WeightsError, match="not finite"):
+        open_restorer(tmp_path / "nan.safetensors")
+    tensors = {k: v.contiguous() for k, v in network.state_dict().items()}
+    for size in (32.0, 1 << 20):
+        facts = {"format": "faceveil.restorer/1"}
+        facts["network"] = json.dumps({"size": size, "widths": [8, 16], "blocks": 1})
+        save_file(tensors, str(tmp_path / "size.safetensors"), facts)
+        with pytest.raises(WeightsError, match="incomplete"):
+            open_restorer(tmp_path / "size.safetensors")

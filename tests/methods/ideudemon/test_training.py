@@ -192,6 +192,26 @@ def test_a_resumed_training_equals_an_unbroken_one(faces, tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_the_seed_makes_the_weights(images, tmp_path):
+    flags = [
+        "train",
+        "restorer",
+        "--images",
+        str(images),
+        "--data",
+        str(tmp_path / "d"),
+        "--size",
+        "64",
+        "--steps",
+        "1",
+    ]
+    for name in ("a", "b"):
+        output = str(tmp_path / f"{name}.safetensors")
+        assert main([*flags, "--batch", "2", "--workers", "1", "--seed", "3", "--output", output]) == 0
+    a, b = (load_restorer(tmp_path / f"{name}.safetensors").state_dict() for name in ("a", "b"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_a_state_of_another_network_is_refused(faces, tmp_path):
     _trained(faces, tmp_path / "a", 1)
     other = new_generator(None, RestorerConfig(SIZE, (16, 24), 1))
