@@ -27,7 +27,6 @@ from faceveil.pipelines.imaging.load import load_image
 from faceveil.pipelines.imaging.uint8 import to_pillow
 from faceveil.pipelines.jobs.embedder import open_teacher
 from faceveil.pipelines.methods.base import Change, View
-from faceveil.pipelines.methods.ideudemon.drawing import MeshPainter
 from faceveil.pipelines.methods.ideudemon.hybrid import fill_gaps, hybrid_image
 from faceveil.pipelines.methods.ideudemon.method import IDEudemonMethod
 from faceveil.pipelines.methods.ideudemon.pairs import read_face
@@ -54,7 +53,7 @@ def main() -> int:
     model = built_in_morphable_model()
     methods = {
         "photo": IDEudemonMethod(model),
-        "drawn": IDEudemonMethod(model, MeshPainter(model), open_restorer(options.restorer)),
+        "drawn": IDEudemonMethod(model, open_restorer(options.restorer)),
     }
     portraits = [found for path in _images(options.photos) if (found := _portrait(path)) is not None]
     recognizers = _recognizers(options.judge)
@@ -158,9 +157,7 @@ def turned(a: Coefficients, b: Coefficients) -> float:
 
 
 def _recognizers(judge: Path | None) -> dict:
-    found = {
-        r.name: ((lambda image, points, r=r: unit(r.embed(image, points))), r.threshold) for r in built_in_recognizers()
-    }
+    found = {r.name: ((lambda image, points, r=r: r.embed(image, points)), r.threshold) for r in built_in_recognizers()}
     if judge is not None:
         teacher = open_teacher(judge)
 

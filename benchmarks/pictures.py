@@ -27,6 +27,7 @@ from faceveil.pipelines.imaging.samples import astronaut, group
 from faceveil.pipelines.jobs.people import embed_identities
 from faceveil.pipelines.jobs.photo import anonymize_batch
 from faceveil.pipelines.jobs.settings import Settings
+from faceveil.pipelines.methods.ideudemon.protect import protected_coefficients
 from faceveil.pipelines.viz.geometry import overlay, render_styled
 from faceveil.pipelines.viz.sheets import draw_faces
 from PIL import Image, ImageDraw
@@ -75,6 +76,14 @@ def main() -> None:
     _write(
         _strip([("", _tile(d, head)) for d in (portrait, *overlays)]),
         ROOT / "workflows" / "3d-overlay-of-a-portrait.jpg",
+    )
+    drawn = overlay(
+        model, portrait, replace(fit, coefficients=protected_coefficients(fit.coefficients, 1.0, 3)), "shaded", 1.0
+    )
+    restored = anonymize_batch(portrait, Settings(method="ideudemon", seed=3)).pixels
+    _write(
+        _strip([("", _tile(p, head)) for p in (portrait, drawn[0], restored)]),
+        ROOT / "workflows" / "protect-the-3d-identity-and-restore.jpg",
     )
     edited = apply_sliders(model, fit.coefficients, {"jaw width": 2.0, "nose length": -1.5, "eye size": 1.5})
     reshaped, _ = reshape(model, portrait, fit, edited)

@@ -5,7 +5,7 @@
 | HeadNeRF, the parametric head | ``headnerf.HeadNeRF``, ``cameras``, ``checkpoint`` |
 | step I: fitting | ``fitting.fit_head``; a mesh model: ``geometry.fitting`` |
 | step I: identity protection, section 3.2 | ``protect.protected_codes``, ``protect.protected_coefficients`` |
-| step I: drawing | ``drawing.HeadPainter``, ``drawing.MeshPainter``; ``mesh.warp_face`` warps the photo instead |
+| step I: drawing | ``drawing.HeadPainter``; a mesh model: ``mesh.redraw_face``, ``mesh.warp_face`` |
 | step II: visual similarity assistance | ``hybrid.hybrid_image``, ``hybrid.fill_gaps``, ``faces.regions`` |
 | step II: restoration | ``restorer``; GFPGAN and others: ``imaging.upscale`` |
 | losses, Eq. 5 to 9 | ``training.Objective``, ``discriminators`` |

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from .cameras import NerfCamera, camera_of
 from .fitting import ITERATIONS, HeadFit, fit_head
 from .headnerf import HeadCodes, HeadNeRF
 from .hybrid import HeadMasks, head_masks
-from .protect import protected_codes, protected_coefficients
+from .protect import protected_codes
 
 _SOLID = 0.5
 """Rays that the head stops by at least this much show its face."""
@@ -70,36 +69,6 @@ class Drawn:
 
     image: Tensor
     face: Tensor
-
-
-class Painter(Protocol):
-    """Draws heads with a protected identity."""
-
-    @property
-    def size(self) -> int | None:
-        """Side of the only square it can draw; None where it draws any."""
-
-    def fit(self, face: SquareFace, progress: Progress = silent) -> HeadFit | None:
-        """What the drawing needs to know of a face beyond its mesh."""
-
-    def __call__(self, face: SquareFace, fit: HeadFit | None, strength: float, seed: int) -> Drawn:
-        """Draw a face with the noise of ``seed``."""
-
-
-class MeshPainter:
-    """Draws the model's own texture: nothing of the photo's face is left."""
-
-    size = None
-
-    def __init__(self, model: MorphableModel) -> None:
-        self.model = model
-
-    def fit(self, face: SquareFace, progress: Progress = silent) -> None:
-        """Nothing is left to fit."""
-
-    def __call__(self, face: SquareFace, fit: HeadFit | None, strength: float, seed: int) -> Drawn:
-        edited = protected_coefficients(face.estimate.coefficients, strength, seed)
-        return draw_mesh(self.model, edited, face.from_fitting, face.size)
 
 
 def draw_mesh(model: MorphableModel, coefficients: Coefficients, transform: np.ndarray, size: int) -> Drawn:
@@ -150,9 +119,9 @@ class HeadPainter:
             self.network, face.square, head, start, camera, self._features, self._iterations, progress=progress
         )
 
-    def __call__(self, face: SquareFace, fit: HeadFit | None, strength: float, seed: int) -> Drawn:
-        found = self.fit(face) if fit is None else fit
-        return self.draw(face, protected_codes(found.codes, strength, seed), found.camera)
+    def __call__(self, face: SquareFace, fit: HeadFit, strength: float, seed: int) -> Drawn:
+        """Draw a fitted face with the noise of ``seed``."""
+        return self.draw(face, protected_codes(fit.codes, strength, seed), fit.camera)
 
     @torch.no_grad()
     def draw(self, face: SquareFace, codes: HeadCodes, camera: NerfCamera) -> Drawn:

@@ -1,8 +1,12 @@
 """Identity protection on a mesh model, which needs no download: fit, perturb, and draw again with the photo's texture.
 
 Geometry and albedo carry the identity of a morphable model, as z_id does in HeadNeRF, so both get the noise. The photo
-is warped from the old surface to the new one, and multiplied by the ratio of the new to the old rendered color. Skin
-grain, hair, teeth and everything else that the model does not know stays the photo's.
+is warped from the old surface to the new one, so that hair, neck and background follow the new outline without gaps.
+Then there are two ways:
+
+redraw  the new face is drawn over it and restored: nothing of the photo's face is left
+warp    the photo's face is multiplied by the ratio of the new to the old rendered color: skin grain, teeth and all
+        else that the model does not know stays the photo's
 """
 
 from __future__ import annotations
@@ -13,8 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...faces.align import apply, chained, crop, invert
+from ...faces.align import apply, chained, crop, ffhq_transform, invert
 from ...faces.face import Face, inter_ocular
+from ...faces.parse import FaceParser
+from ...faces.paste import paste
+from ...faces.regions import region_masks
 from ...geometry.camera import place, project
 from ...geometry.coefficients import Coefficients
 from ...geometry.fitting import SIDE, Estimate, Fitter, project_landmarks
@@ -24,12 +31,16 @@ from ...geometry.rasterizer import rasterize
 from ...geometry.renderer import interpolate
 from ...geometry.reshape import reshape
 from ...imaging.resample import blur
+from ...imaging.upscale import RESTORER_SIDE, Restorer
+from .drawing import draw_mesh
 
 _MARGIN = 1.8
 """Side of the working square in sides of the fitting's square: the warp fades out around the face."""
 _MAX_SIZE = 1024
 _MIN_COLOR, _GAIN = 0.02, (0.5, 1.8)
 """Limits of rendered colors, and of their ratio."""
+_SEAM = 0.06
+"""Width of the seam around a drawn face, in inter-ocular distances."""
 _EDGE, _SMOOTH = 0.35, 0.04
 """Width of the edge over which the colors change, and blur of their ratio, in inter-ocular distances."""
 
@@ -65,8 +76,43 @@ def fit_mesh(fitter: Fitter, image: Tensor, face: Face) -> MeshFace:
     return MeshFace(transform, crop(image, transform, size).clamp(0, 1), moved, apply(transform, face.points))
 
 
+def redraw_face(
+    model: MorphableModel, face: MeshFace, edited: Coefficients, restorer: Restorer, parser: FaceParser | None = None
+) -> tuple[Tensor, Tensor]:
+    """Draw a fitted face with other coefficients, and restore it.
+
+    Args:
+        restorer: makes the aligned square of a drawn face photo-real.
+        parser: keeps hair and glasses in front of the face; without one, they are drawn over.
+
+    Returns:
+        The new square ``(1, 3, S, S)`` in [0, 1], and the mask of what changed, ``(1, 1, S, S)``.
+    """
+    warped, moved = reshape(model, face.square, face.estimate, edited)
+    size, points = face.square.shape[-1], new_landmarks(model, face, edited)
+    drawn = draw_mesh(model, edited, invert(face.estimate.transforms[0].double().numpy()), size)
+    inside = drawn.face
+    if parser is not None:
+        kept = region_masks(warped, points, ("hair", "glasses"), parser)
+        inside = inside * (1 - torch.maximum(kept["hair"], kept["glasses"]).clamp(0, 1))
+    soft = _soft(inside, _SEAM * inter_ocular(face.points))
+    hybrid = torch.lerp(warped, drawn.image, soft)
+    transform = ffhq_transform(points, RESTORER_SIDE)
+    restored = restorer(crop(hybrid, transform, RESTORER_SIDE).clamp(0, 1))
+    transform = ffhq_transform(points, restored.shape[-1])
+    # The restorer also finishes the seam, so its result reaches a little farther than the drawing.
+    wide = blur(inside, _SEAM * inter_ocular(face.points)).clamp(0, 1) ** 0.5
+    result = torch.lerp(hybrid, paste(hybrid, restored, transform, torch.ones_like(restored[:, :1])), wide)
+    return result.clamp(0, 1), torch.maximum(moved, (wide > 0).float())
+
+
+def _soft(mask: Tensor, edge: float) -> Tensor:
+    """A mask with a soft edge inside of its border."""
+    return ((blur(mask, max(0.5, edge)) - 0.5) * 2).clamp(0, 1) * mask
+
+
 def warp_face(model: MorphableModel, face: MeshFace, edited: Coefficients) -> tuple[Tensor, Tensor]:
-    """Draw a fitted face with other coefficients.
+    """Warp and recolor a fitted face to other coefficients.
 
     Returns:
         The new square ``(1, 3, S, S)`` in [0, 1], and the mask of what changed, ``(1, 1, S, S)``.
@@ -104,8 +150,7 @@ def color_ratio(model: MorphableModel, face: MeshFace, edited: Coefficients) -> 
     # Blurred with its mask, so that the background's zeros do not darken the edge.
     sums = blur(torch.cat([interpolate(ratio, flat, depth, model.triangles, faces), inside], 1), smooth)
     gain = sums[:, :3] / sums[:, 3:].clamp(min=1e-3)
-    fade = ((blur(inside, edge / 2) - 0.5) * 2).clamp(0, 1) * inside
-    return gain, fade
+    return gain, _soft(inside, edge / 2)
 
 
 def new_landmarks(model: MorphableModel, face: MeshFace, edited: Coefficients) -> np.ndarray:

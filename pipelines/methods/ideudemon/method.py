@@ -2,8 +2,9 @@
 
 ``strength`` sets the scale of the noise: 1 is 0.25 for HeadNeRF, and one standard deviation for a mesh model.
 
-There are two ways. A protected head is drawn, composed with the photo's hair and background, and restored. Or the photo
-itself is warped and recolored to the protected mesh, which keeps much of the original's texture.
+There are three ways: HeadNeRF draws a protected head, which is composed with the photo's hair and background and
+restored; or a mesh model is drawn and restored; or the photo itself is warped and recolored to the protected mesh,
+which keeps much of the original's texture.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from ...geometry.fitting import Fitter
 from ...geometry.morphable import MorphableModel
 from ...identity.identity import Identity
 from ...imaging.resample import blur, resize
-from ...imaging.upscale import RESTORER_SIDE, Restorer
+from ...imaging.upscale import Restorer
 from ..base import Change, View, pasted, too_small
 from ..identities import MethodIdentity
-from .drawing import Drawn, Painter, SquareFace
+from .drawing import Drawn, HeadPainter, SquareFace
 from .fitting import HeadFit
 from .hybrid import fill_gaps, head_masks, hybrid_image
-from .mesh import MeshFace, fit_mesh, new_landmarks, warp_face
+from .mesh import MeshFace, fit_mesh, new_landmarks, redraw_face, warp_face
 from .protect import protected_coefficients
 
 NAME = "ideudemon"
@@ -54,7 +55,7 @@ class Prepared:
     image: Tensor
     face: Face
     mesh: MeshFace
-    fits: list[HeadFit | None] = field(default_factory=list)
+    fits: list[HeadFit] = field(default_factory=list)
 
 
 class IDEudemonMethod:
@@ -62,9 +63,9 @@ class IDEudemonMethod:
 
     Args:
         model: a mesh model.
-        painter: draws protected heads; the photo is warped when omitted.
-        restorer: makes a hybrid image photo-real.
+        restorer: makes a drawn face photo-real; without it and without ``head`` the photo is warped.
         parser: finds face and hair; the outline of the landmarks is used when omitted.
+        head: HeadNeRF; the mesh model is drawn when omitted.
     """
 
     name = NAME
@@ -72,12 +73,12 @@ class IDEudemonMethod:
     def __init__(
         self,
         model: MorphableModel,
-        painter: Painter | None = None,
         restorer: Restorer | None = None,
         parser: FaceParser | None = None,
+        head: HeadPainter | None = None,
     ) -> None:
         self.model, self._fitter = model, Fitter(model)
-        self._painter, self._restorer, self._parser = painter, restorer, parser
+        self._restorer, self._parser, self._head = restorer, parser, head
 
     def unsupported_reason(self, face: Face) -> str | None:
         return too_small(face)
@@ -108,23 +109,25 @@ class IDEudemonMethod:
         self, prepared: Prepared, identity: MethodIdentity, strength: float, progress: Progress = silent
     ) -> Change:
         seed = identity.of(NAME).seed
-        if self._painter is None or strength == 0:
-            return self._warped(prepared, strength, seed)
-        square = square_face(prepared, self._painter.size or RESTORER_SIDE, self._parser)
-        if not prepared.fits:
-            prepared.fits.append(self._painter.fit(square, progress))
-        drawn = self._painter(square, prepared.fits[0], strength, seed)
-        result = restored(compose(square, drawn), self._restorer, square.size)
-        mask = paste_mask(square)
-        return pasted(prepared.image, square.transform, result, mask, prepared.face.points)
-
-    def _warped(self, prepared: Prepared, strength: float, seed: int) -> Change:
-        mesh = prepared.mesh
         if strength == 0:
-            nothing = torch.zeros_like(mesh.square[:, :1])
+            mesh, nothing = prepared.mesh, torch.zeros_like(prepared.mesh.square[:, :1])
             return pasted(prepared.image, mesh.transform, mesh.square, nothing, prepared.face.points)
+        if self._head is None:
+            return self._with_mesh(prepared, strength, seed)
+        square = square_face(prepared, self._head.size, self._parser)
+        if not prepared.fits:
+            prepared.fits.append(self._head.fit(square, progress))
+        hybrid = compose(square, self._head(square, prepared.fits[0], strength, seed))
+        result = hybrid if self._restorer is None else resize(self._restorer(hybrid), square.size, square.size)
+        return pasted(prepared.image, square.transform, result.clamp(0, 1), paste_mask(square), prepared.face.points)
+
+    def _with_mesh(self, prepared: Prepared, strength: float, seed: int) -> Change:
+        mesh = prepared.mesh
         edited = protected_coefficients(mesh.estimate.coefficients, strength, seed)
-        square, mask = warp_face(self.model, mesh, edited)
+        if self._restorer is None:
+            square, mask = warp_face(self.model, mesh, edited)
+        else:
+            square, mask = redraw_face(self.model, mesh, edited, self._restorer, self._parser)
         points = apply(invert(mesh.transform), new_landmarks(self.model, mesh, edited))
         return pasted(prepared.image, mesh.transform, square, mask, points)
 
@@ -145,11 +148,6 @@ def compose(square: SquareFace, drawn: Drawn) -> Tensor:
     """X_l with its gaps filled ``(1, 3, S, S)``."""
     face = square.masks.face
     return fill_gaps(hybrid_image(square.square, face, drawn.image, drawn.face), face * (1 - drawn.face))
-
-
-def restored(hybrid: Tensor, restorer: Restorer | None, size: int) -> Tensor:
-    """The restored square ``(1, 3, S, S)``; the hybrid where there is no restorer."""
-    return hybrid if restorer is None else resize(restorer(hybrid), size, size).clamp(0, 1)
 
 
 def paste_mask(square: SquareFace) -> Tensor:

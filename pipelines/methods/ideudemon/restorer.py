@@ -23,11 +23,13 @@ from ...core.stored import read_safetensors
 from ...imaging.resample import resize
 from ...imaging.upscale import Restorer, open_upscaler
 
-FORMAT = "faceveil.restorer/1"
+FORMAT = "faceveil.restorer/2"
 BUILT_IN = FOLDER / "restorer.safetensors"
 """The restorer that comes with the package."""
 REMEDY = "train one with: faceveil train restorer"
 MAX_SIZE = 1024
+_SCALE, _LARGEST, _SMALLEST_SCALE = ".scale", 127, 1e-6
+"""Suffix of the scales of 8-bit weights, their largest value, and the smallest scale."""
 _FOLD = 2
 _GROUPS = 8
 
@@ -108,14 +110,22 @@ class RestorerNetwork(nn.Module):
 
 
 def save_restorer(path: Path, network: RestorerNetwork) -> None:
-    """Write a network in half precision.
+    """Write a network: convolutions with 8 bits and a scale for each output channel, the rest in half precision.
 
     Raises:
         OutputError: the file cannot be written.
     """
     from safetensors.torch import save
 
-    tensors = {name: value.detach().half().contiguous().cpu() for name, value in network.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    for name, value in network.state_dict().items():
+        weight = value.detach().float().cpu()
+        if weight.dim() == 4:
+            scale = (weight.abs().amax((1, 2, 3)) / _LARGEST).clamp(min=_SMALLEST_SCALE).half()
+            tensors[name + _SCALE] = scale
+            tensors[name] = (weight / scale.float().view(-1, 1, 1, 1)).round().clamp(-_LARGEST, _LARGEST).to(torch.int8)
+        else:
+            tensors[name] = weight.half().contiguous()
     write_whole(path, save(tensors, {"format": FORMAT, "network": json.dumps(asdict(network.config))}))
 
 
@@ -134,12 +144,23 @@ def load_restorer(path: Path) -> RestorerNetwork:
         # ComfyUI runs nodes in inference mode; a network made there could not be used outside of it.
         with torch.inference_mode(False):
             network = RestorerNetwork(RestorerConfig.of(json.loads(metadata["network"])))
-            network.load_state_dict({name: value.float() for name, value in tensors.items()})
+            network.load_state_dict(_unpacked(tensors))
         return network.eval().requires_grad_(False)
     except (KeyError, RuntimeError, TypeError, ValueError, InputError) as error:
         raise WeightsError(
             f"{path.name} is incomplete or of another version ({type(error).__name__}); {REMEDY}"
         ) from None
+
+
+def _unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of what ``save_restorer`` wrote."""
+    found = {}
+    for name, value in tensors.items():
+        if name + _SCALE in tensors:
+            found[name] = value.float() * tensors[name + _SCALE].float().view(-1, 1, 1, 1)
+        elif not name.endswith(_SCALE):
+            found[name] = value.float()
+    return found
 
 
 def open_restorer(path: Path = BUILT_IN) -> Restorer:

@@ -101,7 +101,7 @@ def _open(options: IDEudemonOptions) -> IDEudemonMethod:
     from ...geometry.builtin import built_in_morphable_model
     from ...training.perceptual import open_features
     from .checkpoint import open_headnerf
-    from .drawing import HeadPainter, MeshPainter, Painter
+    from .drawing import HeadPainter
     from .method import IDEudemonMethod
     from .restorer import BUILT_IN, open_restorer
 
@@ -111,14 +111,14 @@ def _open(options: IDEudemonOptions) -> IDEudemonMethod:
             raise InputError("texture photo warps the photo and uses no other files; omit them, or choose drawn")
         return IDEudemonMethod(model)
     parser = None if options.parser is None else open_parser(options.parser)
-    painter: Painter = MeshPainter(model)
+    head = None
     if options.headnerf is None and options.vgg is not None:
         raise InputError("VGG16 is used for fitting HeadNeRF only; give HeadNeRF as well, or omit it")
     if options.headnerf is not None:
         device = best_device()
         network, features = open_headnerf(options.headnerf, device), open_features(options.vgg, device)
-        painter = HeadPainter(network, options.iterations, features, parser)
-    return IDEudemonMethod(model, painter, open_restorer(options.restorer or BUILT_IN), parser)
+        head = HeadPainter(network, options.iterations, features, parser)
+    return IDEudemonMethod(model, open_restorer(options.restorer or BUILT_IN), parser, head)
 
 
 def _check() -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.faces.align import apply, invert
+from faceveil.pipelines.faces.masks import hull_mask
 from faceveil.pipelines.geometry.builtin import built_in_morphable_model
 from faceveil.pipelines.geometry.fitting import Fitter
 from faceveil.pipelines.jobs.photo import anonymize_batch
 from faceveil.pipelines.jobs.policy import Policy
 from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.methods.base import View
-from faceveil.pipelines.methods.ideudemon.drawing import HeadPainter, MeshPainter
+from faceveil.pipelines.methods.ideudemon.drawing import HeadPainter, draw_mesh
 from faceveil.pipelines.methods.ideudemon.headnerf import HeadCodes
-from faceveil.pipelines.methods.ideudemon.mesh import fit_mesh, new_landmarks, warp_face
+from faceveil.pipelines.methods.ideudemon.mesh import fit_mesh, new_landmarks, redraw_face, warp_face
 from faceveil.pipelines.methods.ideudemon.method import IDEudemonMethod, compose, square_face
 from faceveil.pipelines.methods.ideudemon.protect import (
     MESH_LIMIT,
@@ -33,8 +36,7 @@ def method() -> IDEudemonMethod:
 
 @pytest.fixture(scope="module")
 def drawn_method() -> IDEudemonMethod:
-    model = built_in_morphable_model()
-    return IDEudemonMethod(model, MeshPainter(model))
+    return IDEudemonMethod(built_in_morphable_model(), restorer=lambda square: square)
 
 
 def shown(view: View, change) -> torch.Tensor:
@@ -99,23 +101,40 @@ def test_the_warped_landmarks_are_where_the_face_is(view):
     assert mask.shape == (1, 1, *square.shape[-2:])
 
 
-def test_the_hybrid_keeps_the_photo_around_the_face(drawn_method, view):
-    prepared = drawn_method.prepare(view)
+def test_the_hybrid_keeps_the_photo_around_the_face(method, view):
+    prepared = method.prepare(view)
     square = square_face(prepared, 256, None)
-    drawn = MeshPainter(drawn_method.model)(square, None, 1.0, 3)
+    edited = protected_coefficients(square.estimate.coefficients, 1.0, 3)
+    drawn = draw_mesh(method.model, edited, square.from_fitting, 256)
     hybrid = compose(square, drawn)
     outside = (square.masks.face == 0).expand_as(hybrid)
     assert torch.equal(hybrid[outside], square.square[outside])
     inside = (square.masks.face * drawn.face > 0).expand_as(hybrid)
     assert torch.equal(hybrid[inside], drawn.image[inside])
-    # White gaps are filled: nothing of the old face is left, and nothing is white that was dark.
+    # Nothing of the old face is left, and the white gaps are filled.
     gaps = (square.masks.face * (1 - drawn.face) > 0).expand_as(hybrid)
-    assert float((hybrid[gaps] - square.square[gaps]).abs().mean()) > 0
+    assert bool(gaps.any()) and float((hybrid[gaps] - square.square[gaps]).abs().mean()) > 0.01
+    assert float((hybrid[gaps] == 1).float().mean()) < 0.1
+
+
+def test_a_redrawn_face_keeps_nothing_of_the_old_one(method, view):
+    """Two photos that differ inside the face only become the same picture there."""
+    prepared = method.prepare(view)
+    mesh = prepared.mesh
+    edited = protected_coefficients(mesh.estimate.coefficients, 1.0, 3)
+    size = mesh.square.shape[-1]
+    noise = torch.rand(mesh.square.shape, generator=torch.Generator().manual_seed(0))
+    middle = hull_mask(mesh.points, size, size, grow=-0.3)
+    other = dataclasses.replace(mesh, square=torch.lerp(mesh.square, noise, (middle > 0.5).float()))
+    a, b = (redraw_face(method.model, m, edited, lambda square: square)[0] for m in (mesh, other))
+    inner = hull_mask(new_landmarks(method.model, mesh, edited), size, size, grow=-0.45) > 0.99
+    assert float(inner.float().mean()) > 0.02
+    assert float(((a - b).abs() * inner).max()) < 0.02
+    assert float((mesh.square - other.square).abs().max()) > 0.3
 
 
 def test_headnerf_is_fitted_once_per_face(tiny, view):
-    painter = HeadPainter(tiny, iterations=2)
-    method = IDEudemonMethod(built_in_morphable_model(), painter)
+    method = IDEudemonMethod(built_in_morphable_model(), head=HeadPainter(tiny, iterations=2))
     prepared, calls = method.prepare(view), []
     identity = method.sample_identity([prepared], 1)
 
@@ -138,8 +157,7 @@ def test_a_restorer_gets_the_hybrid_and_only_the_face_is_pasted(view):
         seen.append(square)
         return torch.full((1, 3, 512, 512), 0.5)
 
-    model = built_in_morphable_model()
-    method = IDEudemonMethod(model, MeshPainter(model), restorer)
+    method = IDEudemonMethod(built_in_morphable_model(), restorer)
     prepared = method.prepare(view)
     change = method.render(prepared, method.sample_identity([prepared], 1), 1.0)
     assert seen[0].shape == (1, 3, 512, 512)
@@ -150,7 +168,7 @@ def test_a_restorer_gets_the_hybrid_and_only_the_face_is_pasted(view):
     size = max(x2 - x1, y2 - y1)
     assert xs.min() > x1 - size and xs.max() < x2 + size and ys.min() > y1 - size and ys.max() < y2 + size
     middle = view.face.points.mean(0).astype(int)
-    assert torch.allclose(new[0, :, middle[1], middle[0]], torch.tensor(0.5), atol=1e-3)
+    assert torch.allclose(new[0, :, middle[1], middle[0]], torch.tensor(0.5), atol=5e-3)
 
 
 def test_heads_that_the_model_cannot_show_are_refused(method, view):

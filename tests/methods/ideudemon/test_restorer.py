@@ -29,7 +29,7 @@ def test_a_saved_restorer_is_the_same(tmp_path, network):
     assert is_own(path)
     image = torch.rand(1, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(load_restorer(path)(image), network(image), atol=5e-3, rtol=0)
+        torch.testing.assert_close(load_restorer(path)(image), network(image), atol=2e-2, rtol=0)
 
 
 def test_any_square_is_restored_at_the_network_s_size(tmp_path, network):
@@ -57,7 +57,7 @@ def test_damaged_files_are_refused(tmp_path):
     with pytest.raises(WeightsError):
         open_restorer(tmp_path / "x.safetensors")
     save_file(
-        {"a": torch.zeros(1)}, str(tmp_path / "y.safetensors"), {"format": "faceveil.restorer/1", "network": "{}"}
+        {"a": torch.zeros(1)}, str(tmp_path / "y.safetensors"), {"format": "faceveil.restorer/2", "network": "{}"}
     )
     with pytest.raises(WeightsError, match="incomplete"):
         open_restorer(tmp_path / "y.safetensors")
@@ -110,7 +110,7 @@ def test_weights_that_are_not_finite_and_absurd_sizes_are_refused(tmp_path, netw
         open_restorer(tmp_path / "nan.safetensors")
     tensors = {k: v.contiguous() for k, v in network.state_dict().items()}
     for size in (32.0, 1 << 20):
-        facts = {"format": "faceveil.restorer/1"}
+        facts = {"format": "faceveil.restorer/2"}
         facts["network"] = json.dumps({"size": size, "widths": [8, 16], "blocks": 1})
         save_file(tensors, str(tmp_path / "size.safetensors"), facts)
         with pytest.raises(WeightsError, match="incomplete"):
