@@ -47,7 +47,7 @@ def add_commands(commands: Any) -> None:
     for converter in (c for spec in method_specs().values() for c in spec.converters):
         parser = command(commands, f"convert-{converter.name}", partial(_convert, converter), converter.summary)
         parser.add_argument("source", type=Path)
-        parser.add_argument("-o", "--output", type=Path, required=True, help=f"{converter.name}.safetensors")
+        parser.add_argument("-o", "--output", type=Path, required=True, help="what to write")
         add_overwrite(parser)
     calibrate = command(
         commands,
@@ -107,7 +107,8 @@ def _convert_morphable(options: argparse.Namespace) -> int:
 
 
 def _convert(converter: ConverterSpec, options: argparse.Namespace) -> int:
-    check_outputs([options.output], [options.source], options.overwrite)
+    if not options.output.is_dir():
+        check_outputs([options.output], [options.source], options.overwrite)
     say(converter.run(options.source, options.output))
     return OK
 

@@ -10,7 +10,7 @@ from ...core.errors import InputError, WeightsError
 from ...core.options import ModelFile, check_options, option
 from ...core.progress import Progress
 from ...training.spec import TrainerSpec
-from ..registry import MethodSpec
+from ..registry import ConverterSpec, MethodSpec
 
 if TYPE_CHECKING:
     from .method import IDDiffuseMethod
@@ -149,6 +149,13 @@ def _train(options: TrainIDDiffuse, progress: Progress) -> str:
     return f"{options.output}: {options.steps} steps on {len(pairs)} faces"
 
 
+def _unpack(source: Path, output: Path) -> str:
+    from ...training.recordio import unpack
+
+    images, people = unpack(source, output)
+    return f"{output}: {images} images of {people} people"
+
+
 SPEC = MethodSpec(
     name="iddiffuse",
     title="IDDiffuse",
@@ -166,4 +173,5 @@ SPEC = MethodSpec(
             writes=_written,
         ),
     ),
+    converters=(ConverterSpec("recordio", "unpack CASIA-WebFace's train.rec to one folder for each person", _unpack),),
 )
