@@ -143,7 +143,7 @@ def test_a_file_that_is_no_upscaler(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match="no upscaler that spandrel knows"):
+    with pytest.raises(WeightsError, match="no upscaler or restorer that spandrel knows"):
         open_upscaler(tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match="does not exist"):
         open_upscaler(tmp_path / "b.safetensors")
