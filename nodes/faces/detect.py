@@ -55,7 +55,11 @@ class DetectFaces(io.ComfyNode):
                     tooltip="Also detect sideways and upside-down heads. Takes a few tenths of a second per image.",
                 ),
                 BoxesSocket.Input(
-                    "bboxes", optional=True, tooltip="Boxes of faces by another detector, which are added."
+                    "bboxes",
+                    optional=True,
+                    tooltip="Boxes of faces by another detector, which are added.",
+                    # Without this, the frontend makes a widget of it whose default box is added as a face.
+                    extra_dict={"forceInput": True},
                 ),
             ],
             outputs=[

@@ -258,3 +258,9 @@ def test_progress_is_sent_for_every_rendering(run, image, monkeypatch) -> None:
     monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", lambda self, *step: sent.append(step))
     run("VeilFaces", image=image, method={"method": "appearance", "search": 6})
     assert len(sent) > 8 and sent[-1][0] == sent[-1][1]
+
+
+def test_boxes_are_a_socket_and_never_a_widget(nodes):
+    """The frontend would make a widget with a box of 512 px, and Detect Faces would add it as a face."""
+    (boxes,) = [item for item in nodes["FaceVeil_DetectFaces"].GET_SCHEMA().inputs if item.id == "bboxes"]
+    assert boxes.as_dict()["forceInput"] is True
