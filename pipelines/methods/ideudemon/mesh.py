@@ -36,7 +36,8 @@ from .drawing import draw_mesh
 
 _MARGIN = 1.8
 """Side of the working square in sides of the fitting's square: the warp fades out around the face."""
-_MAX_SIZE = 1024
+_MAX_SIZE = 2048
+"""Largest working square in pixels. The warp of larger faces is computed at a lower resolution, to limit memory."""
 _MIN_COLOR, _GAIN = 0.02, (0.5, 1.8)
 """Limits of rendered colors, and of their ratio."""
 _SEAM = 0.06
