@@ -78,16 +78,36 @@ def draw_mesh(model: MorphableModel, coefficients: Coefficients, transform: np.n
         transform: from the fitting's square of 224 px ``(2, 3)``.
         size: side of the square in pixels.
     """
+    placed = placed_vertices(model, coefficients)
+    image, inside = drawn_values(model, placed, lit_colors(model, coefficients, placed), transform, size)
+    return Drawn(image.clamp(0, 1) * inside + (1 - inside), inside)
+
+
+def placed_vertices(model: MorphableModel, coefficients: Coefficients) -> Tensor:
+    """Vertices ``(N, V, 3)`` in world coordinates."""
     c = coefficients
-    placed = place(model.vertices(c.identity, c.expression), c.angles, c.translation)
+    return place(model.vertices(c.identity, c.expression), c.angles, c.translation)
+
+
+def lit_colors(model: MorphableModel, coefficients: Coefficients, placed: Tensor) -> Tensor:
+    """Rendered colors of placed vertices, ``(N, V, 3)``."""
+    return model.colors(coefficients.texture) * shading(model.normals(placed), coefficients.lighting)
+
+
+def drawn_values(
+    model: MorphableModel, placed: Tensor, values: Tensor, transform: np.ndarray, size: int
+) -> tuple[Tensor, Tensor]:
+    """Draw values ``(1, V, C)`` of placed vertices in a square: ``(1, C, S, S)``, and the mask ``(1, 1, S, S)``.
+
+    Args:
+        transform: from the fitting's square of 224 px ``(2, 3)``.
+        size: side of the square in pixels.
+    """
     flat, depth = project(placed, SIDE)
     matrix = torch.from_numpy(transform).float()
     flat = flat @ matrix[:, :2].T + matrix[:, 2]
     faces = rasterize(flat, depth, model.triangles, size, size)
-    colors = model.colors(c.texture) * shading(model.normals(placed), c.lighting)
-    inside = (faces >= 0)[:, None].float()
-    image = interpolate(colors, flat, depth, model.triangles, faces).clamp(0, 1)
-    return Drawn(image * inside + (1 - inside), inside)
+    return interpolate(values, flat, depth, model.triangles, faces), (faces >= 0)[:, None].float()
 
 
 class HeadPainter:

@@ -1,4 +1,4 @@
-"""Identity protection on a mesh model, which needs no download: fit, perturb, and draw again with the photo's texture.
+"""Identity protection on a mesh model, which needs no download: fit, perturb, and draw again.
 
 Geometry and albedo carry the identity of a morphable model, as z_id does in HeadNeRF, so both get the noise. The photo
 is warped from the old surface to the new one, so that hair, neck and background follow the new outline without gaps.
@@ -22,17 +22,13 @@ from ...faces.face import Face, inter_ocular
 from ...faces.parse import FaceParser
 from ...faces.paste import paste
 from ...faces.regions import region_masks
-from ...geometry.camera import place, project
 from ...geometry.coefficients import Coefficients
 from ...geometry.fitting import SIDE, Estimate, Fitter, project_landmarks
-from ...geometry.lighting import shading
 from ...geometry.morphable import MorphableModel
-from ...geometry.rasterizer import rasterize
-from ...geometry.renderer import interpolate
 from ...geometry.reshape import reshape
 from ...imaging.resample import blur
 from ...imaging.upscale import RESTORER_SIDE, Restorer
-from .drawing import draw_mesh
+from .drawing import draw_mesh, drawn_values, lit_colors, placed_vertices
 
 _MARGIN = 1.8
 """Side of the working square in sides of the fitting's square: the warp fades out around the face."""
@@ -91,7 +87,7 @@ def redraw_face(
     """
     warped, moved = reshape(model, face.square, face.estimate, edited)
     size, points = face.square.shape[-1], new_landmarks(model, face, edited)
-    drawn = draw_mesh(model, edited, invert(face.estimate.transforms[0].double().numpy()), size)
+    drawn = draw_mesh(model, edited, to_working_square(face), size)
     inside = drawn.face
     if parser is not None:
         kept = region_masks(warped, points, ("hair", "glasses"), parser)
@@ -130,26 +126,18 @@ def color_ratio(model: MorphableModel, face: MeshFace, edited: Coefficients) -> 
     Returns:
         The ratio ``(1, 3, S, S)``, and where it applies ``(1, 1, S, S)`` in [0, 1], fading towards the edge.
     """
-    old = face.estimate.coefficients
-    size = face.square.shape[-1]
-    shape = model.vertices(edited.identity, edited.expression)
-    placed = place(shape, edited.angles, edited.translation)
-    before = place(model.vertices(old.identity, old.expression), old.angles, old.translation)
-    flat, depth = project(placed, SIDE)
-    # From the fitting's square to the working square.
-    scale, shift = _inverse_scale(face.estimate.transforms[0])
-    flat = flat * scale + shift
-    colors = [
-        (model.colors(c.texture) * shading(model.normals(v), c.lighting)).clamp(min=_MIN_COLOR)
-        for c, v in ((old, before), (edited, placed))
-    ]
-    ratio = (colors[1] / colors[0]).clamp(*_GAIN)
-    faces = rasterize(flat, depth, model.triangles, size, size)
-    inside = (faces >= 0)[:, None].float()
+    placed = [placed_vertices(model, c) for c in (face.estimate.coefficients, edited)]
+    old, new = (
+        lit_colors(model, c, vertices).clamp(min=_MIN_COLOR)
+        for c, vertices in zip((face.estimate.coefficients, edited), placed, strict=True)
+    )
+    ratio, inside = drawn_values(
+        model, placed[1], (new / old).clamp(*_GAIN), to_working_square(face), face.square.shape[-1]
+    )
     iod = inter_ocular(face.points)
     smooth, edge = max(0.5, _SMOOTH * iod), max(1.0, _EDGE * iod)
     # Blurred with its mask, so that the background's zeros do not darken the edge.
-    sums = blur(torch.cat([interpolate(ratio, flat, depth, model.triangles, faces), inside], 1), smooth)
+    sums = blur(torch.cat([ratio, inside], 1), smooth)
     gain = sums[:, :3] / sums[:, 3:].clamp(min=1e-3)
     return gain, _soft(inside, edge / 2)
 
@@ -161,7 +149,6 @@ def new_landmarks(model: MorphableModel, face: MeshFace, edited: Coefficients) -
     return face.points + moved / float(face.estimate.transforms[0, 0, 0])
 
 
-def _inverse_scale(transform: Tensor) -> tuple[float, Tensor]:
-    """Scale and shift from the fitting's square to the working square."""
-    back = torch.from_numpy(invert(transform.double().numpy())).float()
-    return float(back[0, 0]), back[:, 2]
+def to_working_square(face: MeshFace) -> np.ndarray:
+    """From the fitting's square of 224 px to the working square ``(2, 3)``."""
+    return invert(face.estimate.transforms[0].double().numpy())
