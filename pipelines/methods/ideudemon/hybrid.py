@@ -72,14 +72,15 @@ def fill_gaps(image: Tensor, gaps: Tensor) -> Tensor:
     """
     known = 1 - gaps
     height, width = image.shape[-2:]
-    if bool((known > 0).all()) or not bool((known > 0).any()):
-        # Where nothing is known, nothing can be filled.
+    if bool((known > 0).all()) or (height, width) == (1, 1):
         return image
     step = (min(2, height), min(2, width))
     pad = (0, width % step[1], 0, height % step[0])
     sums = functional.avg_pool2d(functional.pad(torch.cat([image * known, known], 1), pad), step)
     share = sums[:, -1:]
-    filled = fill_gaps(sums[:, :-1] / share.clamp(min=1e-6), (share <= 0).to(image.dtype))
+    # An image of which nothing is known stays white, as the formula leaves it.
+    coarse = torch.where(share > 0, sums[:, :-1] / share.clamp(min=1e-6), 1.0)
+    filled = fill_gaps(coarse, (share <= 0).to(image.dtype))
     size = (sums.shape[-2] * step[0], sums.shape[-1] * step[1])
     large = functional.interpolate(filled, size, mode="bilinear", align_corners=False)
     return image * known + gaps * large[..., :height, :width]

@@ -98,6 +98,11 @@ def test_wide_images_and_images_without_anything_known():
     torch.testing.assert_close(fill_gaps(line * (1 - gap), gap), line)
     everything = torch.ones(1, 1, 8, 8)
     assert torch.equal(fill_gaps(torch.ones(1, 3, 8, 8), everything), torch.ones(1, 3, 8, 8))
+    # In a batch, one image of which nothing is known does not disturb the others.
+    both = torch.cat([everything, torch.nn.functional.pad(torch.ones(1, 1, 4, 4), (2, 2, 2, 2))])
+    mixed = fill_gaps(torch.where(both > 0, 1.0, torch.full((2, 3, 8, 8), 0.3)), both)
+    torch.testing.assert_close(mixed[1], torch.full((3, 8, 8), 0.3))
+    assert float(mixed[0].min()) > 0.99
 
 
 def test_values_that_are_not_finite_stay_outside_of_the_photo():
