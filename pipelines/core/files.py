@@ -29,25 +29,67 @@ def write_whole(path: Path, data: bytes, private: bool = False) -> None:
     Raises:
         OutputError: the folder cannot be created or written, or the disk is full. Nothing is left behind.
     """
-    temporary: str | None = None
+    unfinished = Unfinished(path, private)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=PART_PREFIX, suffix=PART_SUFFIX, dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            # Without this a power failure can leave an empty file under the final name.
-            os.fsync(file.fileno())
-        # mkstemp makes private files; other results are as readable as any other file.
-        if not private:
-            Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
+        unfinished.path.write_bytes(data)
+        unfinished.finish()
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise OutputError(
-            f"{path.name} could not be written ({short_reason(error)}); choose another folder or free some space"
-        ) from None
+        unfinished.discard()
+        raise _unwritable(path, error) from None
+
+
+class Unfinished:
+    """A file that is written under a temporary name in its folder, and gets its own name when it is complete.
+
+    Attributes:
+        path: of the temporary file, which exists and is empty.
+
+    Args:
+        target: the name in the end.
+        private: only the owner can read the file.
+
+    Raises:
+        OutputError: the folder cannot be created or written.
+    """
+
+    def __init__(self, target: Path, private: bool = False) -> None:
+        self._target, self._private = target, private
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=PART_PREFIX, suffix=PART_SUFFIX, dir=target.parent)
+        except OSError as error:
+            raise _unwritable(target, error) from None
+        os.close(handle)
+        self.path = Path(name)
+
+    def finish(self) -> None:
+        """Give the file its name.
+
+        Raises:
+            OutputError: the file cannot be renamed; nothing is left behind.
+        """
+        try:
+            with self.path.open("rb") as file:
+                # Without this a power failure can leave an empty file under the final name.
+                os.fsync(file.fileno())
+            # mkstemp makes private files; other results are as readable as any other file.
+            if not self._private:
+                self.path.chmod(0o666 & ~_umask())
+            self.path.replace(self._target)
+        except OSError as error:
+            self.discard()
+            raise _unwritable(self._target, error) from None
+
+    def discard(self) -> None:
+        """Remove the temporary file."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path.name} could not be written ({short_reason(error)}); choose another folder or free some space"
+    )
 
 
 @contextmanager

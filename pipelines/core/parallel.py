@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from .errors import InputError
@@ -15,7 +17,9 @@ from .progress import Progress
 
 MAX_CHUNK = 32
 """Jobs that a process fetches at once."""
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def parallel(
@@ -51,7 +55,10 @@ def _elsewhere(work: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers:
     chunk = chunk or max(1, min(MAX_CHUNK, len(jobs) // (4 * workers)))
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare)
     try:
-        yield from pool.map(work, *zip(*jobs, strict=True), chunksize=chunk)
+        # All processes are started when the work is submitted.
+        with _one_thread_each():
+            results = pool.map(work, *zip(*jobs, strict=True), chunksize=chunk)
+        yield from results
     except BrokenProcessPool:
         raise InputError("a process was killed, probably because the memory is full; use fewer processes") from None
     except BaseException:
@@ -75,3 +82,58 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def streamed(
+    work: Callable[..., R], jobs: Iterable[tuple[T, tuple[Any, ...] | None]], workers: int, ahead: int
+) -> Iterator[tuple[T, R | None]]:
+    """Do the work of a stream of jobs in order; at most ``ahead`` of them are under way.
+
+    Args:
+        jobs: pairs of what is handed through and the arguments of ``work``; None where there is nothing to do.
+        workers: processes of one thread each; for one worker the work is done in this process.
+
+    Returns:
+        What was handed through, and the result of its work.
+
+    Raises:
+        InputError: a process was killed.
+    """
+    if workers == 1:
+        yield from ((item, None if arguments is None else work(*arguments)) for item, arguments in jobs)
+        return
+    others = set(multiprocessing.active_children())
+    waiting: deque[tuple[T, Future[R] | None]] = deque()
+    with _one_thread_each():
+        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare)
+        try:
+            for item, arguments in jobs:
+                waiting.append((item, None if arguments is None else pool.submit(work, *arguments)))
+                while waiting and (len(waiting) > ahead or waiting[0][1] is None):
+                    first, future = waiting.popleft()
+                    yield first, None if future is None else future.result()
+            for first, future in waiting:
+                yield first, None if future is None else future.result()
+        except BrokenProcessPool:
+            raise InputError("a process was killed, probably because the memory is full; use fewer processes") from None
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Start processes whose linear algebra uses one thread: the libraries read this once, when they are loaded."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -68,6 +68,7 @@ class Change:
 
 
 P = TypeVar("P")
+P_contra = TypeVar("P_contra", contravariant=True)
 
 
 class Method(Protocol[P]):
@@ -107,6 +108,14 @@ class Method(Protocol[P]):
         Raises:
             InputError: the identity belongs to another method.
         """
+
+
+@runtime_checkable
+class SettlingMethod(Protocol[P_contra]):
+    """A method that can measure once what is the same in all frames of a video, so that each frame costs less."""
+
+    def settled(self, prepared: Sequence[P_contra], identity: MethodIdentity) -> MethodIdentity:
+        """The identity with what was measured on some frames of its person; ``render`` takes it like any other."""
 
 
 AnyMethod = Method[Any]

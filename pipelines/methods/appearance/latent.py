@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,12 +12,13 @@ from ..identities import MethodIdentity
 from .canonical import REGIONS
 from .network import TRAITS, AppearanceModel
 from .render import Appearance, Subject
+from .shape import Correction
 
 NAME = "appearance"
 """Name of the method."""
 MAX_CODE = 3.0
 """Limit of the absolute value of each element of ``z``. Real people rarely exceed it."""
-_TRAITS = "traits"
+_TRAITS, _CORRECTION = "traits", "correction"
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,22 @@ def latent_of(model: AppearanceModel, identity: MethodIdentity) -> AppearanceLat
     Raises:
         InputError: the identity belongs to another method, or to a model with other code sizes.
     """
-    codes = dict(identity.of(NAME).codes)
+    codes = {name: code for name, code in identity.of(NAME).codes.items() if name != _CORRECTION}
     expected = {n: (r.residual.shape[1],) for n, r in model.regions.items()} | {_TRAITS: TRAITS.shape}
     if {name: code.shape for name, code in codes.items()} != expected:
         raise InputError("this identity was made with another appearance model; create a new one with this model")
     return AppearanceLatent({n: codes[n] for n in REGIONS}, codes[_TRAITS], identity.seed)
+
+
+def with_correction(identity: MethodIdentity, values: np.ndarray) -> MethodIdentity:
+    """The same identity with a correction of the expression, ``(4,)``, that holds in all frames of a video."""
+    return replace(identity, codes={**identity.codes, _CORRECTION: values})
+
+
+def correction_of(identity: MethodIdentity) -> Correction | None:
+    """The correction that ``with_correction`` stored; None where there is none."""
+    values = identity.codes.get(_CORRECTION)
+    return None if values is None else Correction(*(float(v) for v in values))
 
 
 def attributes_of(subject: Subject, traits: np.ndarray) -> np.ndarray:

@@ -24,10 +24,10 @@ from ..base import Change, View, too_small
 from ..identities import MethodIdentity
 from .canonical import Pose2D
 from .jacobian import GUIDES
-from .latent import NAME, appearance_of, latent_of
+from .latent import NAME, appearance_of, correction_of, latent_of, with_correction
 from .network import AppearanceModel, load_model
 from .occlusion import is_child, is_occluded
-from .render import REACH, Subject, prepare, render
+from .render import REACH, Appearance, Subject, prepare, render
 from .search import TRIALS, search, search_target
 from .shape import NO_CORRECTION, Correction
 
@@ -112,26 +112,50 @@ class AppearanceMethod:
         return result.latent.method_identity()
 
     @one_thread()
+    def settled(self, prepared: Sequence[Prepared], identity: MethodIdentity) -> MethodIdentity:
+        """Measure the correction of the expression once, so that a video's frames need one rendering each."""
+        found = []
+        for one in prepared:
+            small = one.subject.scaled(EXPRESSION_IOD)
+            found.append(_corrected(self.model, small, self._appearance(identity, small), 1.0)[0].values)
+        return with_correction(identity, np.median(found, axis=0))
+
+    @one_thread()
     def render(
         self, prepared: Prepared, identity: MethodIdentity, strength: float, progress: Progress = silent
     ) -> Change:
         subject = prepared.subject
-        appearance = appearance_of(self.model, latent_of(self.model, identity), subject)
-        # Correct the expression on a small image, and render a large face at full size only once.
-        small = subject.scaled(EXPRESSION_IOD)
-        correction, tried = NO_CORRECTION, list[tuple[float, Correction]]()
-        for _ in range(1 if strength == 0 else CORRECTIONS + 1):
-            patch, mask, points = render(self.model, small, appearance, strength, correction)
-            error = _expression_error(small, patch, points)
-            # Landmarks are noisy, so a further correction can be worse: the best one is kept.
-            tried.append((np.inf if error is None else error.largest, correction))
-            if error is None or error.largest < TOLERANCE:
-                break
-            correction = correction.plus(error)
-        best = min(tried, key=lambda t: t[0])[1]
-        if small is not subject or best is not tried[-1][1]:
-            patch, mask, points = render(self.model, subject, appearance, strength, best)
+        appearance = self._appearance(identity, subject)
+        correction, rendered = correction_of(identity), None
+        if correction is None and strength > 0:
+            # Correct the expression on a small image, and render a large face at full size only once.
+            small = subject.scaled(EXPRESSION_IOD)
+            correction, last = _corrected(self.model, small, appearance, strength)
+            rendered = last if small is subject else None
+        if rendered is None:
+            rendered = render(self.model, subject, appearance, strength, correction or NO_CORRECTION)
+        patch, mask, points = rendered
         return Change(patch, prepared.origin, mask, points + np.asarray(prepared.origin))
+
+    def _appearance(self, identity: MethodIdentity, subject: Subject) -> Appearance:
+        return appearance_of(self.model, latent_of(self.model, identity), subject)
+
+
+def _corrected(
+    model: AppearanceModel, subject: Subject, appearance: Appearance, strength: float
+) -> tuple[Correction, tuple[Tensor, Tensor, np.ndarray] | None]:
+    """The correction that keeps the expression best, and the rendering with it where that was the last one."""
+    correction, tried = NO_CORRECTION, list[tuple[float, Correction]]()
+    for _ in range(CORRECTIONS + 1):
+        patch, mask, points = render(model, subject, appearance, strength, correction)
+        error = _expression_error(subject, patch, points)
+        # Landmarks are noisy, so a further correction can be worse: the best one is kept.
+        tried.append((np.inf if error is None else error.largest, correction))
+        if error is None or error.largest < TOLERANCE:
+            break
+        correction = correction.plus(error)
+    best = min(tried, key=lambda t: t[0])[1]
+    return best, (patch, mask, points) if best is tried[-1][1] else None
 
 
 def _expression_error(subject: Subject, patch: Tensor, points: np.ndarray) -> Correction | None:

@@ -47,14 +47,17 @@ class Correction:
     def plus(self, error: Correction) -> Correction:
         """Add the remaining error; each amount is clipped to its maximum."""
         limits = np.array([MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN])
-        total = np.array([self.eyes, self.lips, self.brows, self.yaw])
-        total += [error.eyes, error.lips, error.brows, error.yaw]
-        return Correction(*(float(v) for v in np.clip(total, -limits, limits)))
+        return Correction(*(float(v) for v in np.clip(self.values + error.values, -limits, limits)))
+
+    @property
+    def values(self) -> np.ndarray:
+        """The four amounts in the order of the attributes."""
+        return np.array([self.eyes, self.lips, self.brows, self.yaw])
 
     @property
     def largest(self) -> float:
         """Largest absolute amount."""
-        return max(abs(v) for v in (self.eyes, self.lips, self.brows, self.yaw))
+        return float(np.abs(self.values).max())
 
 
 NO_CORRECTION = Correction()

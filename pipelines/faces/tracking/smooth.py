@@ -1,0 +1,60 @@
+"""Smooth tracks without a lag, and close short gaps in their landmarks.
+
+The whole clip is known, so a filter looks as far ahead as back: it removes the jitter of the landmarks and leaves no
+delay. Over each window a parabola is fitted (Savitzky and Golay 1964), which follows a steady motion exactly.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from .track import Sighting, Track
+
+WINDOW_SECONDS = 0.25
+MIN_WINDOW, ORDER = 5, 2
+"""Frames of the smallest window, and degree of the fitted polynomial."""
+SHORT_GAP_SECONDS = 0.2
+"""Longest gap of the detections over which landmarks are interpolated; in a longer one the face is redacted."""
+
+
+def finish(track: Track, rate: float) -> None:
+    """Close short gaps of one track, then smooth it.
+
+    Args:
+        rate: frames per second.
+    """
+    close_gaps(track, max(1, round(SHORT_GAP_SECONDS * rate)))
+    length = max(MIN_WINDOW, round(WINDOW_SECONDS * rate) | 1)
+    for run in track.runs():
+        _smooth(track, run, length)
+
+
+def close_gaps(track: Track, longest: int) -> None:
+    """Interpolate the landmarks over gaps of at most ``longest`` frames."""
+    known = [i for i in sorted(track.sightings) if track.sightings[i].points is not None]
+    for start, end in pairwise(known):
+        if not 1 < end - start <= longest + 1:
+            continue
+        a, b = track.sightings[start], track.sightings[end]
+        assert a.points is not None and b.points is not None
+        for i in range(start + 1, end):
+            share = (i - start) / (end - start)
+            box, points = a.box + (b.box - a.box) * share, a.points + (b.points - a.points) * share
+            track.sightings[i] = Sighting(box, min(a.score, b.score), points, "interpolated")
+
+
+def _smooth(track: Track, run: list[int], length: int) -> None:
+    from scipy.signal import savgol_filter
+
+    window = min(length, len(run) - (len(run) + 1) % 2)
+    if window < MIN_WINDOW:
+        return
+    boxes = np.stack([track.sightings[i].box for i in run])
+    points = np.stack([np.asarray(track.sightings[i].points) for i in run])
+    smooth_boxes = savgol_filter(boxes, window, ORDER, axis=0, mode="interp").astype(np.float32)
+    smooth_points = savgol_filter(points, window, ORDER, axis=0, mode="interp").astype(np.float32)
+    for place, i in enumerate(run):
+        if (smooth_boxes[place][2:] > smooth_boxes[place][:2]).all():
+            track.place(i, box=smooth_boxes[place], points=smooth_points[place])

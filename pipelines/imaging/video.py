@@ -1,0 +1,343 @@
+"""Read videos frame by frame, in constant memory: upright, in RGB, with the times of the source."""
+
+from __future__ import annotations
+
+import io
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from ..core.errors import FaceVeilError, InputError
+from ..core.files import exists, short_reason
+
+if TYPE_CHECKING:
+    import av
+
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mts",
+    ".m2ts",
+    ".ts",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+)
+MAX_FRAME_PIXELS = 70_000_000
+"""Larger frames (8K has 33 megapixels) are refused."""
+AHEAD = 4
+"""Frames that are decoded while earlier ones are treated."""
+HD_HEIGHT = 720
+"""Rows from which a video without a color matrix is taken for BT.709, below for BT.601."""
+BT709, BT601, UNKNOWN = 1, 5, 2
+"""Numbers of color matrices in H.273, which FFmpeg uses; ``UNKNOWN``: the video does not say."""
+EXACT = 0x4 | 0x2000 | 0x40000
+"""FFmpeg's flags for bicubic, full chroma and accurate rounding: without them each conversion darkens by one level."""
+COPIED = ("audio", "subtitle")
+"""Kinds of streams that are copied. Data streams (GPS, telemetry), attachments and cover images are not."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Part of a video in seconds; ``end`` None is the end of the video."""
+
+    start: float = 0.0
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or (self.end is not None and self.end <= self.start):
+            raise InputError(f"the span from {self.start:g} to {self.end:g} s is empty; give 0 <= start < end")
+
+    @property
+    def whole(self) -> bool:
+        return self.start == 0 and self.end is None
+
+
+WHOLE = Span()
+"""The whole video."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a video without decoding it.
+
+    Attributes:
+        width, height: of upright frames, in pixels.
+        turns: quarter turns, counter-clockwise, that make stored frames upright.
+        rate: average frames per second.
+        frames: expected number of frames in the span; 0 where it is unknown.
+        duration: of the span in seconds; 0 where it is unknown.
+        deep: whether a channel has more than 8 bits.
+        matrix: number of the color matrix by which frames are converted to RGB and back.
+    """
+
+    width: int
+    height: int
+    turns: int
+    rate: Fraction
+    frames: int
+    duration: float
+    deep: bool
+    matrix: int
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """One upright frame.
+
+    Attributes:
+        index: its number within the span.
+        pixels: ``(H, W, 3)``, RGB, uint8, or uint16 for a deep video.
+        pts: its time in units of the video stream's time base, from the start of the span.
+        duration: in the same units; 0 where it is unknown.
+    """
+
+    index: int
+    pixels: np.ndarray
+    pts: int
+    duration: int
+
+
+class VideoSource:
+    """A video file that can be read several times.
+
+    Args:
+        file: a path, or the bytes of a file.
+        span: the part that is read.
+
+    Attributes:
+        name: for messages.
+        info: see ``VideoInfo``.
+
+    Raises:
+        InputError: the file is missing, damaged, or has no video stream.
+    """
+
+    def __init__(self, file: Path | io.BytesIO, span: Span = WHOLE) -> None:
+        self.file, self.span = file, span
+        self.name = file.name if isinstance(file, Path) else "the video"
+        if isinstance(file, Path) and not exists(file):
+            raise InputError(f"{file.name} does not exist; check its name and folder")
+        if isinstance(file, Path) and not file.is_file():
+            raise InputError(f"{file.name or file.absolute()} is no file, so it is no video")
+        try:
+            with closing(self.open()) as container:
+                self.info = self._info(container)
+        except FaceVeilError:
+            raise
+        except Exception as error:  # PyAV raises FFmpeg's errors, OSError, ValueError and others
+            raise self._damaged(error) from None
+
+    def open(self) -> av.container.InputContainer:
+        """Open the file for reading; the caller closes it."""
+        import av
+
+        av.logging.set_level(av.logging.PANIC)
+        source: str | io.BytesIO = str(self.file) if isinstance(self.file, Path) else io.BytesIO(self.file.getbuffer())
+        return av.open(source, "r", metadata_errors="ignore")
+
+    def stream(self, container: av.container.InputContainer) -> av.VideoStream:
+        """The video stream; cover images are none.
+
+        Raises:
+            InputError: there is no video stream.
+        """
+        streams = [s for s in container.streams.video if not is_cover(s)]
+        if not streams:
+            raise InputError(f"{self.name} has no video stream; give a video")
+        return streams[0]
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """All frames of the span; some are decoded ahead in a thread.
+
+        Raises:
+            InputError: the file is damaged, or frames have different sizes.
+        """
+        return (item for item in self.items() if isinstance(item, VideoFrame))
+
+    def items(self, copied: tuple[int, ...] = ()) -> Iterator[VideoFrame | av.Packet]:
+        """Frames, and the packets of the streams with these indices, in the order of the file.
+
+        Raises:
+            InputError: as for ``frames``.
+        """
+        return ahead(self._items(copied), AHEAD)
+
+    def _items(self, copied: tuple[int, ...]) -> Iterator[VideoFrame | av.Packet]:
+        count = 0
+        try:
+            with closing(self.open()) as container:
+                stream = self.stream(container)
+                stream.thread_type = "AUTO"
+                wanted = [s for s in container.streams if s is stream or s.index in copied]
+                start = self._start(container)
+                if self.span.start > 0:
+                    container.seek(int((self.span.start + start) * 1_000_000), backward=True)
+                video_ended = False
+                for packet in container.demux(wanted):
+                    if packet.stream is not stream:
+                        if self._is_inside(packet, start):
+                            yield packet
+                        continue
+                    if video_ended:
+                        continue
+                    for frame in packet.decode():
+                        assert isinstance(frame, _frame_type())
+                        found = self._frame(frame, stream, count, start)
+                        if found == "before":
+                            continue
+                        if found == "after":
+                            video_ended = True
+                            break
+                        assert isinstance(found, VideoFrame)
+                        count += 1
+                        yield found
+        except FaceVeilError:
+            raise
+        except Exception as error:  # see __init__
+            raise self._damaged(error) from None
+        if count == 0:
+            raise InputError(f"no frame of {self.name} can be read in this span; check the file and --start and --end")
+
+    def _frame(self, frame: Any, stream: av.VideoStream, index: int, start: float) -> VideoFrame | str:
+        base = stream.time_base or Fraction(1, 1000)
+        pts = frame.pts if frame.pts is not None else frame.dts
+        if pts is None:
+            pts = round(index / float(self.info.rate) / base)
+        seconds = float(pts * base) - start
+        if seconds < self.span.start - float(base) / 2:
+            return "before"
+        if self.span.end is not None and seconds >= self.span.end - float(base) / 2:
+            return "after"
+        if frame.is_corrupt:
+            raise InputError(f"{self.name} is damaged at {seconds:.1f} s; get a fresh copy, or give --end")
+        turned = self.info.turns % 2
+        size = (self.info.height, self.info.width) if turned else (self.info.width, self.info.height)
+        if (frame.width, frame.height) != size:
+            raise InputError(f"the frames of {self.name} change their size at {seconds:.1f} s; convert it first")
+        shift = 0 if self.span.whole else round((self.span.start + start) / base)
+        pixels = to_rgb(frame, self.info)
+        return VideoFrame(index, pixels, int(pts) - shift, int(getattr(frame, "duration", 0) or 0))
+
+    def _is_inside(self, packet: av.Packet, start: float) -> bool:
+        """Whether a packet of another stream has a time within the span."""
+        if packet.dts is None:
+            return False
+        if self.span.whole:
+            return True
+        seconds = float((packet.pts if packet.pts is not None else packet.dts) * packet.time_base) - start
+        return seconds >= self.span.start and (self.span.end is None or seconds < self.span.end)
+
+    def _start(self, container: av.container.InputContainer) -> float:
+        """Time of the file's first moment, in seconds."""
+        return (container.start_time or 0) / 1_000_000
+
+    def _info(self, container: av.container.InputContainer) -> VideoInfo:
+        stream = self.stream(container)
+        context = stream.codec_context
+        first = next(iter(container.decode(stream)), None)
+        if first is None or first.width == 0 or first.height == 0:
+            raise InputError(f"{self.name} has no frame that can be read; get a fresh copy")
+        if first.width * first.height > MAX_FRAME_PIXELS:
+            raise InputError(f"the frames of {self.name} have {first.width} x {first.height} pixels; make it smaller")
+        rate = stream.average_rate or stream.guessed_rate or context.framerate or Fraction(25)
+        if not 0 < rate <= 1000:
+            rate = Fraction(25)
+        seconds = self._seconds(container, stream)
+        frames = stream.frames if self.span.whole and stream.frames > 0 else round(seconds * rate)
+        matrix = int(first.colorspace)
+        if matrix in (UNKNOWN, 0):
+            matrix = BT709 if first.height >= HD_HEIGHT else BT601
+        turns = round(getattr(first, "rotation", 0) / 90) % 4
+        width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
+        deep = any(component.bits > 8 for component in first.format.components)
+        return VideoInfo(width, height, turns, rate, int(frames), seconds, deep, matrix)
+
+    def _seconds(self, container: av.container.InputContainer, stream: av.VideoStream) -> float:
+        whole = 0.0
+        if stream.duration is not None and stream.time_base is not None:
+            whole = float(stream.duration * stream.time_base)
+        elif container.duration is not None:
+            whole = container.duration / 1_000_000
+        if whole <= 0:
+            return 0.0
+        end = whole if self.span.end is None else min(self.span.end, whole)
+        return max(0.0, end - self.span.start)
+
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(f"{self.name} is damaged or no video of a known format ({short_reason(error)})")
+
+
+def is_cover(stream: Any) -> bool:
+    """Whether a video stream is a still image beside the video, such as a cover: it can show a face."""
+    return "attached_pic" in str(stream.disposition).lower()
+
+
+def to_rgb(frame: Any, info: VideoInfo) -> np.ndarray:
+    """A decoded frame as an upright array ``(H, W, 3)``, by the matrix of ``info``."""
+    layout = "rgb48le" if info.deep else "rgb24"
+    array: np.ndarray = converted(frame, layout, info.matrix).to_ndarray()
+    return np.ascontiguousarray(np.rot90(array, info.turns)) if info.turns else array
+
+
+def converted(frame: Any, layout: str, matrix: int | None) -> Any:
+    """A frame of PyAV in another pixel format, without a shift of its colors."""
+    return frame.reformat(format=layout, src_colorspace=matrix, dst_colorspace=matrix, interpolation=EXACT)
+
+
+def ahead(items: Iterator[T], count: int) -> Iterator[T]:
+    """The items, up to ``count`` of them computed ahead in a thread; its exceptions are raised here."""
+    waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(count)
+    stopped = threading.Event()
+
+    def put(item: tuple[bool, Any]) -> bool:
+        while not stopped.is_set():
+            try:
+                waiting.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def fill() -> None:
+        try:
+            for item in items:
+                if not put((True, item)):
+                    return
+            put((False, None))
+        except BaseException as error:  # it belongs to the reader
+            put((False, error))
+
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = waiting.get()
+            if more:
+                yield item
+            elif item is None:
+                return
+            else:
+                raise item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _frame_type() -> type[Any]:
+    import av
+
+    return av.VideoFrame

@@ -1,0 +1,301 @@
+"""Write a video like its source: same times, colors, sound, subtitles and chapters, and no tag of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ..core.errors import InputError, OutputError
+from ..core.files import Unfinished, short_reason
+from .video import COPIED, VideoFrame, VideoSource, converted, is_cover
+
+if TYPE_CHECKING:
+    import av
+
+CODECS = ("auto", "h264", "hevc", "av1", "vp9", "prores", "ffv1")
+"""``auto`` is the source's codec where it can be written, else H.264; ``ffv1`` is lossless."""
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """How one codec is written.
+
+    Attributes:
+        name: FFmpeg's name of the encoder.
+        options: visually lossless settings.
+        formats: pixel formats for 8 and for more bits.
+        hardware: encoders of graphics chips, tried in this order where the user allows it.
+        even: whether both sides of a 4:2:0 frame must be even.
+    """
+
+    name: str
+    options: Mapping[str, str]
+    formats: tuple[str, str]
+    hardware: tuple[str, ...] = ()
+    even: bool = False
+
+
+_ENCODERS: Mapping[str, _Encoder] = {
+    "h264": _Encoder(
+        "libx264",
+        {"crf": "17", "preset": "veryfast"},
+        ("yuv420p", "yuv420p10le"),
+        ("h264_nvenc", "h264_videotoolbox", "h264_qsv", "h264_amf"),
+        even=True,
+    ),
+    "hevc": _Encoder(
+        "libx265",
+        {"crf": "20", "preset": "fast", "x265-params": "log-level=none"},
+        ("yuv420p", "yuv420p10le"),
+        ("hevc_nvenc", "hevc_videotoolbox", "hevc_qsv", "hevc_amf"),
+        even=True,
+    ),
+    "av1": _Encoder(
+        "libsvtav1",
+        {"crf": "24", "preset": "8"},
+        ("yuv420p", "yuv420p10le"),
+        ("av1_nvenc", "av1_qsv", "av1_amf"),
+        even=True,
+    ),
+    "vp9": _Encoder(
+        "libvpx-vp9",
+        {"crf": "22", "b:v": "0", "deadline": "realtime", "cpu-used": "5", "row-mt": "1"},
+        ("yuv420p", "yuv420p10le"),
+    ),
+    "prores": _Encoder("prores_ks", {"profile": "3"}, ("yuv422p10le", "yuv422p10le")),
+    "ffv1": _Encoder("ffv1", {"level": "3", "slicecrc": "1"}, ("bgr0", "gbrp16le")),
+}
+_FAMILIES = {"vp8": "vp9"}
+"""Codecs that are written as another one."""
+_ALLOWED = {".webm": ("vp9", "av1"), ".ts": ("h264", "hevc"), ".mts": ("h264", "hevc"), ".m2ts": ("h264", "hevc")}
+"""Codecs of containers that take few, the preferred one first."""
+_APPLE = (".mp4", ".m4v", ".mov")
+FULL_CHROMA = {"yuv420p": "yuv444p", "yuv420p10le": "yuv444p10le"}
+"""Where a side is odd, chroma cannot be halved."""
+FULL_RANGE = 2
+"""FFmpeg's number of the color range in which 0 is black and 255 white."""
+OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts")
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """How a video is written.
+
+    Attributes:
+        codec: one of ``CODECS``.
+        hardware: whether an encoder of a graphics chip is used where there is one.
+
+    Raises:
+        InputError: the codec is unknown.
+    """
+
+    codec: str = "auto"
+    hardware: bool = False
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise InputError(f"video codec {self.codec!r} is not one of {', '.join(CODECS)}")
+
+
+class VideoTarget:
+    """Writes one video beside reading another; use it in a ``with`` statement.
+
+    The file appears under its name when it is complete; where an error is raised, nothing is left of it.
+
+    Args:
+        path: of the file; its suffix names the container.
+        source: the video whose times, colors and other streams are taken over.
+        container: the opened source, from which packets are copied.
+
+    Raises:
+        InputError: the container cannot hold the codec or one of the copied streams.
+        OutputError: the file cannot be written.
+    """
+
+    def __init__(
+        self, path: Path, source: VideoSource, container: av.container.InputContainer, format: VideoFormat
+    ) -> None:
+        self._path, self._source = path, source
+        self._stream_in = source.stream(container)
+        suffix = path.suffix.lower()
+        if suffix not in OUTPUT_SUFFIXES:
+            raise OutputError(f"{path.name} has no known video suffix; use {', '.join(OUTPUT_SUFFIXES)}")
+        codec = _codec_for(format.codec, suffix, self._stream_in.codec_context.name, path)
+        self._file = Unfinished(path)
+        try:
+            self._open(suffix, codec, format, container)
+        except BaseException:
+            self._file.discard()
+            raise
+
+    def _open(self, suffix: str, codec: str, format: VideoFormat, container: Any) -> None:
+        import av
+
+        options = {"movflags": "+faststart"} if suffix in _APPLE else {}
+        self._out = av.open(str(self._file.path), "w", format=_muxer(suffix), options=options)
+        self._video = _add_video(self._out, codec, self._source, self._stream_in, format.hardware)
+        if codec == "hevc" and suffix in _APPLE:
+            # Apple's players know only this tag.
+            self._video.codec_context.codec_tag = "hvc1"
+        self._copied: dict[int, Any] = {}
+        for stream in container.streams:
+            if stream.type in COPIED and not is_cover(stream):
+                self._copied[stream.index] = self._add_copy(stream, suffix)
+        self._add_chapters(container)
+
+    @property
+    def copied(self) -> tuple[int, ...]:
+        """Indices of the source's streams whose packets ``copy`` takes."""
+        return tuple(self._copied)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            with suppress(Exception):
+                self._out.close()
+            self._file.discard()
+            return
+        try:
+            for packet in self._video.encode():
+                self._out.mux(packet)
+            self._out.close()
+            self._file.finish()
+        except Exception as failure:
+            self._file.discard()
+            raise self._failed(failure) from None
+
+    def write(self, frame: VideoFrame) -> None:
+        """Append an upright frame.
+
+        Raises:
+            OutputError: the disk is full, or the encoder failed.
+        """
+        import av
+
+        info = self._source.info
+        layout = "rgb48le" if frame.pixels.dtype == np.uint16 else "rgb24"
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.pixels), format=layout)
+        context = self._video.codec_context
+        # Without the source's matrix and range the colors would shift.
+        matrix = None if context.pix_fmt.startswith(("bgr", "gbr")) else info.matrix
+        picture = converted(picture, context.pix_fmt, matrix)
+        picture.pts, picture.time_base = frame.pts, self._video.codec_context.time_base
+        if frame.duration:
+            with suppress(AttributeError):  # read-only in older versions of PyAV
+                picture.duration = frame.duration
+        try:
+            for packet in self._video.encode(picture):
+                self._out.mux(packet)
+        except Exception as error:
+            raise self._failed(error) from None
+
+    def copy(self, packet: av.Packet) -> None:
+        """Append a packet of a copied stream, unchanged.
+
+        Raises:
+            OutputError: the disk is full, or the container cannot hold the packet.
+        """
+        span = self._source.span
+        if not span.whole:
+            shift = round(span.start / packet.time_base)
+            packet.dts = None if packet.dts is None else packet.dts - shift
+            packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.stream = self._copied[packet.stream.index]
+        try:
+            self._out.mux(packet)
+        except Exception as error:
+            raise self._failed(error) from None
+
+    def _add_copy(self, stream: Any, suffix: str) -> Any:
+        try:
+            added = self._out.add_stream_from_template(stream)
+        except Exception:
+            raise InputError(
+                f"a stream of {self._source.name} ({stream.type}, {stream.codec_context.name}) does not fit into"
+                f" {suffix} files; write a .mkv file"
+            ) from None
+        language = stream.metadata.get("language")
+        added.metadata.clear()
+        if language:
+            added.metadata["language"] = language
+        return added
+
+    def _add_chapters(self, container: Any) -> None:
+        """Copy the chapters' times; their titles are tags of the source."""
+        # Older versions of PyAV have no chapters.
+        if not hasattr(container, "chapters") or not self._source.span.whole:
+            return
+        chapters: Any = [{**chapter, "metadata": {}} for chapter in container.chapters()]
+        if chapters:
+            self._out.set_chapters(chapters)
+
+    def _failed(self, error: Exception) -> OutputError:
+        return OutputError(
+            f"{self._path.name} could not be written ({short_reason(error)}); free some space, or choose another"
+            " --video-codec or another suffix"
+        )
+
+
+def _codec_for(wanted: str, suffix: str, source: str, path: Path) -> str:
+    allowed = _ALLOWED.get(suffix, tuple(_ENCODERS))
+    if wanted != "auto":
+        if wanted not in allowed:
+            raise InputError(f"{suffix} files cannot hold {wanted} ({path.name}); choose {' or '.join(allowed)}")
+        return wanted
+    same = _FAMILIES.get(source, source)
+    if same in _ENCODERS and same in allowed:
+        return same
+    return "h264" if "h264" in allowed else allowed[0]
+
+
+def _muxer(suffix: str) -> str | None:
+    """The container's name where FFmpeg would not know it from a temporary file's name."""
+    names = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
+    return names.get(suffix, "mpegts")
+
+
+def _add_video(out: Any, codec: str, source: VideoSource, stream_in: av.VideoStream, hardware: bool) -> Any:
+    encoder, info = _ENCODERS[codec], source.info
+    pixel_format = encoder.formats[info.deep]
+    if encoder.even and (info.width % 2 or info.height % 2):
+        pixel_format = FULL_CHROMA[pixel_format]
+    name = next((n for n in encoder.hardware if hardware and _opens(n, pixel_format)), encoder.name)
+    stream = out.add_stream(name, rate=info.rate, options=dict(encoder.options) if name == encoder.name else {})
+    stream.width, stream.height, stream.pix_fmt = info.width, info.height, pixel_format
+    base = stream_in.time_base or Fraction(1, 1000)
+    stream.time_base = stream.codec_context.time_base = base
+    context, given = stream.codec_context, stream_in.codec_context
+    if not pixel_format.startswith(("bgr", "gbr")):
+        context.colorspace = given.colorspace
+    context.color_primaries, context.color_trc = given.color_primaries, given.color_trc
+    context.color_range = given.color_range if given.color_range != FULL_RANGE else 1
+    ratio = stream_in.sample_aspect_ratio
+    if ratio is not None and ratio > 0 and ratio != 1:
+        context.sample_aspect_ratio = 1 / ratio if info.turns % 2 else ratio
+    return stream
+
+
+def _opens(name: str, pixel_format: str) -> bool:
+    """Whether an encoder of a graphics chip works here."""
+    import av
+
+    try:
+        context: Any = av.CodecContext.create(name, "w")
+        context.width, context.height, context.pix_fmt = 256, 256, pixel_format
+        context.time_base = Fraction(1, 25)
+        context.framerate = Fraction(25)
+        context.encode(av.VideoFrame(256, 256, pixel_format))
+        return True
+    except Exception:  # FFmpeg's errors differ with the driver
+        return False

@@ -1,0 +1,147 @@
+"""Treat the faces of one frame: in the window around them, so that a large frame costs no more than a small one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from ...faces.tracking.finder import to_tensor
+from ...imaging.uint8 import to_uint8
+from ...imaging.video import VideoFrame
+from ...methods.base import AnyMethod
+from ...methods.registry import open_method
+from ...recognition.base import FaceRecognizer
+from ...recognition.catalog import built_in_recognizers
+from ..render import Canvas
+from ..replace import FaceTreatment
+from ..report import FaceReport
+from ..settings import Settings
+from .cast import Cast
+from .plan import PlannedFace
+
+REACH = 1.5
+"""Around the faces of a frame, as a share of the largest one's size: more than any method cuts out."""
+MAX_UINT16 = 65535.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """The faces of one frame and the pixels around them.
+
+    Attributes:
+        pixels: ``(h, w, 3)``, uint8 or uint16.
+        faces: in pixels of the window.
+    """
+
+    pixels: np.ndarray
+    faces: tuple[PlannedFace, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """The treated window, where it differs ``(h, w)``, and a row for each face."""
+
+    pixels: np.ndarray
+    changed: np.ndarray
+    rows: tuple[tuple[int | None, FaceReport], ...]
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What the treatment of frames needs; it can be sent to another process.
+
+    Attributes:
+        settings: how faces are treated.
+        options: of the method.
+        cast: what is shown on whom.
+        verifiers: further recognizers as ``KIND:FILE``.
+    """
+
+    settings: Settings
+    options: object | None
+    cast: Cast
+    verifiers: tuple[str, ...] = ()
+
+
+class FrameTreatment:
+    """Treats the faces of frames.
+
+    Args:
+        method: None where faces are only redacted.
+        recognizers: all that are asked, in the order of the roles' embeddings.
+    """
+
+    def __init__(
+        self, settings: Settings, method: AnyMethod | None, recognizers: Sequence[FaceRecognizer], cast: Cast
+    ) -> None:
+        self._settings, self._method, self._recognizers, self._cast = settings, method, recognizers, cast
+
+    @classmethod
+    def opened(cls, studio: Studio) -> FrameTreatment:
+        """Open the method and the recognizers that a studio names."""
+        from ...identity.compare import recognizer_named
+
+        settings = studio.settings
+        method = None if settings.redacts_only else open_method(settings.method, studio.options)
+        recognizers = () if method is None else built_in_recognizers()
+        return cls(settings, method, (*recognizers, *map(recognizer_named, studio.verifiers)), studio.cast)
+
+    def treat(self, work: Work) -> Done:
+        """Treat all faces of one frame.
+
+        Raises:
+            PolicyStop: the policy is ``stop`` and a face would not be protected.
+        """
+        canvas = Canvas(to_tensor(work.pixels), in_place=True)
+        treatment = FaceTreatment(canvas, self._settings, self._method, self._recognizers)
+        rows = []
+        for number, planned in enumerate(work.faces):
+            role = None if planned.person is None else self._cast.get(planned.person)
+            face = planned.face
+            # Without a role nobody knows what to show, or from whom it must differ.
+            embeddings = None if role is None or not face.landmarks else role.embeddings
+            wanted = None if role is None else role.identity
+            seen = bool(face.landmarks) or self._method is None
+            treated = treatment.treat(face, number, embeddings, wanted, seen=seen)
+            rows.append((planned.person, treated.report))
+        changed = canvas.changed[0, 0].numpy()
+        return Done(_restored(canvas, work.pixels, changed), changed, tuple(rows))
+
+
+def cut_out(frame: VideoFrame, faces: Sequence[PlannedFace]) -> tuple[Work, tuple[slice, slice]]:
+    """The window around the faces of a frame, and its place."""
+    height, width = frame.pixels.shape[:2]
+    pad = REACH * max(p.face.size for p in faces)
+    boxes = np.array([p.face.box for p in faces])
+    x1, y1 = (int(np.clip(v, 0, n - 1)) for v, n in zip(boxes[:, :2].min(0) - pad, (width, height), strict=True))
+    x2, y2 = (int(np.clip(np.ceil(v), 1, n)) for v, n in zip(boxes[:, 2:].max(0) + pad, (width, height), strict=True))
+    place = slice(y1, max(y2, y1 + 1)), slice(x1, max(x2, x1 + 1))
+    moved = tuple(replace(p, face=p.face.moved(-x1, -y1)) for p in faces)
+    return Work(np.ascontiguousarray(frame.pixels[place]), moved), place
+
+
+def treat_elsewhere(studio_bytes: bytes, work: Work) -> Done:
+    """``FrameTreatment.treat`` in a process of its own."""
+    return _opened(studio_bytes).treat(work)
+
+
+@lru_cache(maxsize=1)
+def _opened(studio_bytes: bytes) -> FrameTreatment:
+    """What the studio names, opened once in a process; the bytes come from the process that started it."""
+    import pickle
+
+    studio: Studio = pickle.loads(studio_bytes)
+    return FrameTreatment.opened(studio)
+
+
+def _restored(canvas: Canvas, before: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """The canvas in the frame's own type; unchanged pixels are the frame's."""
+    if before.dtype == np.uint16:
+        values = canvas.pixels[0].movedim(0, -1).numpy().astype(np.float64)
+        after = (values * MAX_UINT16 + 0.5).astype(np.uint16)
+    else:
+        after = to_uint8(canvas.pixels)
+    return np.where(changed[..., None], after, before)

@@ -1,0 +1,220 @@
+"""Anonymize one video: scan it, decide what is shown on whom, render it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...core.errors import InputError, PolicyStop
+from ...core.progress import Progress, silent
+from ...faces.detectors import Detector
+from ...faces.select import WORDS, Selection
+from ...imaging.video import VideoSource
+from ...imaging.video_write import VideoFormat
+from ...methods.base import AnyMethod
+from ...methods.registry import method_specs, open_method
+from ...recognition.base import FaceRecognizer
+from ...recognition.catalog import built_in_recognizers
+from ..people import is_selected
+from ..settings import GivenIdentity, Settings
+from .cast import cast_people
+from .frames import FrameTreatment, Studio
+from .people import Person, embedded
+from .plan import VideoPlan
+from .portraits import Portraits, quality_of
+from .render import ShowFrame, redacted_whole, render
+from .report import VideoReport
+from .scan import scan
+
+SCANNED, CAST = 0.3, 0.4
+"""Share of a job's time after which the scan, and the search for identities, are done."""
+STEPS = 1000
+"""Of a job's progress."""
+MIN_FRAMES = 60
+"""Frames with a face for which a further process pays: it needs some seconds to start."""
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """What all videos of a run share.
+
+    Attributes:
+        settings: how faces are treated; the selection is one of people.
+        format: of the written video.
+        options: of the method.
+        method: opened; opened from the settings when omitted.
+        identity: shown instead of searched ones.
+        verifiers: further recognizers as ``KIND:FILE``, opened as ``recognizers``.
+        detector: of faces; the built-in one when omitted.
+        processes: that render; what cores and method allow when omitted.
+    """
+
+    settings: Settings
+    format: VideoFormat = VideoFormat()
+    options: object | None = None
+    method: AnyMethod | None = None
+    identity: GivenIdentity | None = None
+    recognizers: Sequence[FaceRecognizer] = ()
+    verifiers: tuple[str, ...] = ()
+    detector: Detector | None = None
+    processes: int | None = None
+
+    def plan(self, source: VideoSource, progress: Progress = silent) -> tuple[VideoPlan, tuple[Person, ...]]:
+        """Find, track and select the faces of a video.
+
+        Raises:
+            InputError: the video is damaged, or a person is selected who is not there.
+        """
+        settings = self.settings
+        landmarks = not settings.redacts_only or self._picks
+        found = scan(source, self._asked, self.detector, settings.sensitivity, landmarks, progress)
+        plan = VideoPlan.of(source, found)
+        return replace(plan, kept=_kept(plan, found.people, settings)), found.people
+
+    def run(
+        self, source: VideoSource, target: Path, progress: Progress = silent, show: ShowFrame | None = None
+    ) -> VideoReport:
+        """Anonymize a video.
+
+        Raises:
+            InputError: the video is damaged, or a setting does not fit it.
+            OutputError: the target cannot be written.
+            PolicyStop: the policy is ``stop`` and a face would not be protected.
+        """
+        plan, people = self.plan(source, _share(progress, 0, SCANNED))
+        return self.render(source, plan, target, people, progress, show)
+
+    def render(
+        self,
+        source: VideoSource,
+        plan: VideoPlan,
+        target: Path,
+        people: Sequence[Person] | None = None,
+        progress: Progress = silent,
+        show: ShowFrame | None = None,
+    ) -> VideoReport:
+        """Render a plan.
+
+        Args:
+            people: of the plan with their views; looked for in the video when omitted.
+
+        Raises:
+            As ``run``; InputError where the plan is of another video.
+        """
+        settings = self.settings
+        plan.check(source)
+        if not plan.tracks:
+            if settings.policy.no_face == "stop":
+                raise PolicyStop(f"no face was found in {source.name}, so nothing was handed on (policy stop)")
+            if settings.policy.no_face == "redact":
+                return redacted_whole(source, target, self.format, progress)
+        asked = self._asked
+        rendering = _share(progress, CAST, 1)
+        if settings.redacts_only:
+            studio, redaction = Studio(settings, None, {}), FrameTreatment(settings, None, asked, {})
+            return render(source, plan, studio, target, self.format, redaction, 1, rendering, show)
+        if people is None:
+            people = enrolled(source, plan, asked, _share(progress, 0, SCANNED))
+        method = self.method or open_method(settings.method, self.options)
+        searching = _share(progress, SCANNED, CAST)
+        cast = cast_people(people, plan, settings, method, asked, self.identity, searching)
+        count = self._count(plan)
+        studio = Studio(settings, self.options, cast, self.verifiers)
+        treatment = FrameTreatment(settings, method, asked, cast) if count == 1 else None
+        return render(source, plan, studio, target, self.format, treatment, count, rendering, show)
+
+    @property
+    def _asked(self) -> tuple[FaceRecognizer, ...]:
+        return (*built_in_recognizers(), *self.recognizers)
+
+    @property
+    def _picks(self) -> bool:
+        """Whether people must be told apart although all faces are only redacted."""
+        s = self.settings
+        return bool(s.include or s.exclude or s.selection.which != "all")
+
+    def _count(self, plan: VideoPlan) -> int:
+        """How many processes render."""
+        spec = method_specs().get(self.settings.method)
+        # A parser, and a method on a graphics chip, cannot be sent to another process.
+        if self.settings.parser is not None or spec is None or not spec.one_thread:
+            return 1
+        frames = len({i for t in plan.tracks if plan.is_treated(t) for i in t.track.sightings})
+        wanted = self.processes or os.cpu_count() or 1
+        return max(1, min(wanted, frames // MIN_FRAMES))
+
+
+def enrolled(
+    source: VideoSource, plan: VideoPlan, recognizers: Sequence[FaceRecognizer], progress: Progress = silent
+) -> tuple[Person, ...]:
+    """Read the views of a plan's people from the video, and embed them."""
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    collected: dict[int, Portraits] = {}
+    for place, planned in enumerate(plan.tracks):
+        if planned.person is None or not plan.is_treated(planned):
+            continue
+        collected[place] = Portraits(plan.rate)
+        for frame, sighting in planned.track.sightings.items():
+            if quality_of(sighting) > 0:
+                wanted.setdefault(frame, []).append((place, frame))
+    for item in source.frames():
+        progress(item.index, max(plan.frames, item.index + 1), "reading faces")
+        for place, frame in wanted.get(item.index, ()):
+            collected[place].offer(frame, item.pixels, plan.tracks[place].track.sightings[frame])
+    people: dict[int, Person] = {}
+    for place, portraits in collected.items():
+        planned, views = plan.tracks[place], portraits.views
+        if not views or planned.person is None:
+            continue
+        person = people.setdefault(planned.person, Person(planned.person))
+        person.add(planned.track.number, views, embedded(views, recognizers))
+    return tuple(people[number] for number in sorted(people))
+
+
+def _kept(plan: VideoPlan, people: Sequence[Person], settings: Settings) -> frozenset[int]:
+    """Numbers of the people who are not treated. Faces that nobody knows are always treated."""
+    chosen = {p.number for p in people}
+    if settings.include or settings.exclude:
+        recognizer = built_in_recognizers()[0]
+        chosen = {p.number for p in people if is_selected(recognizer, p.means[0], settings.include, settings.exclude)}
+    chosen &= _selected(plan, settings.selection)
+    return frozenset(p.number for p in people) - frozenset(chosen)
+
+
+def _selected(plan: VideoPlan, selection: Selection) -> set[int]:
+    """People whom the selection names: ``largest`` and the like compare the median of their boxes."""
+    import numpy as np
+
+    boxes: dict[int, np.ndarray] = {}
+    for number in plan.people:
+        rows = [s.box for t in plan.tracks if t.person == number for s in t.track.sightings.values()]
+        boxes[number] = np.median(np.stack(rows), axis=0)
+    if selection.which in WORDS:
+        if selection.which == "all" or not boxes:
+            return set(boxes)
+        key = {
+            "largest": lambda b: -float(np.prod(b[2:] - b[:2])),
+            "smallest": lambda b: float(np.prod(b[2:] - b[:2])),
+            "left": lambda b: float(b[0] + b[2]),
+            "right": lambda b: -float(b[0] + b[2]),
+        }[selection.which]
+        return {min(boxes, key=lambda n: key(boxes[n]))}
+    wanted = {int(part) for part in selection.which.split(",")}
+    missing = sorted(wanted - set(boxes))
+    if missing and not selection.allow_missing:
+        raise InputError(
+            f"there is no person {missing[0]}: {len(boxes)} {'was' if len(boxes) == 1 else 'were'} found, numbered from"
+            " 0; faceveil plan lists them; --allow-missing goes on without them"
+        )
+    return wanted
+
+
+def _share(progress: Progress, start: float, end: float) -> Progress:
+    """The progress of a part of the job that takes this share of its time."""
+
+    def report(done: int, total: int, what: str) -> None:
+        progress(round(STEPS * (start + (end - start) * min(1.0, done / max(total, 1)))), STEPS, what)
+
+    return report

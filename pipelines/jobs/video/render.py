@@ -1,0 +1,139 @@
+"""Second pass over a video: change the planned faces of each frame, and write everything else as it was."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.errors import InputError
+from ...core.parallel import streamed
+from ...core.progress import Progress, silent
+from ...imaging.video import VideoFrame, VideoSource
+from ...imaging.video_write import VideoFormat, VideoTarget
+from ..render import FILL
+from .frames import Done, FrameTreatment, Studio, Work, cut_out, treat_elsewhere
+from .plan import FrameIndex, VideoPlan
+from .report import VideoReport
+
+if TYPE_CHECKING:
+    import av
+
+AHEAD = 3
+"""Frames for each process that wait for it."""
+PREVIEW_EVERY = 10
+"""Frames between two previews."""
+ShowFrame = Callable[[np.ndarray], None]
+"""Shows a finished frame ``(H, W, 3)`` to the user."""
+
+
+def render(
+    source: VideoSource,
+    plan: VideoPlan,
+    studio: Studio,
+    target: Path,
+    format: VideoFormat,
+    treatment: FrameTreatment | None = None,
+    processes: int = 1,
+    progress: Progress = silent,
+    show: ShowFrame | None = None,
+) -> VideoReport:
+    """Write a video with its planned faces treated.
+
+    Args:
+        studio: how they are treated.
+        target: file to write.
+        treatment: an opened one for this process; opened from ``studio`` when omitted.
+        processes: how many treat frames.
+        progress: called before each frame; it may raise to interrupt, and nothing is left of the target.
+        show: called with some of the finished frames.
+
+    Raises:
+        InputError: the plan is of another video, or has other frames.
+        OutputError: the target cannot be written.
+        PolicyStop: the policy is ``stop`` and a face would not be protected.
+    """
+    plan.check(source)
+    report = VideoReport(studio.settings.method)
+    with closing(source.open()) as container, VideoTarget(target, source, container, format) as out:
+        for item, done in _rendered(source, plan, studio, out.copied, treatment, processes):
+            if not isinstance(item, VideoFrame):
+                out.copy(item)
+                continue
+            progress(item.index, plan.frames, "replacing faces")
+            out.write(item)
+            report.frames += 1
+            if done is not None:
+                report.add(done.rows)
+            if show is not None and item.index % PREVIEW_EVERY == 0:
+                show(item.pixels)
+        if report.frames != plan.frames:
+            raise InputError(f"{source.name} has {report.frames} frames, but {plan.frames} were planned; plan it again")
+    progress(plan.frames, plan.frames, "replacing faces")
+    return report
+
+
+def _rendered(
+    source: VideoSource,
+    plan: VideoPlan,
+    studio: Studio,
+    copied: Sequence[int],
+    treatment: FrameTreatment | None,
+    processes: int,
+) -> Iterator[tuple[VideoFrame | av.Packet, Done | None]]:
+    """All frames with their faces treated, and the packets in between, in order."""
+    index = plan.by_frame()
+    opened = treatment
+    if opened is None and processes == 1:
+        opened = FrameTreatment.opened(studio)
+    packed = b"" if processes == 1 else pickle.dumps(studio)
+
+    def here(_: bytes, work: Work) -> Done:
+        assert opened is not None
+        return opened.treat(work)
+
+    jobs = _jobs(source, index, tuple(copied), packed)
+    treat = treat_elsewhere if processes > 1 else here
+    for (item, place), done in streamed(treat, jobs, processes, AHEAD * processes):
+        if done is None or place is None or not isinstance(item, VideoFrame):
+            yield item, done
+            continue
+        pixels = item.pixels.copy()
+        pixels[place] = done.pixels
+        yield replace(item, pixels=pixels), done
+
+
+_Place = tuple[slice, slice] | None
+
+
+def _jobs(
+    source: VideoSource, index: FrameIndex, copied: tuple[int, ...], packed: bytes
+) -> Iterator[tuple[tuple[VideoFrame | av.Packet, _Place], tuple[bytes, Work] | None]]:
+    """Each item of the video, and the work that it makes."""
+    for item in source.items(copied):
+        faces = index[item.index] if isinstance(item, VideoFrame) else []
+        if not isinstance(item, VideoFrame) or not faces:
+            yield (item, None), None
+            continue
+        work, place = cut_out(item, faces)
+        yield (item, place), (packed, work)
+
+
+def redacted_whole(source: VideoSource, target: Path, format: VideoFormat, progress: Progress = silent) -> VideoReport:
+    """Write a gray video with the source's times and sound: the policy for a video without a face."""
+    report = VideoReport("solid")
+    with closing(source.open()) as container, VideoTarget(target, source, container, format) as out:
+        for item in source.items(out.copied):
+            if not isinstance(item, VideoFrame):
+                out.copy(item)
+                continue
+            progress(item.index, max(source.info.frames, item.index + 1), "redacting frames")
+            gray = np.iinfo(item.pixels.dtype).max * FILL
+            out.write(replace(item, pixels=np.full_like(item.pixels, round(gray))))
+            report.frames += 1
+    return report

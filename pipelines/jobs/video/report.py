@@ -1,0 +1,105 @@
+"""What was done to each person of a video, in numbers and words: no image, no embedding, no path."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..report import OUTCOMES, FaceReport, Outcome
+
+FORMAT = "faceveil.video-report/1"
+_PROTECTED = ("replaced", "redacted")
+
+
+@dataclass
+class PersonReport:
+    """One person; ``person`` None stands for all faces that nobody knows.
+
+    Attributes:
+        outcomes: how many faces had each outcome.
+        reasons: why faces were not replaced, and how often.
+        seed: of the person's identity.
+        margins: recognizer to the smallest distance from the original, in its thresholds, over all replaced frames.
+    """
+
+    person: int | None
+    outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    seed: int | None = None
+    margins: dict[str, float] = field(default_factory=dict)
+
+    def add(self, row: FaceReport) -> None:
+        """Count one face of one frame."""
+        self.outcomes[row.outcome] += 1
+        if row.reason:
+            self.reasons[row.reason] += 1
+        if row.outcome != "replaced":
+            return
+        self.seed = row.seed
+        for check in row.checks:
+            self.margins[check.recognizer] = min(check.margin, self.margins.get(check.recognizer, check.margin))
+
+
+@dataclass
+class VideoReport:
+    """All people of a video.
+
+    Attributes:
+        frames: how many were written.
+        method: that was asked for.
+    """
+
+    method: str
+    frames: int = 0
+    people: dict[int | None, PersonReport] = field(default_factory=dict)
+
+    def add(self, rows: Sequence[tuple[int | None, FaceReport]]) -> None:
+        """Count the faces of one frame."""
+        for person, row in rows:
+            self.people.setdefault(person, PersonReport(person)).add(row)
+
+    def count(self, outcome: Outcome) -> int:
+        """How many faces, counted in every frame, had an outcome."""
+        return sum(p.outcomes[outcome] for p in self.people.values())
+
+    @property
+    def safe(self) -> bool:
+        """Whether every treated face was replaced or redacted in every frame."""
+        return all(outcome in _PROTECTED for p in self.people.values() for outcome in p.outcomes)
+
+    def summary(self) -> str:
+        """One sentence."""
+        if not self.people:
+            return f"{self.frames} frames: no face was found"
+        known = [p for p in self.people if p is not None]
+        words = [f"{self.count(o)} {o}" for o in OUTCOMES if self.count(o)]  # type: ignore[arg-type]  # the outcomes
+        people = f"{len(known)} {'person' if len(known) == 1 else 'people'}, " if known else ""
+        return f"{self.frames} frames: {people}faces in all frames: {', '.join(words)}"
+
+    def text(self) -> str:
+        """The summary, and a line for each person whose face was not replaced in all frames, with the main reason."""
+        lines = [self.summary()]
+        for person in self._sorted():
+            if not person.reasons:
+                continue
+            reason, count = person.reasons.most_common(1)[0]
+            name = "faces that nobody knows" if person.person is None else f"person {person.person}"
+            total, more = sum(person.outcomes.values()), len(person.reasons) - 1
+            others = f" (and {more} other reason{'s' * (more > 1)})" if more else ""
+            lines.append(
+                f"{name}: not replaced in {person.reasons.total()} of {total} frames; {reason}: {count}{others}"
+            )
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        people: list[dict[str, Any]] = [
+            {**asdict(p), "margins": {name: round(v, 4) for name, v in p.margins.items()}} for p in self._sorted()
+        ]
+        document = {"format": FORMAT, "summary": self.summary(), "method": self.method, "frames": self.frames}
+        return json.dumps({**document, "people": people}, indent=2)
+
+    def _sorted(self) -> list[PersonReport]:
+        return sorted(self.people.values(), key=lambda p: (p.person is None, p.person or 0))
