@@ -23,6 +23,9 @@ from ..verify import verify
 from .people import Person
 from .plan import VideoPlan
 
+MORE_TRIES = 2
+"""Times as many identities are tried as for a photo: each frame must pass, and the search is made once."""
+
 
 @dataclass(frozen=True)
 class Role:
@@ -104,8 +107,9 @@ class _Casting:
         if isinstance(given, Identity):
             return self._method.from_identity(self._prepared, given, self._seed, progress)
         best, best_margin = None, -np.inf
-        for attempt in range(self._settings.tries):
-            step = part_of(progress, attempt, self._settings.tries)
+        tries = MORE_TRIES * self._settings.tries
+        for attempt in range(tries):
+            step = part_of(progress, attempt, tries)
             identity = self._method.sample_identity(self._prepared, self._seed + attempt, step)
             margin = self._margin(identity)
             if margin > best_margin:
@@ -131,9 +135,8 @@ class _Casting:
 
 
 def _prepared(person: Person, method: AnyMethod) -> list[Any]:
-    """The person's views that the method can replace, analyzed."""
-    found = []
-    for portrait in person.portraits:
-        if method.unsupported_reason(portrait.face) is None:
-            found.append(method.prepare(View(portrait.pixels, portrait.face, person.means[0])))
-    return found
+    """The person's views that the method can replace, analyzed; those with something in front only if there are no
+    others."""
+    able = [p for p in person.portraits if method.unsupported_reason(p.face) is None]
+    found = [method.prepare(View(p.pixels, p.face, person.means[0])) for p in able]
+    return [one for one in found if method.occlusion_reason(one) is None] or found

@@ -16,6 +16,10 @@ SURE = 0.9
 one person with two."""
 
 
+MAX_APART = 1.3
+"""Mean distance of a view from the others, as a multiple of the median, at which it is left out."""
+
+
 @dataclass
 class Person:
     """One person of a video.
@@ -34,8 +38,9 @@ class Person:
 
     @property
     def means(self) -> tuple[np.ndarray, ...]:
-        """The mean embedding ``(D,)`` for each recognizer, as long as its embeddings are on average."""
-        return tuple(_mean(rows) for rows in self.embeddings)
+        """The mean embedding ``(D,)`` for each recognizer, without views that are unlike the others."""
+        alike = np.all([_alike(rows) for rows in self.embeddings], axis=0)
+        return tuple(_mean(rows[alike] if alike.any() else rows) for rows in self.embeddings)
 
     def add(self, track: int, portraits: Sequence[Portrait], embeddings: Sequence[np.ndarray]) -> None:
         """Add a track with its views and their embeddings, one ``(V, D)`` for each recognizer."""
@@ -91,6 +96,15 @@ def embedded(portraits: Sequence[Portrait], recognizers: Sequence[FaceRecognizer
     return [recognizer.embed_many(images, points) for recognizer in recognizers]
 
 
+def _alike(rows: np.ndarray) -> np.ndarray:
+    """Which of the embeddings ``(V, D)`` are not much farther from the others than is usual: a hand may hide a face."""
+    if len(rows) < 3:
+        return np.ones(len(rows), bool)
+    others = np.linalg.norm(rows[:, None] - rows[None], axis=2).sum(1) / (len(rows) - 1)
+    return np.asarray(others <= MAX_APART * np.median(others))
+
+
 def _mean(rows: np.ndarray) -> np.ndarray:
+    """As long as the embeddings are on average."""
     mean = rows.mean(0)
     return np.asarray(mean * (np.linalg.norm(rows, axis=1).mean() / np.linalg.norm(mean)))

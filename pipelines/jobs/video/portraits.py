@@ -23,6 +23,10 @@ SIDE_VIEW = 0.6
 """Yaw, in inter-ocular distances, at which a view is of little use."""
 REACH = 3.0
 """Half side of a view in inter-ocular distances: what methods cut out."""
+FAULT_POWER = 4
+"""Of the detector's score, which falls where something hides the face, and of the share that lies in the frame."""
+DARK = 0.25
+"""Mean brightness, in [0, 1], below which a view tells less."""
 MAX_IOD = 200.0
 """Pixels between the eyes of a stored view; larger ones are shrunk."""
 
@@ -33,7 +37,7 @@ class Portrait:
 
     Attributes:
         frame: number of its frame.
-        quality: its size in pixels between the eyes, less for a turned head.
+        quality: its size in pixels between the eyes, less for a turned, hidden or dark face.
         image: the face and its surroundings, ``(h, w, 3)``, uint8 or uint16.
         points: its landmarks ``(68, 2)`` in pixels of ``image``.
     """
@@ -79,6 +83,8 @@ class Portraits:
         quality = quality_of(sighting)
         if quality <= 0:
             return
+        points = np.asarray(sighting.points, dtype=np.float64)
+        quality *= _inside(points, pixels) ** FAULT_POWER * _light(points, pixels)
         near = [v for v in self.views if frame - v.frame < self._spacing]
         rivals = near or (self.views if len(self.views) >= VIEWS else [])
         if rivals:
@@ -86,15 +92,29 @@ class Portraits:
             if quality < BETTER * worst.quality:
                 return
             self.views.remove(worst)
-        self.views.append(_cut_out(frame, quality, pixels, np.asarray(sighting.points, dtype=np.float64)))
+        self.views.append(_cut_out(frame, quality, pixels, points))
 
 
 def quality_of(sighting: Sighting) -> float:
-    """How much a view tells: the pixels between the eyes, less for a turned head; 0 for none."""
+    """How much a view tells: the pixels between the eyes, less for a turned or hidden head; 0 for none."""
     if sighting.points is None or not sighting.is_measured or sighting.score < MIN_SCORE:
         return 0.0
     points = sighting.points.astype(np.float64)
-    return inter_ocular(points) * max(0.1, 1 - abs(yaw_proxy(points)) / SIDE_VIEW)
+    return inter_ocular(points) * max(0.1, 1 - abs(yaw_proxy(points)) / SIDE_VIEW) * sighting.score**FAULT_POWER
+
+
+def _inside(points: np.ndarray, pixels: np.ndarray) -> float:
+    """Share of the landmarks that lie in the frame."""
+    height, width = pixels.shape[:2]
+    return float(((points >= 0) & (points < [width, height])).all(1).mean())
+
+
+def _light(points: np.ndarray, pixels: np.ndarray) -> float:
+    """1 for a face that is bright enough, less for a darker one."""
+    height, width = pixels.shape[:2]
+    columns, rows = np.clip(points.astype(int), 0, [width - 1, height - 1]).T
+    brightness = float(pixels[rows, columns].mean()) / np.iinfo(pixels.dtype).max
+    return min(1.0, brightness / DARK)
 
 
 def _cut_out(frame: int, quality: float, pixels: np.ndarray, points: np.ndarray) -> Portrait:
