@@ -1,4 +1,4 @@
-"""``faceveil anonymize``: replace or redact the faces of many photos."""
+"""``faceveil anonymize``: replace or redact the faces of many photos and videos."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..jobs.policy import ACTIONS
 from ..methods.registry import method_spec, method_specs
 from .flags import add_options, given_flags, given_paths, options_from
 from .terminal import add_sensitivity, command, positive, say
+from .videos import add_render, add_video_flags, is_video
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,8 +30,14 @@ PSEUDONYM_SPACE = "dlib"
 
 
 def add_commands(commands: Any) -> None:
-    parser = command(commands, "anonymize", _anonymize, "replace the faces in photos")
-    parser.add_argument("input", nargs="+", help="images, folders or globs")
+    parser = command(commands, "anonymize", anonymize, "replace the faces in photos and videos")
+    parser.add_argument("input", nargs="+", help="images, videos, folders or globs")
+    _add_flags(parser, planned=False)
+    add_render(commands, lambda parser: _add_flags(parser, planned=True))
+
+
+def _add_flags(parser: argparse.ArgumentParser, planned: bool) -> None:
+    """Add the flags of a run; ``planned``: the faces are those of a plan."""
     parser.add_argument("-o", "--output", help="a file, or a folder (default: NAME_veiled beside the input)")
     specs = method_specs()
     parser.add_argument(
@@ -47,14 +54,20 @@ def add_commands(commands: Any) -> None:
         "--jobs",
         type=positive,
         metavar="N",
-        help="processes, one image each (default: what cores and memory allow, for methods of one thread)",
+        help="processes: one image or frame each (default: what cores and memory allow, for methods of one thread)",
     )
-    _add_selection(parser.add_argument_group("which faces"))
+    _add_selection(parser.add_argument_group("which faces; in a video, which people"), planned)
+    add_video_flags(parser.add_argument_group("videos"))
     _add_safety(parser.add_argument_group("what happens to faces that cannot be replaced safely"))
     _add_identity(parser.add_argument_group("which identity is shown"))
     outputs = parser.add_argument_group("further outputs")
     outputs.add_argument(
         "--overwrite", action="store_true", help="replace existing outputs; inputs are never overwritten"
+    )
+    outputs.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an earlier run into this folder stopped: what it finished is left alone, the rest is made",
     )
     outputs.add_argument("--report", type=Path, metavar="FILE", help="write what was done to each face as JSON")
     outputs.add_argument(
@@ -65,7 +78,7 @@ def add_commands(commands: Any) -> None:
         add_options(group, spec.options, spec.name)
 
 
-def _add_selection(group: Any) -> None:
+def _add_selection(group: Any, planned: bool) -> None:
     group.add_argument(
         "--faces",
         default="all",
@@ -74,12 +87,10 @@ def _add_selection(group: Any) -> None:
     group.add_argument(
         "--allow-missing", action="store_true", help="go on where an image has no face of a number in --faces"
     )
-    group.add_argument(
-        "--plan",
-        type=Path,
-        metavar="FILE",
-        help="treat the faces of this plan, written by: faceveil detect -o plan.json",
-    )
+    if not planned:
+        group.add_argument(
+            "--plan", type=Path, metavar="FILE", help="treat the faces of this plan, written by: faceveil plan"
+        )
     add_sensitivity(group)
     group.add_argument("--min-size", type=float, default=0.0, help="keep faces that are smaller than this many pixels")
     group.add_argument(
@@ -142,7 +153,8 @@ def _add_identity(group: Any) -> None:
     )
 
 
-def _anonymize(options: argparse.Namespace) -> int:
+def anonymize(options: argparse.Namespace) -> int:
+    """Run ``anonymize`` or ``render``, and return the exit code."""
     from ..jobs.tasks import plan_tasks, skipped_files
 
     _check_flags(options)
@@ -150,24 +162,41 @@ def _anonymize(options: argparse.Namespace) -> int:
     if options.preview and options.preview.suffix.lower() != PREVIEW_SUFFIX:
         raise InputError(f"the preview {options.preview.name} must end in {PREVIEW_SUFFIX}")
     if options.plan and len(tasks) > 1:
-        raise InputError(f"a plan belongs to one image, but {len(tasks)} are given")
+        raise InputError(f"a plan belongs to one image or video, but {len(tasks)} are given")
     # Missing files are reported before networks are loaded, which takes seconds.
     _check_files(options, tasks)
     read = [*(task.source for task in tasks), *options.include, *options.exclude, *_single_files(options)]
     outputs = [task.target for task in tasks]
     side_files = [p for p in (options.report, options.preview, options.save_identity) if p is not None]
     read += [*_pseudonym_files(options), *_needed(options)]
-    check_outputs([*outputs, *side_files], read, options.overwrite)
+    # With --resume, the manifest tells for each existing output whether it is one of an earlier run.
+    known = _made_before(options, outputs)
+    check_outputs([*(path for path in outputs if path not in known), *side_files], read, options.overwrite)
     from .anonymize_run import run
 
     _tell_skipped(skipped_files(options.input, options.output))
     return run(options, tasks)
 
 
+def _made_before(options: argparse.Namespace, outputs: list[Path]) -> set[Path]:
+    """Outputs that the manifest of the folder knows, with ``--resume``."""
+    from ..jobs.manifest import Manifest
+    from .resume import manifest_folder
+
+    if not options.resume:
+        return set()
+    folder = manifest_folder(options)
+    if folder is None:
+        raise InputError("--resume belongs to a run that writes into a folder; name one with -o")
+    manifest = Manifest(folder)
+    return {path for path in outputs if manifest.knows(path)}
+
+
 def _tell_skipped(files: list[Path]) -> None:
     if files:
         some = ", ".join(path.name for path in files[:MAX_SKIPPED]) + ", …" * (len(files) > MAX_SKIPPED)
-        say(f"{len(files)} file{'s' * (len(files) != 1)} skipped (no image of a known format, or a result): {some}")
+        count = f"{len(files)} file{'s' * (len(files) != 1)}"
+        say(f"{count} skipped (no image or video of a known format, or a result): {some}")
 
 
 def _check_flags(options: argparse.Namespace) -> None:
@@ -187,6 +216,8 @@ def _check_flags(options: argparse.Namespace) -> None:
     for flag in ("bank", "no_ledger"):
         if getattr(options, flag) and not options.pseudonyms:
             raise InputError(f"--{flag.replace('_', '-')} belongs to --pseudonyms; give a key file as well")
+    if options.save_identity and any(is_video(Path(text)) for text in options.input):
+        raise InputError("--save-identity is for images; a video's people get an identity each")
     for flag in ("identity", "same_person", "save_identity"):
         if getattr(options, flag) and options.method not in specs:
             raise InputError(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from ..core.errors import FaceVeilError
-from ..core.files import read_text
+from ..core.errors import FaceVeilError, OutputError, unexpected
+from ..core.files import exists, read_text
+from ..core.progress import Progress, silent
 from ..faces.face import Faces
 from ..identity.bank import load_bank
 from ..identity.compare import recognizer_named
@@ -17,8 +20,9 @@ from ..identity.pseudonym import Pseudonyms
 from ..imaging.image import LoadedImage
 from ..imaging.load import load_image
 from ..jobs.folder import treat_file
+from ..jobs.manifest import Manifest, Resumed
 from ..jobs.photo import anonymize_loaded
-from ..jobs.report import Report
+from ..jobs.report import AnyReport
 from ..jobs.settings import GivenIdentity, Result
 from ..jobs.tasks import Task
 from ..methods.base import AnyMethod
@@ -26,6 +30,13 @@ from ..methods.identities import MethodIdentity, load_any_identity
 from ..methods.registry import open_method
 from ..viz.sheets import preview_rows
 from .anonymize import method_options, settings_from
+from .resume import id_of, manifest_folder
+from .videos import job_from, open_source, plan_from
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Treated:
     """
 
     task: Task
-    report: Report | None = None
+    report: AnyReport | None = None
     error: FaceVeilError | None = None
     identities: Sequence[MethodIdentity] = ()
     rows: Sequence[Image.Image] = ()
@@ -60,23 +71,78 @@ class Opened:
         if not self.settings.redacts_only:
             self.method = open_method(self.settings.method, method_options(options))
         self.identity: GivenIdentity | None = _identity(options)
-        self._faces = Faces.from_json(read_text(options.plan)) if options.plan else None
-        self._recognizers = [recognizer_named(text) for text in options.verify]
+        self.recognizers = [recognizer_named(text) for text in options.verify]
+        folder = manifest_folder(options)
+        self._manifest = None if folder is None else Manifest(folder)
 
-    def treat(self, task: Task) -> Treated:
-        """Treat one file; an error is part of the result."""
+    def treat(self, task: Task, progress: Progress = silent) -> Treated:
+        """Treat one file; an error is part of the result.
+
+        Args:
+            progress: of a video; images are treated at once.
+        """
         try:
-            result = treat_file(task, self._treat)
-            shown = [one for one in result.identities if one is not None]
-            rows = preview_rows(load_image(task.source).pixels, result) if self.options.preview else []
-            return Treated(task, result.report, identities=shown, rows=rows)
+            return self._noted(self._manifest, task, progress) if self._manifest else self._treat(task, progress)
         except FaceVeilError as error:
             return Treated(task, error=error)
 
-    def _treat(self, image: LoadedImage) -> Result:
+    def _noted(self, manifest: Manifest, task: Task, progress: Progress) -> Treated:
+        """Treat a file, and note it in the manifest; what an earlier run has finished is left alone."""
+        name = id_of(self.options, task)
+        if self.options.resume and (entry := manifest.finished(name, task.target)) is not None:
+            return Treated(task, Resumed(entry.report, entry.exposed))
+        if (
+            self.options.resume
+            and exists(task.target)
+            and not (self.options.overwrite or manifest.is_ours(task.target))
+        ):
+            raise OutputError(
+                f"{task.target.name} was made with other settings or from another file; add --overwrite, or name"
+                " another output"
+            )
+        manifest.start(name, task.target)
+        try:
+            treated = self._treat(task, progress)
+        except FaceVeilError as error:
+            manifest.fail(name, task.target, str(error))
+            raise
+        assert treated.report is not None
+        manifest.finish(name, task.target, treated.report.exposed, json.loads(treated.report.to_json()))
+        return treated
+
+    def _treat(self, task: Task, progress: Progress) -> Treated:
+        if task.is_video:
+            return self._treat_video(task, progress)
+        result = treat_file(task, self._anonymized)
+        shown = [one for one in result.identities if one is not None]
+        rows = preview_rows(load_image(task.source).pixels, result) if self.options.preview else []
+        return Treated(task, result.report, identities=shown, rows=rows)
+
+    def _treat_video(self, task: Task, progress: Progress) -> Treated:
+        job = job_from(self)
+        try:
+            plan = plan_from(self.options, task.source)
+            source = open_source(task.source, self.options, plan)
+            if plan is not None:
+                report = job.render(source, plan, task.target, progress=progress)
+            else:
+                report = job.run(source, task.target, progress)
+        except (FaceVeilError, MemoryError):
+            raise
+        except Exception as error:  # one bad file must not stop the others; interruptions are no Exception
+            log.debug("unexpected", exc_info=True)
+            raise unexpected(error) from error
+        return Treated(task, report)
+
+    def _anonymized(self, image: LoadedImage) -> Result:
         return anonymize_loaded(
-            image, self.settings, self._faces, self.method, self.identity, self._recognizers, in_place=True
+            image, self.settings, self._faces, self.method, self.identity, self.recognizers, in_place=True
         )
+
+    @cached_property
+    def _faces(self) -> Faces | None:
+        """The plan of an image."""
+        return Faces.from_json(read_text(self.options.plan)) if self.options.plan else None
 
 
 def _identity(options: argparse.Namespace) -> GivenIdentity | None:

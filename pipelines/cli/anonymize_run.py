@@ -1,5 +1,5 @@
 """One run of ``faceveil anonymize``: treat the files, in several processes where that pays, and write what goes beside
-them."""
+them. Images come first; each video is spread over the processes frame by frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import FaceVeilError, InputError, PolicyStop
 from ..core.files import write_whole
 from ..core.parallel import parallel
-from ..core.progress import Progress
+from ..core.progress import Progress, part_of
 from ..imaging.load import load_image
 from ..jobs.photo import search_identity
 from ..jobs.tasks import Task
@@ -40,18 +40,22 @@ MIN_IMAGES = 4
 
 def run(options: argparse.Namespace, tasks: Sequence[Task]) -> int:
     """Treat all files and return the exit code."""
-    count = processes(options, len(tasks))
+    images, videos = ([t for t in tasks if t.is_video == kind] for kind in (False, True))
+    count = processes(options, len(images))
     opened = Opened(options)
-    if options.same_person and opened.method is not None:
-        opened.identity = _shared_identity(opened, tasks)
+    if options.same_person and opened.method is not None and images:
+        opened.identity = _shared_identity(opened, images)
     done: list[Treated] = []
     with progress_bar() as progress:
         try:
-            for treated in _treated(opened, tasks, count, progress):
+            for treated in _treated(opened, images, count, progress) if images else ():
                 _tell(treated)
                 done.append(treated)
         except InputError as error:  # a process was killed
-            done += [Treated(task, error=error) for task in tasks[len(done) :]]
+            done += [Treated(task, error=error) for task in images[len(done) :]]
+        for place, task in enumerate(videos):
+            done.append(opened.treat(task, part_of(progress, place, len(videos))))
+            _tell(done[-1])
     code = _conclude(done)
     try:
         _write_side_files(options, done)
@@ -129,7 +133,7 @@ def _conclude(done: Sequence[Treated]) -> int:
     for d in failed:
         say(f"failed: {d.task.source.name}: {d.error}", error=True)
     if len(done) > 1:
-        say(f"{len(done) - len(failed)} of {len(done)} images done")
+        say(f"{len(done) - len(failed)} of {len(done)} files done")
     if any(isinstance(d.error, PolicyStop) or (d.report is not None and not d.report.safe) for d in done):
         return UNPROTECTED
     return SOME_FAILED if failed else OK

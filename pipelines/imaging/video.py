@@ -20,21 +20,6 @@ from ..core.files import exists, short_reason
 if TYPE_CHECKING:
     import av
 
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mts",
-    ".m2ts",
-    ".ts",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".flv",
-)
 MAX_FRAME_PIXELS = 70_000_000
 """Larger frames (8K has 33 megapixels) are refused."""
 AHEAD = 4

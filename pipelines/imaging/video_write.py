@@ -14,13 +14,11 @@ import numpy as np
 
 from ..core.errors import InputError, OutputError
 from ..core.files import Unfinished, short_reason
+from .formats import VIDEO_CODECS, VIDEO_OUTPUTS
 from .video import COPIED, VideoFrame, VideoSource, converted, is_cover
 
 if TYPE_CHECKING:
     import av
-
-CODECS = ("auto", "h264", "hevc", "av1", "vp9", "prores", "ffv1")
-"""``auto`` is the source's codec where it can be written, else H.264; ``ffv1`` is lossless."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,6 @@ FULL_CHROMA = {"yuv420p": "yuv444p", "yuv420p10le": "yuv444p10le"}
 """Where a side is odd, chroma cannot be halved."""
 FULL_RANGE = 2
 """FFmpeg's number of the color range in which 0 is black and 255 white."""
-OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts")
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class VideoFormat:
     """How a video is written.
 
     Attributes:
-        codec: one of ``CODECS``.
+        codec: one of ``VIDEO_CODECS``.
         hardware: whether an encoder of a graphics chip is used where there is one.
 
     Raises:
@@ -100,8 +97,8 @@ class VideoFormat:
     hardware: bool = False
 
     def __post_init__(self) -> None:
-        if self.codec not in CODECS:
-            raise InputError(f"video codec {self.codec!r} is not one of {', '.join(CODECS)}")
+        if self.codec not in VIDEO_CODECS:
+            raise InputError(f"video codec {self.codec!r} is not one of {', '.join(VIDEO_CODECS)}")
 
 
 class VideoTarget:
@@ -125,8 +122,8 @@ class VideoTarget:
         self._path, self._source = path, source
         self._stream_in = source.stream(container)
         suffix = path.suffix.lower()
-        if suffix not in OUTPUT_SUFFIXES:
-            raise OutputError(f"{path.name} has no known video suffix; use {', '.join(OUTPUT_SUFFIXES)}")
+        if suffix not in VIDEO_OUTPUTS:
+            raise OutputError(f"{path.name} has no known video suffix; use {', '.join(VIDEO_OUTPUTS)}")
         codec = _codec_for(format.codec, suffix, self._stream_in.codec_context.name, path)
         self._file = Unfinished(path)
         try:
@@ -138,8 +135,7 @@ class VideoTarget:
     def _open(self, suffix: str, codec: str, format: VideoFormat, container: Any) -> None:
         import av
 
-        options = {"movflags": "+faststart"} if suffix in _APPLE else {}
-        self._out = av.open(str(self._file.path), "w", format=_muxer(suffix), options=options)
+        self._out = av.open(str(self._file.path), "w", format=muxer(suffix), options=muxer_options(suffix))
         self._video = _add_video(self._out, codec, self._source, self._stream_in, format.hardware)
         if codec == "hevc" and suffix in _APPLE:
             # Apple's players know only this tag.
@@ -147,8 +143,9 @@ class VideoTarget:
         self._copied: dict[int, Any] = {}
         for stream in container.streams:
             if stream.type in COPIED and not is_cover(stream):
-                self._copied[stream.index] = self._add_copy(stream, suffix)
-        self._add_chapters(container)
+                self._copied[stream.index] = add_copy(self._out, stream, self._source.name, suffix)
+        if self._source.span.whole:
+            add_chapters(self._out, container)
 
     @property
     def copied(self) -> tuple[int, ...]:
@@ -217,29 +214,6 @@ class VideoTarget:
         except Exception as error:
             raise self._failed(error) from None
 
-    def _add_copy(self, stream: Any, suffix: str) -> Any:
-        try:
-            added = self._out.add_stream_from_template(stream)
-        except Exception:
-            raise InputError(
-                f"a stream of {self._source.name} ({stream.type}, {stream.codec_context.name}) does not fit into"
-                f" {suffix} files; write a .mkv file"
-            ) from None
-        language = stream.metadata.get("language")
-        added.metadata.clear()
-        if language:
-            added.metadata["language"] = language
-        return added
-
-    def _add_chapters(self, container: Any) -> None:
-        """Copy the chapters' times; their titles are tags of the source."""
-        # Older versions of PyAV have no chapters.
-        if not hasattr(container, "chapters") or not self._source.span.whole:
-            return
-        chapters: Any = [{**chapter, "metadata": {}} for chapter in container.chapters()]
-        if chapters:
-            self._out.set_chapters(chapters)
-
     def _failed(self, error: Exception) -> OutputError:
         return OutputError(
             f"{self._path.name} could not be written ({short_reason(error)}); free some space, or choose another"
@@ -259,10 +233,45 @@ def _codec_for(wanted: str, suffix: str, source: str, path: Path) -> str:
     return "h264" if "h264" in allowed else allowed[0]
 
 
-def _muxer(suffix: str) -> str | None:
-    """The container's name where FFmpeg would not know it from a temporary file's name."""
+def muxer(suffix: str) -> str:
+    """FFmpeg's name of a container, which it cannot tell from a temporary file's name."""
     names = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
     return names.get(suffix, "mpegts")
+
+
+def muxer_options(suffix: str) -> dict[str, str]:
+    """Options of a container: a browser can play an MP4 file before it has all of it."""
+    return {"movflags": "+faststart"} if suffix in _APPLE else {}
+
+
+def add_copy(out: Any, stream: Any, name: str, suffix: str) -> Any:
+    """Add a stream to a container whose packets are copied; of its tags only the language stays.
+
+    Raises:
+        InputError: the container cannot hold it.
+    """
+    try:
+        added = out.add_stream_from_template(stream)
+    except Exception:  # FFmpeg's errors differ with the container
+        raise InputError(
+            f"a stream of {name} ({stream.type}, {stream.codec_context.name}) does not fit into {suffix} files; write a"
+            " .mkv file"
+        ) from None
+    language = stream.metadata.get("language")
+    added.metadata.clear()
+    if language:
+        added.metadata["language"] = language
+    return added
+
+
+def add_chapters(out: Any, container: Any) -> None:
+    """Copy the chapters' times; their titles are tags of the source."""
+    # Older versions of PyAV have no chapters.
+    if not hasattr(container, "chapters"):
+        return
+    chapters: Any = [{**chapter, "metadata": {}} for chapter in container.chapters()]
+    if chapters:
+        out.set_chapters(chapters)
 
 
 def _add_video(out: Any, codec: str, source: VideoSource, stream_in: av.VideoStream, hardware: bool) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 Outcome = Literal["replaced", "redacted", "kept", "passed", "unverified"]
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
@@ -14,6 +14,24 @@ compare it."""
 _PROTECTED = ("replaced", "redacted")
 FORMAT = "faceveil.report/1"
 _DECIMALS = 4
+
+
+class AnyReport(Protocol):
+    """What was done in an image or a video.
+
+    Attributes:
+        exposed: number of selected faces that are not protected.
+    """
+
+    @property
+    def exposed(self) -> int: ...
+
+    @property
+    def safe(self) -> bool: ...
+
+    def text(self) -> str: ...
+
+    def to_json(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -94,7 +112,12 @@ class Report:
     @property
     def safe(self) -> bool:
         """Whether every selected face was replaced or redacted."""
-        return all(face.outcome in _PROTECTED for face in self.faces if face.selected)
+        return self.exposed == 0
+
+    @property
+    def exposed(self) -> int:
+        """Number of selected faces that were neither replaced nor redacted."""
+        return sum(face.outcome not in _PROTECTED for face in self.faces if face.selected)
 
     def summary(self) -> str:
         """One sentence."""

@@ -1,4 +1,4 @@
-"""Name the inputs and outputs of a run over files; torch is not imported for it."""
+"""Name the inputs and outputs of a run over images and videos; torch is not imported for it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from pathlib import Path
 
 from ..core.errors import InputError
 from ..core.files import exists, is_folder
-from ..imaging.formats import FORMATS
+from ..imaging.formats import FORMATS, VIDEO_OUTPUTS, VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
 class Task:
-    """One image file to read and the file to write its result to."""
+    """One image or video to read, and the file to write its result to."""
 
     source: Path
     target: Path
+
+    @property
+    def is_video(self) -> bool:
+        return self.source.suffix.lower() in VIDEO_SUFFIXES
 
 
 VEILED = "_veiled"
@@ -25,7 +29,7 @@ VEILED = "_veiled"
 
 
 def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
-    """Expand files, folders and globs, and name an output file for each image.
+    """Expand files, folders and globs, and name an output file for each image and video.
 
     The subfolders of an input folder are recreated below ``output``. Without ``output`` each result is written next to
     its input as ``NAME_veiled.EXT``. Results of earlier runs in an input folder are left out.
@@ -38,13 +42,15 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
         found += [pair for pair in _expand(text) if not _is_result(pair[0], Path(text), output)]
     if not found:
         raise InputError(
-            f"no image was found in {', '.join(inputs)}; name files that end in {', '.join(sorted(FORMATS))}"
+            f"no image or video was found in {', '.join(inputs)}; name files that end in"
+            f" {', '.join(sorted(FORMATS))}, {', '.join(VIDEO_OUTPUTS)}"
         )
-    if output is not None and Path(output).suffix.lower() in FORMATS and not is_folder(Path(output)):
+    if output is not None and Path(output).suffix.lower() in (*FORMATS, *VIDEO_OUTPUTS) and not is_folder(Path(output)):
         if len(found) > 1:
             raise InputError(
-                f"{len(found)} images cannot be written to the one file {Path(output).name}; name a folder with -o"
+                f"{len(found)} files cannot be written to the one file {Path(output).name}; name a folder with -o"
             )
+        _check_kind(found[0][0], Path(output))
         tasks = [Task(found[0][0], Path(output))]
     elif output is not None:
         tasks = [Task(source, Path(output) / _writable(relative)) for source, relative in found]
@@ -60,7 +66,7 @@ def skipped_files(inputs: Sequence[str], output: str | None) -> list[Path]:
     """Files in the named folders that ``plan_tasks`` leaves out: other formats, and results of earlier runs."""
     folders = [Path(text) for text in inputs if is_folder(Path(text))]
     inside = [(p, folder) for folder in folders for p in sorted(folder.rglob("*")) if p.is_file()]
-    return [p for p, folder in inside if p.suffix.lower() not in FORMATS or _is_result(p, folder, output)]
+    return [p for p, folder in inside if not _is_known(p) or _is_result(p, folder, output)]
 
 
 def _is_result(path: Path, folder: Path, output: str | None) -> bool:
@@ -77,7 +83,7 @@ def _expand(text: str) -> list[tuple[Path, Path]]:
     """List pairs of an input file and its path relative to the named folder."""
     path = Path(text)
     if is_folder(path):
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in FORMATS and p.is_file())
+        inside = sorted(p for p in path.rglob("*") if _is_known(p) and p.is_file())
         return [(p, p.relative_to(path)) for p in inside]
     if exists(path) or not glob.has_magic(text):
         return [(path, Path(path.name))]
@@ -85,5 +91,19 @@ def _expand(text: str) -> list[tuple[Path, Path]]:
 
 
 def _writable(path: Path) -> Path:
-    """Replace a suffix that cannot be written by ``.png``."""
-    return path if path.suffix.lower() in FORMATS else path.with_suffix(".png")
+    """Replace a suffix that cannot be written by ``.png``, or ``.mp4`` for a video."""
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return path if suffix in VIDEO_OUTPUTS else path.with_suffix(".mp4")
+    return path if suffix in FORMATS else path.with_suffix(".png")
+
+
+def _is_known(path: Path) -> bool:
+    return path.suffix.lower() in (*FORMATS, *VIDEO_SUFFIXES)
+
+
+def _check_kind(source: Path, output: Path) -> None:
+    """Raise where an image would be written as a video, or a video as an image."""
+    if (source.suffix.lower() in VIDEO_SUFFIXES) != (output.suffix.lower() in VIDEO_OUTPUTS):
+        kinds = ("a video", "an image") if source.suffix.lower() in VIDEO_SUFFIXES else ("an image", "a video")
+        raise InputError(f"{source.name} is {kinds[0]}, but {output.name} names {kinds[1]}; give another suffix")

@@ -187,7 +187,7 @@ def _homography(card: Card, pose: Pose, height: int) -> np.ndarray:
 
 
 def _backdrop(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    coarse = rng.integers(60, 200, (9, 16, 3)).astype(np.uint8)
+    coarse = rng.integers(60, 200, (4, 7, 3)).astype(np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 

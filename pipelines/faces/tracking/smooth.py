@@ -15,27 +15,42 @@ from .track import Sighting, Track
 WINDOW_SECONDS = 0.25
 MIN_WINDOW, ORDER = 5, 2
 """Frames of the smallest window, and degree of the fitted polynomial."""
+HIDDEN = 0.85
+"""Share of a track's median score below which the face is hidden."""
 SHORT_GAP_SECONDS = 0.2
 """Longest gap of the detections over which landmarks are interpolated; in a longer one the face is redacted."""
 
 
 def finish(track: Track, rate: float) -> None:
-    """Close short gaps of one track, then smooth it.
+    """Leave out landmarks of a hidden face, close short gaps of one track, then smooth it.
 
     Args:
         rate: frames per second.
     """
+    hide(track)
     close_gaps(track, max(1, round(SHORT_GAP_SECONDS * rate)))
     length = max(MIN_WINDOW, round(WINDOW_SECONDS * rate) | 1)
     for run in track.runs():
         _smooth(track, run, length)
 
 
+def hide(track: Track) -> None:
+    """Forget the landmarks where the detector's score falls: something hides the face, so they are guesses."""
+    measured = track.measured()
+    if not measured:
+        return
+    usual = float(np.median([track.sightings[i].score for i in measured]))
+    for i in measured:
+        if track.sightings[i].score < HIDDEN * usual:
+            track.place(i, points=None)
+
+
 def close_gaps(track: Track, longest: int) -> None:
-    """Interpolate the landmarks over gaps of at most ``longest`` frames."""
+    """Interpolate the landmarks over frames without a detection, at most ``longest`` of them."""
     known = [i for i in sorted(track.sightings) if track.sightings[i].points is not None]
     for start, end in pairwise(known):
-        if not 1 < end - start <= longest + 1:
+        inside = [track.sightings[i] for i in range(start + 1, end)]
+        if not 1 <= len(inside) <= longest or any(s.is_measured for s in inside):
             continue
         a, b = track.sightings[start], track.sightings[end]
         assert a.points is not None and b.points is not None

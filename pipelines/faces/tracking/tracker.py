@@ -27,7 +27,7 @@ LOST_SECONDS = 1.0
 """Time for which a face that is no longer detected is followed, and for which a new one is followed back."""
 HOLD_SECONDS = 0.25
 """Time for which the last box stays where not even the optical flow finds the face."""
-THOROUGH_SECONDS = 1.0
+THOROUGH_SECONDS = 2.0
 """Time between two thorough searches."""
 CUT = 0.09
 """Mean absolute difference of two frames in [0, 1], shrunk to a thumbnail, at which the scene changes."""

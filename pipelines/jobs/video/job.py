@@ -69,7 +69,16 @@ class VideoJob:
         """
         settings = self.settings
         landmarks = not settings.redacts_only or self._picks
-        found = scan(source, self._asked, self.detector, settings.sensitivity, landmarks, progress)
+        found = scan(
+            source.frames(),
+            float(source.info.rate),
+            self._asked,
+            self.detector,
+            settings.sensitivity,
+            landmarks,
+            source.info.frames,
+            progress,
+        )
         plan = VideoPlan.of(source, found)
         return replace(plan, kept=_kept(plan, found.people, settings)), found.people
 

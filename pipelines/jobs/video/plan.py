@@ -105,6 +105,18 @@ class VideoPlan:
         if (source.info.width, source.info.height) != (self.width, self.height) or digest_of(source) != self.digest:
             raise InputError(f"the plan is of another video than {source.name}; plan this one again")
 
+    def listing(self) -> list[str]:
+        """A line for each person, and one for the tracks that belong to nobody."""
+        lines = [
+            f"person {n}: in {self._count(n)} of {self.frames} frames, first at {self._first(n)}"
+            + (" (kept)" if n in self.kept else "")
+            for n in self.people
+        ]
+        unknown = sum(t.person is None for t in self.tracks)
+        if unknown:
+            lines.append(f"{unknown} track{'s' * (unknown != 1)} of faces that nobody knows; these are redacted")
+        return lines or ["no face was found"]
+
     def to_json(self) -> str:
         """As a text that ``from_json`` reads."""
         people = [

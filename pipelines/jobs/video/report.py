@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..report import OUTCOMES, FaceReport, Outcome
 
 FORMAT = "faceveil.video-report/1"
 _PROTECTED = ("replaced", "redacted")
+_DECIMALS = 4
 
 
 @dataclass
@@ -68,7 +69,13 @@ class VideoReport:
     @property
     def safe(self) -> bool:
         """Whether every treated face was replaced or redacted in every frame."""
-        return all(outcome in _PROTECTED for p in self.people.values() for outcome in p.outcomes)
+        return self.exposed == 0
+
+    @property
+    def exposed(self) -> int:
+        """Number of faces, counted in every frame, that were neither replaced nor redacted."""
+        counts = (item for p in self.people.values() for item in p.outcomes.items())
+        return sum(count for outcome, count in counts if outcome not in _PROTECTED)
 
     def summary(self) -> str:
         """One sentence."""
@@ -96,7 +103,14 @@ class VideoReport:
 
     def to_json(self) -> str:
         people: list[dict[str, Any]] = [
-            {**asdict(p), "margins": {name: round(v, 4) for name, v in p.margins.items()}} for p in self._sorted()
+            {
+                "person": p.person,
+                "outcomes": dict(p.outcomes),
+                "reasons": dict(p.reasons),
+                "seed": p.seed,
+                "margins": {name: round(value, _DECIMALS) for name, value in p.margins.items()},
+            }
+            for p in self._sorted()
         ]
         document = {"format": FORMAT, "summary": self.summary(), "method": self.method, "frames": self.frames}
         return json.dumps({**document, "people": people}, indent=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...core.progress import Progress, silent
@@ -12,7 +12,7 @@ from ...faces.tracking.finder import FaceFinder, measure
 from ...faces.tracking.smooth import finish
 from ...faces.tracking.track import Track
 from ...faces.tracking.tracker import Tracker
-from ...imaging.video import VideoSource
+from ...imaging.video import VideoFrame
 from ...recognition.base import FaceRecognizer
 from .people import Person, Register
 from .portraits import Portraits
@@ -36,38 +36,41 @@ class Scan:
 
 
 def scan(
-    source: VideoSource,
+    frames: Iterable[VideoFrame],
+    rate: float,
     recognizers: Sequence[FaceRecognizer],
     detector: Detector | None = None,
     sensitivity: SensitivityName = "normal",
     landmarks: bool = True,
+    expected: int = 0,
     progress: Progress = silent,
 ) -> Scan:
     """Scan a video.
 
     Args:
+        rate: frames per second.
         recognizers: tell people apart.
         sensitivity: as in ``detect_faces``.
         landmarks: False where all faces are redacted, which needs neither landmarks nor people.
+        expected: number of frames, for the progress.
         progress: called before each frame; it may raise to interrupt.
 
     Raises:
         InputError: the video is damaged.
     """
-    rate = float(source.info.rate)
     tracker = Tracker(FaceFinder(detector or open_detector(), sensitivity), rate, measure if landmarks else None)
     register, waiting, count = Register(recognizers), dict[int, tuple[Track, Portraits]](), 0
-    for frame in source.frames():
-        progress(frame.index, max(source.info.frames, frame.index + 1), "finding faces")
+    for frame in frames:
+        progress(count, max(expected, count + 1), "finding faces")
         tracker.add(frame.pixels)
-        count += 1
         for track in tracker.active if landmarks else ():
-            sighting = track.sightings.get(frame.index)
+            sighting = track.sightings.get(count)
             if sighting is not None and sighting.points is not None:
-                waiting.setdefault(track.number, (track, Portraits(rate)))[1].offer(frame.index, frame.pixels, sighting)
+                waiting.setdefault(track.number, (track, Portraits(rate)))[1].offer(count, frame.pixels, sighting)
         running = {track.number for track in tracker.active}
         for number in [n for n in waiting if n not in running]:
             _register(register, *waiting.pop(number))
+        count += 1
     for track, portraits in waiting.values():
         _register(register, track, portraits)
     for track in tracker.tracks:

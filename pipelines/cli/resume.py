@@ -1,0 +1,60 @@
+"""Where the manifest of a run lies, and what identifies a file in it: content, settings and weights."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+from ...weights.catalog import cards
+from ..core.files import is_folder
+from ..imaging.formats import FORMATS, VIDEO_OUTPUTS
+from ..jobs.manifest import digest
+from ..jobs.tasks import Task
+
+_WITHOUT_EFFECT = (
+    "command", "run", "debug", "input", "output", "jobs", "report", "preview", "save_identity", "overwrite", "resume",
+    "hardware",
+)  # fmt: skip
+"""Flags that do not change the pixels of an output."""
+
+
+def manifest_folder(options: argparse.Namespace) -> Path | None:
+    """The output folder of a run; None where it writes one file, or beside its inputs."""
+    if options.output is None:
+        return None
+    output = Path(options.output)
+    one_file = output.suffix.lower() in (*FORMATS, *VIDEO_OUTPUTS) and not is_folder(output)
+    return None if one_file else output
+
+
+def id_of(options: argparse.Namespace, task: Task) -> str:
+    """The id of a task; it changes when its output could change.
+
+    Raises:
+        InputError: the source cannot be read.
+    """
+    from ..core.errors import InputError
+    from ..core.files import short_reason
+
+    try:
+        content = digest(task.source)
+    except OSError as error:
+        raise InputError(f"{task.source.name} cannot be read ({short_reason(error)})") from None
+    settings = {k: _value(v) for k, v in sorted(vars(options).items()) if k not in _WITHOUT_EFFECT and not callable(v)}
+    weights = [card.sha256 for card in cards()]
+    text = json.dumps([content, settings, weights, version("faceveil")])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _value(value: object) -> object:
+    """A flag's value; a file counts with its size and time."""
+    if isinstance(value, (list, tuple)):
+        return [_value(item) for item in value]
+    path = value if isinstance(value, Path) else None
+    if path is not None and path.is_file():
+        status = path.stat()
+        return [path.name, status.st_size, status.st_mtime_ns]
+    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
