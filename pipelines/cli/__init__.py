@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from ..core.errors import FaceVeilError, PolicyStop, unexpected
-from . import anonymize, inspect, make, train, videos
+from . import anonymize, inspect, make, train, vault, videos
 from .terminal import EXIT_CODES, INTERRUPTED, SOME_FAILED, UNPROTECTED, say
 
 
@@ -55,6 +55,6 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"faceveil {version('faceveil')}")
     top.add_argument("--debug", action="store_true", help="show where an unexpected error comes from")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for module in (anonymize, videos, inspect, make, train):
+    for module in (anonymize, videos, vault, inspect, make, train):
         module.add_commands(commands)
     return top

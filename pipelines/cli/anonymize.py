@@ -14,6 +14,7 @@ from ..jobs.policy import ACTIONS
 from ..methods.registry import method_spec, method_specs
 from .flags import add_options, given_flags, given_paths, options_from
 from .terminal import add_sensitivity, command, positive, say
+from .vault import add_key_flags
 from .videos import add_render, add_video_flags, is_video
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ def _add_flags(parser: argparse.ArgumentParser, planned: bool) -> None:
         action="store_true",
         help="go on where an earlier run into this folder stopped: what it finished is left alone, the rest is made",
     )
+    vault = parser.add_argument_group("the way back (off unless asked for)")
+    vault.add_argument(
+        "--vault", type=Path, metavar="FILE", help="seal the original pixels of all faces in this file, for restore"
+    )
+    add_key_flags(vault)
     outputs.add_argument("--report", type=Path, metavar="FILE", help="write what was done to each face as JSON")
     outputs.add_argument(
         "--preview", type=Path, metavar="SHEET", help="write originals and results side by side (.png)"
@@ -159,6 +165,7 @@ def anonymize(options: argparse.Namespace) -> int:
 
     _check_flags(options)
     tasks = plan_tasks(options.input, options.output)
+    _check_vault(options, tasks)
     if options.preview and options.preview.suffix.lower() != PREVIEW_SUFFIX:
         raise InputError(f"the preview {options.preview.name} must end in {PREVIEW_SUFFIX}")
     if options.plan and len(tasks) > 1:
@@ -167,7 +174,7 @@ def anonymize(options: argparse.Namespace) -> int:
     _check_files(options, tasks)
     read = [*(task.source for task in tasks), *options.include, *options.exclude, *_single_files(options)]
     outputs = [task.target for task in tasks]
-    side_files = [p for p in (options.report, options.preview, options.save_identity) if p is not None]
+    side_files = [p for p in (options.report, options.preview, options.save_identity, options.vault) if p is not None]
     read += [*_pseudonym_files(options), *_needed(options)]
     # With --resume, the manifest tells for each existing output whether it is one of an earlier run.
     known = _made_before(options, outputs)
@@ -176,6 +183,22 @@ def anonymize(options: argparse.Namespace) -> int:
 
     _tell_skipped(skipped_files(options.input, options.output))
     return run(options, tasks)
+
+
+def _check_vault(options: argparse.Namespace, tasks: list[Task]) -> None:
+    """Raise where a vault cannot be written."""
+    if options.vault is None:
+        if options.key is not None or options.passphrase:
+            raise InputError("--key and --passphrase belong to --vault; name its file")
+        return
+    if len(tasks) > 1:
+        raise InputError(f"a vault belongs to one image or video, but {len(tasks)} are given; run them one by one")
+    if options.key is None and not options.passphrase:
+        raise InputError("--vault needs --key FILE or --passphrase")
+    if not tasks[0].is_video:
+        from ..jobs.restore import check_lossless
+
+        check_lossless(tasks[0].target)
 
 
 def _made_before(options: argparse.Namespace, outputs: list[Path]) -> set[Path]:
@@ -236,7 +259,7 @@ def _check_files(options: argparse.Namespace, tasks: list[Task]) -> None:
 
 
 def _single_files(options: argparse.Namespace) -> list[Path]:
-    files = (options.plan, options.sticker, options.parser_file, options.identity)
+    files = (options.plan, options.sticker, options.parser_file, options.identity, options.key)
     return [path for path in files if path is not None]
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,18 +20,22 @@ from ..identity.compare import recognizer_named
 from ..identity.pseudonym import Pseudonyms
 from ..imaging.image import LoadedImage
 from ..imaging.load import load_image
+from ..imaging.video import VideoSource
 from ..jobs.folder import treat_file
 from ..jobs.manifest import Manifest, Resumed
-from ..jobs.photo import anonymize_loaded
+from ..jobs.photo import Watch, anonymize_loaded
 from ..jobs.report import AnyReport
+from ..jobs.restore import ImageSealer, digest_of_video
 from ..jobs.settings import GivenIdentity, Result
 from ..jobs.tasks import Task
+from ..jobs.vault import VaultWriter
 from ..methods.base import AnyMethod
 from ..methods.identities import MethodIdentity, load_any_identity
 from ..methods.registry import open_method
 from ..viz.sheets import preview_rows
 from .anonymize import method_options, settings_from
 from .resume import id_of, manifest_folder
+from .vault import secret_from
 from .videos import job_from, open_source, plan_from
 
 if TYPE_CHECKING:
@@ -113,20 +118,32 @@ class Opened:
     def _treat(self, task: Task, progress: Progress) -> Treated:
         if task.is_video:
             return self._treat_video(task, progress)
-        result = treat_file(task, self._anonymized)
+        result = treat_file(task, self._anonymized) if not self.options.vault else self._sealed(task)
         shown = [one for one in result.identities if one is not None]
         rows = preview_rows(load_image(task.source).pixels, result) if self.options.preview else []
         return Treated(task, result.report, identities=shown, rows=rows)
+
+    def _sealed(self, task: Task) -> Result:
+        """Treat an image, and seal its original faces."""
+        original = load_image(task.source)
+        with VaultWriter(self.options.vault, secret_from(self.options, new=True)) as vault:
+            sealer = ImageSealer(vault, original)
+            result = treat_file(task, lambda image: self._anonymized(image, sealer.seen))
+            sealer.finish(task.target)
+        return result
 
     def _treat_video(self, task: Task, progress: Progress) -> Treated:
         job = job_from(self)
         try:
             plan = plan_from(self.options, task.source)
             source = open_source(task.source, self.options, plan)
-            if plan is not None:
-                report = job.render(source, plan, task.target, progress=progress)
-            else:
-                report = job.run(source, task.target, progress)
+            with self._vault() as vault:
+                if plan is not None:
+                    report = job.render(source, plan, task.target, progress=progress, vault=vault)
+                else:
+                    report = job.run(source, task.target, progress, vault=vault)
+                if vault is not None:
+                    vault.finish(digest_of_video(VideoSource(task.target), progress))
         except (FaceVeilError, MemoryError):
             raise
         except Exception as error:  # one bad file must not stop the others; interruptions are no Exception
@@ -134,9 +151,13 @@ class Opened:
             raise unexpected(error) from error
         return Treated(task, report)
 
-    def _anonymized(self, image: LoadedImage) -> Result:
+    def _vault(self) -> AbstractContextManager[VaultWriter | None]:
+        options = self.options
+        return VaultWriter(options.vault, secret_from(options, new=True)) if options.vault else nullcontext()
+
+    def _anonymized(self, image: LoadedImage, watch: Watch | None = None) -> Result:
         return anonymize_loaded(
-            image, self.settings, self._faces, self.method, self.identity, self.recognizers, in_place=True
+            image, self.settings, self._faces, self.method, self.identity, self.recognizers, in_place=True, watch=watch
         )
 
     @cached_property

@@ -96,6 +96,18 @@ class VideoFrame:
     duration: int
 
 
+@dataclass(frozen=True)
+class StreamPacket:
+    """A packet of another stream than the video's.
+
+    Attributes:
+        stream: index of its stream; the packet itself must not be asked once its file is closed.
+    """
+
+    stream: int
+    packet: av.Packet
+
+
 class VideoSource:
     """A video file that can be read several times.
 
@@ -153,7 +165,7 @@ class VideoSource:
         """
         return (item for item in self.items() if isinstance(item, VideoFrame))
 
-    def items(self, copied: tuple[int, ...] = ()) -> Iterator[VideoFrame | av.Packet]:
+    def items(self, copied: tuple[int, ...] = ()) -> Iterator[VideoFrame | StreamPacket]:
         """Frames, and the packets of the streams with these indices, in the order of the file.
 
         Raises:
@@ -161,7 +173,7 @@ class VideoSource:
         """
         return ahead(self._items(copied), AHEAD)
 
-    def _items(self, copied: tuple[int, ...]) -> Iterator[VideoFrame | av.Packet]:
+    def _items(self, copied: tuple[int, ...]) -> Iterator[VideoFrame | StreamPacket]:
         count = 0
         try:
             with closing(self.open()) as container:
@@ -175,7 +187,7 @@ class VideoSource:
                 for packet in container.demux(wanted):
                     if packet.stream is not stream:
                         if self._is_inside(packet, start):
-                            yield packet
+                            yield StreamPacket(packet.stream.index, packet)
                         continue
                     if video_ended:
                         continue

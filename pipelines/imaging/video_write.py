@@ -15,7 +15,7 @@ import numpy as np
 from ..core.errors import InputError, OutputError
 from ..core.files import Unfinished, short_reason
 from .formats import VIDEO_CODECS, VIDEO_OUTPUTS
-from .video import COPIED, VideoFrame, VideoSource, converted, is_cover
+from .video import COPIED, StreamPacket, VideoFrame, VideoSource, converted, is_cover
 
 if TYPE_CHECKING:
     import av
@@ -197,18 +197,18 @@ class VideoTarget:
         except Exception as error:
             raise self._failed(error) from None
 
-    def copy(self, packet: av.Packet) -> None:
+    def copy(self, item: StreamPacket) -> None:
         """Append a packet of a copied stream, unchanged.
 
         Raises:
             OutputError: the disk is full, or the container cannot hold the packet.
         """
-        span = self._source.span
+        span, packet = self._source.span, item.packet
         if not span.whole:
             shift = round(span.start / packet.time_base)
             packet.dts = None if packet.dts is None else packet.dts - shift
             packet.pts = None if packet.pts is None else packet.pts - shift
-        packet.stream = self._copied[packet.stream.index]
+        packet.stream = self._copied[item.stream]
         try:
             self._out.mux(packet)
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,11 @@ from .render import Canvas
 from .replace import FaceTreatment
 from .report import FaceReport, Report
 from .settings import GivenIdentity, Result, Settings
+
+Watch = Callable[[int, Tensor], None]
+"""Gets the position of a face in ``Result.faces``, or ``WHOLE``, and a mask ``(B, 1, H, W)`` of what it changed."""
+WHOLE = -1
+"""Stands for an image that was redacted as a whole."""
 
 
 def anonymize(
@@ -76,6 +81,7 @@ def anonymize_batch(
     progress: Progress = silent,
     preview: Preview = unseen,
     in_place: bool = False,
+    watch: Watch | None = None,
 ) -> Result:
     """Take the identity out of a batch ``(B, 3, H, W)`` of images.
 
@@ -90,6 +96,7 @@ def anonymize_batch(
         progress: called before each image, face and rendering of a search; it may raise to interrupt.
         preview: called with each finished face, cut out.
         in_place: whether ``pixels`` may be overwritten, which saves a copy of them.
+        watch: called with each face's number and the pixels that it changed.
 
     Raises:
         InputError: the plan belongs to other images, or the identity does not fit the method.
@@ -101,9 +108,12 @@ def anonymize_batch(
     for recognizer in recognizers:
         # Raises where no threshold is known: such a recognizer cannot verify.
         recognizer.threshold_at()
-    canvas = Canvas(pixels, in_place)
+    canvas = Canvas(pixels, in_place, watched=watch is not None)
     plan = make_plan(canvas.pixels, settings, asked, faces, detector, alpha, progress)
     notes = _treat_empty(canvas, plan, settings.policy.no_face)
+    if watch is not None and bool(canvas.recent.any()):
+        watch(WHOLE, canvas.recent)
+        canvas.forget()
     wanted = _wanted(identity, plan, settings, method, canvas, asked, progress)
     treatment = FaceTreatment(canvas, settings, method, asked)
     rows = {i: _kept(plan, i, settings) for i in range(len(plan.faces)) if i not in plan.selected}
@@ -116,6 +126,9 @@ def anonymize_batch(
         )
         rows[i], shown[i] = treated.report, treated.identity
         preview(canvas.cut_out(plan.faces[i]))
+        if watch is not None:
+            watch(i, canvas.recent)
+            canvas.forget()
     progress(len(plan.selected), max(len(plan.selected), 1), "replacing faces")
     report = Report(tuple(rows[i] for i in sorted(rows)), tuple(notes))
     opaque = opaque_where_changed(alpha, canvas.changed)
@@ -131,13 +144,14 @@ def anonymize_loaded(
     identity: GivenIdentity | None = None,
     recognizers: Sequence[FaceRecognizer] = (),
     in_place: bool = False,
+    watch: Watch | None = None,
 ) -> Result:
     """Take the identity out of one loaded image, its alpha included; ``Result.first`` has its file's depth and profile.
 
     The arguments and errors are those of ``anonymize_batch``.
     """
     result = anonymize_batch(
-        image.pixels, settings, faces, None, method, identity, recognizers, image.alpha, in_place=in_place
+        image.pixels, settings, faces, None, method, identity, recognizers, image.alpha, in_place=in_place, watch=watch
     )
     return replace(result, first=replace(image, pixels=result.pixels, alpha=result.alpha))
 

@@ -23,15 +23,23 @@ class Canvas:
     Attributes:
         pixels: ``(B, 3, H, W)``, RGB in [0, 1], on the CPU, with all changes so far.
         changed: ``(B, 1, H, W)``, whether a pixel may differ from the original.
+        recent: the same for the changes since the last call of ``forget``.
 
     Args:
         in_place: whether the given pixels may be overwritten, which saves a copy of them.
+        watched: whether ``recent`` is kept; without it, it is ``changed``.
     """
 
-    def __init__(self, pixels: Tensor, in_place: bool = False) -> None:
+    def __init__(self, pixels: Tensor, in_place: bool = False, watched: bool = False) -> None:
         given = pixels.detach().to("cpu", torch.float32)
         self.pixels = given.clamp_(0, 1) if in_place else given.clamp(0, 1)
         self.changed = torch.zeros(len(pixels), 1, *pixels.shape[-2:], dtype=torch.bool)
+        self.recent = self.changed if not watched else torch.zeros_like(self.changed)
+
+    def forget(self) -> None:
+        """Let ``recent`` begin anew."""
+        if self.recent is not self.changed:
+            self.recent.zero_()
 
     def image(self, index: int) -> Tensor:
         """One image ``(1, 3, H, W)`` as it is now."""
@@ -46,7 +54,7 @@ class Canvas:
         after = torch.where(change.mask > 0, change.patch, before)
         changed = not torch.equal(before, after)
         self.pixels[where] = after
-        self.changed[where] |= change.mask > 0
+        self._mark(where, change.mask > 0)
         return changed
 
     def redact(self, face: Face, style: RedactionStyle, shape: RedactionShape, sticker: Tensor | None) -> None:
@@ -62,7 +70,7 @@ class Canvas:
         if not bool((mask > 0).any()):
             raise FaceVeilError(f"the redaction of a face in image {face.image} reaches no pixel; check its box")
         self.pixels[where] = redacted
-        self.changed[where] |= mask > 0
+        self._mark(where, mask > 0)
 
     def cut_out(self, face: Face) -> Tensor:
         """A face with a margin as it is now, ``(1, 3, h, w)``."""
@@ -76,4 +84,8 @@ class Canvas:
     def redact_image(self, index: int) -> None:
         """Replace a whole image with gray."""
         self.pixels[index] = FILL
-        self.changed[index] = True
+        self._mark(index, torch.tensor(True))
+
+    def _mark(self, where: int | tuple[slice, ...], mask: Tensor) -> None:
+        for marks in (self.changed, self.recent):
+            marks[where] |= mask

@@ -42,10 +42,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Done:
-    """The treated window, where it differs ``(h, w)``, and a row for each face."""
+    """The treated window, whose face changed a pixel ``(h, w)`` (its place among the faces; -1: none), and a row for
+    each face."""
 
     pixels: np.ndarray
-    changed: np.ndarray
+    owners: np.ndarray
     rows: tuple[tuple[int | None, FaceReport], ...]
 
 
@@ -95,7 +96,8 @@ class FrameTreatment:
         Raises:
             PolicyStop: the policy is ``stop`` and a face would not be protected.
         """
-        canvas = Canvas(to_tensor(work.pixels), in_place=True)
+        canvas = Canvas(to_tensor(work.pixels), in_place=True, watched=True)
+        owners = np.full(work.pixels.shape[:2], -1, np.int16)
         treatment = FaceTreatment(canvas, self._settings, self._method, self._recognizers)
         rows = []
         for number, planned in enumerate(work.faces):
@@ -107,8 +109,9 @@ class FrameTreatment:
             seen = bool(face.landmarks) or self._method is None
             treated = treatment.treat(face, number, embeddings, wanted, seen=seen)
             rows.append((planned.person, treated.report))
-        changed = canvas.changed[0, 0].numpy()
-        return Done(_restored(canvas, work.pixels, changed), changed, tuple(rows))
+            owners[canvas.recent[0, 0].numpy()] = number
+            canvas.forget()
+        return Done(_restored(canvas, work.pixels, owners >= 0), owners, tuple(rows))
 
 
 def cut_out(frame: VideoFrame, faces: Sequence[PlannedFace]) -> tuple[Work, tuple[slice, slice]]:

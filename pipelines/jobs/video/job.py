@@ -19,6 +19,7 @@ from ...recognition.base import FaceRecognizer
 from ...recognition.catalog import built_in_recognizers
 from ..people import is_selected
 from ..settings import GivenIdentity, Settings
+from ..vault import VaultWriter
 from .cast import cast_people
 from .frames import FrameTreatment, Studio
 from .people import Person, embedded
@@ -83,9 +84,17 @@ class VideoJob:
         return replace(plan, kept=_kept(plan, found.people, settings)), found.people
 
     def run(
-        self, source: VideoSource, target: Path, progress: Progress = silent, show: ShowFrame | None = None
+        self,
+        source: VideoSource,
+        target: Path,
+        progress: Progress = silent,
+        show: ShowFrame | None = None,
+        vault: VaultWriter | None = None,
     ) -> VideoReport:
         """Anonymize a video.
+
+        Args:
+            vault: gets the original pixels of all faces.
 
         Raises:
             InputError: the video is damaged, or a setting does not fit it.
@@ -93,7 +102,7 @@ class VideoJob:
             PolicyStop: the policy is ``stop`` and a face would not be protected.
         """
         plan, people = self.plan(source, _share(progress, 0, SCANNED))
-        return self.render(source, plan, target, people, progress, show)
+        return self.render(source, plan, target, people, progress, show, vault)
 
     def render(
         self,
@@ -103,6 +112,7 @@ class VideoJob:
         people: Sequence[Person] | None = None,
         progress: Progress = silent,
         show: ShowFrame | None = None,
+        vault: VaultWriter | None = None,
     ) -> VideoReport:
         """Render a plan.
 
@@ -117,13 +127,17 @@ class VideoJob:
         if not plan.tracks:
             if settings.policy.no_face == "stop":
                 raise PolicyStop(f"no face was found in {source.name}, so nothing was handed on (policy stop)")
+            if settings.policy.no_face == "redact" and vault is not None:
+                raise InputError(
+                    f"no face was found in {source.name}, and a vault seals faces only; use --no-face pass"
+                )
             if settings.policy.no_face == "redact":
                 return redacted_whole(source, target, self.format, progress)
         asked = self._asked
         rendering = _share(progress, CAST, 1)
         if settings.redacts_only:
             studio, redaction = Studio(settings, None, {}), FrameTreatment(settings, None, asked, {})
-            return render(source, plan, studio, target, self.format, redaction, 1, rendering, show)
+            return render(source, plan, studio, target, self.format, redaction, 1, rendering, show, vault)
         if people is None:
             people = enrolled(source, plan, asked, _share(progress, 0, SCANNED))
         method = self.method or open_method(settings.method, self.options)
@@ -132,7 +146,7 @@ class VideoJob:
         count = self._count(plan)
         studio = Studio(settings, self.options, cast, self.verifiers)
         treatment = FrameTreatment(settings, method, asked, cast) if count == 1 else None
-        return render(source, plan, studio, target, self.format, treatment, count, rendering, show)
+        return render(source, plan, studio, target, self.format, treatment, count, rendering, show, vault)
 
     @property
     def _asked(self) -> tuple[FaceRecognizer, ...]:

@@ -7,22 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...core.errors import InputError
 from ...core.parallel import streamed
 from ...core.progress import Progress, silent
-from ...imaging.video import VideoFrame, VideoSource
+from ...imaging.video import StreamPacket, VideoFrame, VideoSource
 from ...imaging.video_write import VideoFormat, VideoTarget
 from ..render import FILL
+from ..vault import UNKNOWN, Sealed, VaultWriter
 from .frames import Done, FrameTreatment, Studio, Work, cut_out, treat_elsewhere
 from .plan import FrameIndex, VideoPlan
 from .report import VideoReport
-
-if TYPE_CHECKING:
-    import av
 
 AHEAD = 3
 """Frames for each process that wait for it."""
@@ -42,6 +39,7 @@ def render(
     processes: int = 1,
     progress: Progress = silent,
     show: ShowFrame | None = None,
+    vault: VaultWriter | None = None,
 ) -> VideoReport:
     """Write a video with its planned faces treated.
 
@@ -52,6 +50,7 @@ def render(
         processes: how many treat frames.
         progress: called before each frame; it may raise to interrupt, and nothing is left of the target.
         show: called with some of the finished frames.
+        vault: gets the original pixels of all faces; the caller finishes it.
 
     Raises:
         InputError: the plan is of another video, or has other frames.
@@ -61,7 +60,7 @@ def render(
     plan.check(source)
     report = VideoReport(studio.settings.method)
     with closing(source.open()) as container, VideoTarget(target, source, container, format) as out:
-        for item, done in _rendered(source, plan, studio, out.copied, treatment, processes):
+        for item, done in _rendered(source, plan, studio, out.copied, treatment, processes, vault):
             if not isinstance(item, VideoFrame):
                 out.copy(item)
                 continue
@@ -85,7 +84,8 @@ def _rendered(
     copied: Sequence[int],
     treatment: FrameTreatment | None,
     processes: int,
-) -> Iterator[tuple[VideoFrame | av.Packet, Done | None]]:
+    vault: VaultWriter | None,
+) -> Iterator[tuple[VideoFrame | StreamPacket, Done | None]]:
     """All frames with their faces treated, and the packets in between, in order."""
     index = plan.by_frame()
     opened = treatment
@@ -103,9 +103,20 @@ def _rendered(
         if done is None or place is None or not isinstance(item, VideoFrame):
             yield item, done
             continue
+        if vault is not None:
+            _seal(vault, item, place, done)
         pixels = item.pixels.copy()
         pixels[place] = done.pixels
         yield replace(item, pixels=pixels), done
+
+
+def _seal(vault: VaultWriter, frame: VideoFrame, place: tuple[slice, slice], done: Done) -> None:
+    """Seal the original pixels of each face of a frame."""
+    for number, (person, _) in enumerate(done.rows):
+        mask = np.zeros(frame.pixels.shape[:2], bool)
+        mask[place] = done.owners == number
+        if mask.any():
+            vault.add(UNKNOWN if person is None else person, frame.index, Sealed.of(frame.pixels, mask))
 
 
 _Place = tuple[slice, slice] | None
@@ -113,7 +124,7 @@ _Place = tuple[slice, slice] | None
 
 def _jobs(
     source: VideoSource, index: FrameIndex, copied: tuple[int, ...], packed: bytes
-) -> Iterator[tuple[tuple[VideoFrame | av.Packet, _Place], tuple[bytes, Work] | None]]:
+) -> Iterator[tuple[tuple[VideoFrame | StreamPacket, _Place], tuple[bytes, Work] | None]]:
     """Each item of the video, and the work that it makes."""
     for item in source.items(copied):
         faces = index[item.index] if isinstance(item, VideoFrame) else []
