@@ -142,7 +142,7 @@ class VideoSource:
         """Open the file for reading; the caller closes it."""
         import av
 
-        av.logging.set_level(av.logging.PANIC)
+        quiet()
         source: str | io.BytesIO = str(self.file) if isinstance(self.file, Path) else io.BytesIO(self.file.getbuffer())
         return av.open(source, "r", metadata_errors="ignore")
 
@@ -276,6 +276,18 @@ class VideoSource:
 
     def _damaged(self, error: Exception) -> InputError:
         return InputError(f"{self.name} is damaged or no video of a known format ({short_reason(error)})")
+
+
+def quiet() -> None:
+    """Let FFmpeg say nothing.
+
+    PyAV's own handler of messages waits for Python's lock. Where a thread that holds the lock waits for FFmpeg's
+    decoders, and one of these has a message, both would wait forever.
+    """
+    import av
+
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.PANIC)
 
 
 def is_cover(stream: Any) -> bool:
