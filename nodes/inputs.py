@@ -42,3 +42,13 @@ def optional_faces_input(verb: str) -> Any:
     return FacesSocket.Input(
         "faces", optional=True, tooltip=f"{verb} only these faces. Without it, all faces are detected."
     )
+
+
+def is_key_name(name: str) -> bool:
+    """Whether a text can be the name of a key file."""
+    return name.replace("-", "").replace("_", "").isalnum()
+
+
+def no_key_name(name: str) -> str:
+    """What is wrong with the name of a key file."""
+    return f"the key name {name!r} may contain only letters, digits, - and _"

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ...pipelines.core.errors import InputError
 from ...pipelines.identity.identity import Identity
+from ..inputs import is_key_name, no_key_name
 from ..schema import schema
 from ..sockets import BankSocket, IdentitySocket
 from .common import CATEGORY, one_identity
@@ -96,7 +97,7 @@ class MapToPseudonym(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, key: str | None = None) -> bool | str:
         # None where the widget is connected to another node: the name is then checked in the run.
-        return True if key is None or _is_name(key) else _no_name(key)
+        return True if key is None or is_key_name(key) else no_key_name(key)
 
     @classmethod
     def execute(
@@ -112,8 +113,8 @@ class MapToPseudonym(io.ComfyNode):
 
         from ...pipelines.identity.pseudonym import Pseudonyms
 
-        if not _is_name(key):
-            raise InputError(_no_name(key))
+        if not is_key_name(key):
+            raise InputError(no_key_name(key))
         folder = Path(folder_paths.get_user_directory()) / "faceveil"
         pseudonyms = Pseudonyms.open(folder, key, capacity, bank, ledger)
         given = one_identity(identity)
@@ -127,14 +128,6 @@ class MapToPseudonym(io.ComfyNode):
             Identity(np.concatenate([assigned.vectors for _, assigned in found]), found[0][1].space),
             [number for number, _ in found],
         )
-
-
-def _is_name(key: str) -> bool:
-    return key.replace("-", "").replace("_", "").isalnum()
-
-
-def _no_name(key: str) -> str:
-    return f"the key name {key!r} may contain only letters, digits, - and _"
 
 
 NODES = [MapToPseudonym]

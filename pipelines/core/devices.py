@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .errors import InputError
+
 if TYPE_CHECKING:
     import torch
 
@@ -15,6 +17,20 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_named(name: str) -> torch.device:
+    """The device of a name such as ``cuda`` or ``cuda:1``.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    import torch
+
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise InputError(f"there is no device {name!r} on this machine; name cpu, cuda, cuda:1 or mps") from None
 
 
 def network_dtype(device: torch.device) -> torch.dtype:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from ..training.parts import Packing, Parts
 from ..training.portraits import read_pixels, read_portrait
 
 PEOPLE, PERSON_IOD = 5, 60.0
-"""Random people shown on each portrait, and the inter-ocular distance in pixels at which they are rendered."""
+"""Default number of random people shown on each portrait, and the inter-ocular distance in pixels at which they are
+rendered."""
 SPREAD, DISTINCTIVENESS, VARIATION = 1.2, 1.1, 0.5
 """Deviation of random codes; factor of a stored person's codes, and the share of random codes added to them."""
 FACES_A_PART = 30
@@ -46,6 +48,8 @@ def embedder_from_folder(
     workers: int | None = None,
     logs: Path | None = None,
     progress: Progress = silent,
+    people: int = PEOPLE,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Distill a recognizer and write it; an interrupted training is resumed.
 
@@ -53,6 +57,9 @@ def embedder_from_folder(
         images: folder of portraits, one person each.
         teacher: Python file of the teacher, as ``open_teacher`` takes it.
         output: file to write.
+        recipe: of the training; its ``group`` is set here.
+        people: random people shown on each portrait.
+        device: where the student is trained; the faces are rendered on the CPU.
 
     Returns:
         Statistics: numbers of portraits and faces, and the agreement with the teacher on portraits held out.
@@ -62,7 +69,7 @@ def embedder_from_folder(
     """
     paths = find_images(images)
     count = len(range(0, len(paths), FACES_A_PART))
-    jobs = [(paths[i * FACES_A_PART : (i + 1) * FACES_A_PART], recipe.seed * count + i) for i in range(count)]
+    jobs = [(paths[i * FACES_A_PART : (i + 1) * FACES_A_PART], recipe.seed * count + i, people) for i in range(count)]
     if len(jobs) < MIN_PARTS:
         raise InputError(
             f"{images.name} contains {len(paths)} images; a recognizer needs at least"
@@ -70,14 +77,16 @@ def embedder_from_folder(
         )
     opened = open_teacher(teacher)
     opened.check_hints(recipe.hints)
-    subject = subject_of(np.empty(0), [(p.name, p.stat().st_size) for p in paths], recipe.seed)
+    subject = subject_of(np.empty(0), [(p.name, p.stat().st_size) for p in paths], recipe.seed, people)
     parts = Parts(output.with_suffix(".faces"), subject)
     made = parts.run("faces", aligned_faces, jobs, PACKING, workers or os.cpu_count() or 1, progress, "rendering faces")
     faces = torch.cat(made[:-HELD_OUT_PARTS])
-    student = train_embedder(faces, opened, recipe, output.with_suffix(".state"), logs, progress=progress)
+    recipe = replace(recipe, group=1 + people)
+    state = output.with_suffix(".state")
+    student = train_embedder(faces, opened, recipe, state, logs, progress=progress, device=device)
     cosine, correlation = agreement(student, opened, torch.cat(made[-HELD_OUT_PARTS:]))
     save_embedder(output, student)
-    output.with_suffix(".state").unlink(missing_ok=True)
+    state.unlink(missing_ok=True)
     parts.remove()
     return {
         "portraits": len(paths),
@@ -108,8 +117,8 @@ def open_teacher(path: Path) -> Teacher:
 
 
 @one_thread()
-def aligned_faces(paths: Sequence[Path], seed: int) -> Tensor:
-    """Aligned faces ``(N, 3, 144, 144)``, RGB, uint8, of the portraits and of random people shown on them."""
+def aligned_faces(paths: Sequence[Path], seed: int, people: int) -> Tensor:
+    """Aligned faces ``(N, 3, 144, 144)``, RGB, uint8: each portrait, then the random people shown on it."""
     generator = torch.Generator().manual_seed(seed)
     faces = [torch.zeros(0, 3, STORED, STORED, dtype=torch.uint8)]
     for path in paths:
@@ -118,7 +127,7 @@ def aligned_faces(paths: Sequence[Path], seed: int) -> Tensor:
             continue
         image = read_pixels(path)
         faces.append(_aligned(image, portrait.points))
-        faces += [_aligned(*p) for p in render_people(image, portrait.points, portrait.embedding, PEOPLE, generator)]
+        faces += [_aligned(*p) for p in render_people(image, portrait.points, portrait.embedding, people, generator)]
     return torch.cat(faces)
 
 

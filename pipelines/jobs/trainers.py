@@ -68,7 +68,10 @@ class TrainEmbedder:
         "Modules of the teacher whose outputs the three stages imitate, NAME,NAME,NAME; feature maps of 64, 128 and 128"
         " channels at 32, 16 and 8 px. A student learns faster with them.",
     )
+    people: int = option(5, "Random people shown on each portrait; a quarter of each batch are portraits.", minimum=0)
+    batch: int = option(48, "Faces of one step.", minimum=2)
     steps: int = option(2400, "Optimizer steps.", minimum=1)
+    device: str = option("cpu", "Where it trains: cpu, cuda, cuda:1 or mps. All faces are kept there, 62 kB each.")
     seed: int = option(0, "The same seed repeats a training.", minimum=0)
     workers: int | None = option(None, "Processes; all cores when omitted.", minimum=1)
     logs: Path | None = option(None, "Folder for TensorBoard: loss and learning rate.")
@@ -78,13 +81,22 @@ class TrainEmbedder:
 
 
 def _train_embedder(options: TrainEmbedder, progress: Progress) -> str:
+    from ..core.devices import device_named
     from ..training.embedder import Recipe
     from .embedder import embedder_from_folder
 
     hints = tuple(name for name in options.hints.split(",") if name)
-    recipe = Recipe(steps=options.steps, seed=options.seed, hints=hints)
+    recipe = Recipe.of(options.steps, options.batch, options.seed, hints)
     facts = embedder_from_folder(
-        options.images, options.teacher, options.output, recipe, options.workers, options.logs, progress
+        options.images,
+        options.teacher,
+        options.output,
+        recipe,
+        options.workers,
+        options.logs,
+        progress,
+        options.people,
+        device_named(options.device),
     )
     return f"{options.output}: {', '.join(f'{name} {value}' for name, value in facts.items())}"
 

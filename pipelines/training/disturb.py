@@ -24,27 +24,28 @@ def disturbed(faces: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
     Args:
         faces: ``(N, 3, S, S)``, RGB in [0, 1], with a margin around the ``size`` pixels in the middle.
+        generator: on the device of the faces.
 
     Returns:
         ``(N, 3, size, size)``.
     """
-    count = len(faces)
+    count, device = len(faces), faces.device
 
     def random(*shape: int) -> Tensor:
-        return torch.rand(count, *shape, generator=generator)
+        return torch.rand(count, *shape, generator=generator, device=device)
 
     crops = _realigned(faces, size, random)
     share = torch.where(random() < MIXED, 0.3 + 0.4 * random(), 1.0)[:, None, None, None]
-    crops = torch.lerp(crops[torch.randperm(count, generator=generator)], crops, share)
+    crops = torch.lerp(crops[torch.randperm(count, generator=generator, device=device)], crops, share)
     crops = crops.clamp(1e-4, 1) ** torch.exp(0.5 * (random(1, 1, 1) - 0.5))
     crops = crops * (1 + 0.3 * (random(3, 1, 1) - 0.5)) * (1 + 0.15 * _signed(random(1, 1, 1)))
     crops = crops + 0.08 * _signed(random(1, 1, 1))
     crops = torch.where(random(1, 1, 1) < GRAY, crops.mean(1, keepdim=True), crops).clamp(0, 1)
-    factors = 0.25 + 0.5 * random()
+    factors = (0.25 + 0.5 * random()).tolist()
     for i in torch.nonzero(random() < BLURRED).flatten().tolist():
-        crops[i : i + 1] = _blurred(crops[i : i + 1], float(factors[i]))
+        crops[i : i + 1] = _blurred(crops[i : i + 1], factors[i])
     strength = NOISE * random(1, 1, 1) * (random(1, 1, 1) < NOISY)
-    return (crops + strength * torch.randn(crops.shape, generator=generator)).clamp(0, 1)
+    return (crops + strength * torch.randn(crops.shape, generator=generator, device=device)).clamp(0, 1)
 
 
 def _realigned(faces: Tensor, size: int, random: Callable[..., Tensor]) -> Tensor:

@@ -8,7 +8,8 @@ With hints, each stage first learns alone, from the teacher's features of the st
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from .loop import Plan, Trainer, subject_of
 MARGIN = 8
 """Pixels around a stored face, for disturbances of the alignment."""
 STORED = SIZE + 2 * MARGIN
+PORTRAITS = 0.25
+"""Share of each batch that are portraits, not random people shown on them, where the two are known apart."""
 ALONE = 0.4
 """Share of the steps in which each stage learns alone."""
 SIMILARITY_WEIGHT = 2.0
@@ -35,6 +38,8 @@ SAME_FRAME = 1.0
 """Largest difference, in pixels, of the teacher's alignment from the student's where feature maps are compared."""
 CALIBRATION = 256
 """Faces from which the scale of the teacher's features is measured."""
+SAVE_EVERY = 200
+"""Steps between two states."""
 _STEP_SEEDS = 1_000_003
 
 
@@ -86,8 +91,9 @@ class Teacher:
             return
         if self.size != SIZE or np.abs(self.template - TEMPLATE).max() > SAME_FRAME:
             raise InputError("hints need a teacher with the student's alignment; train without --hints")
+        nothing = torch.zeros(1, 3, SIZE, SIZE, device=next(self.network.parameters()).device)
         try:
-            found = [tuple(f.shape[1:]) for f in self.embed_with_hints(torch.zeros(1, 3, SIZE, SIZE), hints)[0]]
+            found = [tuple(f.shape[1:]) for f in self.embed_with_hints(nothing, hints)[0]]
         except (AttributeError, KeyError) as error:
             raise InputError(f"the teacher has no module of a name in --hints ({error})") from None
         wanted = [(channels, SIZE // 4 >> i, SIZE // 4 >> i) for i, (channels, _) in enumerate(STAGES)]
@@ -101,6 +107,7 @@ class Recipe:
 
     Attributes:
         hints: names of the teacher's modules whose outputs the student's stages imitate; empty for none.
+        group: faces that come from one portrait, itself first; 1 where that is unknown.
     """
 
     steps: int = 2400
@@ -111,6 +118,18 @@ class Recipe:
     ema: float = 0.99
     seed: int = 0
     hints: tuple[str, ...] = ()
+    group: int = 1
+
+    @classmethod
+    def of(cls, steps: int, batch: int, seed: int, hints: tuple[str, ...]) -> Recipe:
+        """A recipe whose warm-up and moving average suit the number of steps."""
+        ema = max(0.0, min(0.999, 1 - 12 / steps))
+        return cls(steps, batch, warmup=min(500, steps // 20), ema=ema, seed=seed, hints=hints)
+
+    def hint_weight(self, step: int) -> float:
+        """Weight of the hints at a step: it falls to 0 while all stages learn together."""
+        first = ALONE * self.steps
+        return 1.0 if step < first else 1 - (step - first) / (self.steps - first)
 
 
 def train_embedder(
@@ -121,6 +140,7 @@ def train_embedder(
     logs: Path | None = None,
     stop_after: int | None = None,
     progress: Progress = silent,
+    device: torch.device | str = "cpu",
 ) -> EmbedderNetwork:
     """Train a student.
 
@@ -129,6 +149,10 @@ def train_embedder(
         state: file that a stopped training continues from, exactly; remove it when the student is saved.
         logs: folder for TensorBoard.
         stop_after: stop after this many steps and return the student as it is then.
+        device: where the student, the teacher and all faces are kept while it trains.
+
+    Returns:
+        The student, on the CPU.
 
     Raises:
         InputError: the state is damaged, or belongs to another training; or the teacher has no such hints.
@@ -138,25 +162,65 @@ def train_embedder(
     network: EmbedderNetwork = EmbedderNetwork().to(memory_format=torch.channels_last).train()
     if recipe.hints:
         _calibrate(network, teacher, recipe, faces)
+    device = torch.device(device)
+    network.to(device)
+    subject = subject_of(faces.numpy(), recipe, device.type)
+    shown = faces.to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
     to_teacher = similarity(TEMPLATE, teacher.template)
 
     def loss(step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(recipe.seed * _STEP_SEEDS + step)
-        rows = torch.randint(len(faces), (recipe.batch,), generator=generator)
-        crops = disturbed(faces[rows].float() / 255, SIZE, generator).contiguous(memory_format=torch.channels_last)
+        generator = torch.Generator(device).manual_seed(recipe.seed * _STEP_SEEDS + step)
+        pixels = shown[_rows(len(shown), recipe, generator)].float() / 255
+        crops = disturbed(pixels, SIZE, generator).contiguous(memory_format=torch.channels_last)
         hints, wanted = teacher.embed_with_hints(_reframed(crops, to_teacher, teacher.size), recipe.hints)
-        return distillation_loss(network, crops, hints, wanted, step < ALONE * recipe.steps)
+        alone, weight = step < ALONE * recipe.steps, recipe.hint_weight(step)
+        return distillation_loss(network, crops, hints, wanted, alone, weight)
 
-    subject = subject_of(faces.numpy(), recipe)
-    plan = Plan(recipe.steps, "distilling the recognizer", state, subject, 200, logs, stop_after)
-    Trainer(network, schedule, loss, recipe.ema).run(plan, progress)
-    return network.eval()
+    plan = Plan(recipe.steps, "distilling the recognizer", state, subject, SAVE_EVERY, logs, stop_after)
+    with _on(teacher, device), _repeatable():
+        Trainer(network, schedule, loss, recipe.ema).run(plan, progress)
+    return network.cpu().eval()
+
+
+def _rows(count: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """The faces of a batch, of ``count``; a share of them are portraits themselves."""
+    rows = torch.randint(count, (recipe.batch,), generator=generator, device=generator.device)
+    if recipe.group == 1:
+        return rows
+    portraits = torch.rand(recipe.batch, generator=generator, device=generator.device) < PORTRAITS
+    return torch.where(portraits, rows - rows % recipe.group, rows)
+
+
+@contextmanager
+def _on(teacher: Teacher, device: torch.device) -> Iterator[None]:
+    """The teacher's network is on a device inside the context, and then on the CPU."""
+    teacher.network.to(device)
+    try:
+        yield
+    finally:
+        teacher.network.cpu()
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Convolutions on a GPU add up in one order inside the context: otherwise a resumed training would differ."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 def distillation_loss(
-    network: EmbedderNetwork, crops: Tensor, hints: Sequence[Tensor], wanted: Tensor, alone: bool
+    network: EmbedderNetwork,
+    crops: Tensor,
+    hints: Sequence[Tensor],
+    wanted: Tensor,
+    alone: bool,
+    hint_weight: float = 1.0,
 ) -> Tensor:
     """The loss of one batch.
 
@@ -165,12 +229,13 @@ def distillation_loss(
         hints: the teacher's features for each stage; empty for none.
         wanted: the teacher's unit vectors ``(N, 256)``.
         alone: whether each stage gets the teacher's features of the stage before, where there are hints.
+        hint_weight: of the errors of the feature maps.
     """
-    x, total = network.normalized(crops), torch.zeros(())
+    x, total = network.normalized(crops), crops.new_zeros(())
     for i, stage in enumerate(network.stages):
         x = stage(x)
         if hints:
-            total = total + _relative_error(x, hints[i])
+            total = total + hint_weight * _relative_error(x, hints[i])
             x = hints[i] if alone else x
     found = network.embedding(x)
     direct = 1 - (found * wanted).sum(1).mean()
@@ -224,7 +289,7 @@ def _reframed(crops: Tensor, transform: np.ndarray, size: int) -> Tensor:
     center = (size - 1) / 2
     theta[:, 2] = (2 * (back[:, :2] @ [center, center] + back[:, 2]) + 1) / SIZE - 1
     grid = functional.affine_grid(
-        torch.from_numpy(theta).float().expand(len(crops), -1, -1), [len(crops), 3, size, size], align_corners=False
+        torch.from_numpy(theta).to(crops).expand(len(crops), -1, -1), [len(crops), 3, size, size], align_corners=False
     )
     return functional.grid_sample(crops, grid, padding_mode="border", align_corners=False)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from faceveil.pipelines.core.devices import device_named
 from faceveil.pipelines.core.errors import InputError, WeightsError
 from faceveil.pipelines.faces.align import crop, five_points, similarity
 from faceveil.pipelines.jobs import embedder as job
@@ -106,6 +107,46 @@ def test_the_student_comes_to_agree_with_the_teacher(faces, teacher_file, hints,
     assert after[0] > max(0.5, before[0] + 0.3)
 
 
+def test_a_share_of_each_batch_are_portraits():
+    generator = torch.Generator().manual_seed(0)
+    rows = training._rows(310, Recipe(batch=4000, group=31), generator)
+    assert 0.25 < (rows % 31 == 0).float().mean() < 0.31
+    assert rows.max() < 310 and len(rows.unique()) > 250
+    plain = training._rows(310, Recipe(batch=4000), generator)
+    assert (plain % 31 == 0).float().mean() < 0.06
+
+
+def test_hints_count_less_and_less_once_the_stages_learn_together():
+    recipe = Recipe(steps=1000)
+    assert [recipe.hint_weight(step) for step in (0, 399, 400)] == [1, 1, 1]
+    assert recipe.hint_weight(700) == pytest.approx(0.5)
+    assert 0 < recipe.hint_weight(999) < 0.01
+
+
+def test_the_recipe_follows_the_number_of_steps():
+    short, long = (Recipe.of(steps, 48, 0, ()) for steps in (2, 20_000))
+    assert (short.warmup, short.ema) == (0, 0)
+    assert (long.warmup, long.ema) == (500, 0.999)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_training_on_a_gpu_goes_on_exactly(tmp_path, faces, teacher_file):
+    teacher, recipe, state = job.open_teacher(teacher_file), Recipe(6, 4, warmup=1, hints=HINTS), tmp_path / "state"
+    whole = train_embedder(faces, teacher, recipe, device="cuda")
+    train_embedder(faces, teacher, recipe, state, stop_after=3, device="cuda")
+    resumed = train_embedder(faces, teacher, recipe, state, device="cuda")
+    pairs = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    assert all(a.device.type == "cpu" and torch.equal(a, b) for a, b in pairs)
+    assert next(teacher.network.parameters()).device.type == "cpu"
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert device_named("cpu").type == "cpu"
+    for name in ("nowhere", "cuda:77"):
+        with pytest.raises(InputError, match="no device"):
+            device_named(name)
+
+
 @pytest.mark.parametrize(
     ("size", "hints", "message"),
     [(64, HINTS, "the student's alignment"), (128, ("9", "1", "2"), "no module"), (128, ("1", "1", "2"), "the shapes")],
@@ -133,13 +174,12 @@ def test_the_command_trains_from_a_folder(tmp_path, portrait, teacher_file, monk
     from faceveil.pipelines.imaging.save import save_image
 
     monkeypatch.setattr(job, "FACES_A_PART", 1)
-    monkeypatch.setattr(job, "PEOPLE", 2)
     (tmp_path / "in").mkdir()
     for i in range(4):
         save_image(LoadedImage(portrait[..., 0:256, 96:352].roll(i, 1)), tmp_path / "in" / f"{i}.png")
     output = tmp_path / "mine.safetensors"
     recipe = Recipe(steps=2, batch=4, warmup=1)
-    facts = job.embedder_from_folder(tmp_path / "in", teacher_file, output, recipe, workers=1)
+    facts = job.embedder_from_folder(tmp_path / "in", teacher_file, output, recipe, workers=1, people=2)
     assert facts["faces"] == 2 * (1 + 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "mine.safetensors", "teacher.py"]
     recognizer = Embedder(output)

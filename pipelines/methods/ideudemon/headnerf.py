@@ -39,7 +39,9 @@ _MIN_CHANNELS = 32
 _TINY = 1e-10
 _SLOPE = 0.2
 RAYS = 128
-"""Rays that are computed at once; more need more memory and are not faster."""
+"""Rays that are computed at once on the CPU; more need more memory and are not faster."""
+GPU_RAYS = 4096
+"""The same on a GPU, where each call costs time: a segment of so many rays has about half a gigabyte."""
 KEPT_BYTES = 2 << 30
 """With gradients, intermediate results are kept up to this size; beyond, they are computed twice."""
 _SEGMENT = 8
@@ -276,15 +278,16 @@ class HeadNeRF(nn.Module):
         self.fg_CD_predictor = RadianceField(config)
         self.neural_render = NeuralRenderer(config)
 
-    def forward(self, codes: HeadCodes, camera: NerfCamera, rays: int = RAYS) -> HeadImage:
+    def forward(self, codes: HeadCodes, camera: NerfCamera, rays: int | None = None) -> HeadImage:
         """Draw N heads.
 
         Args:
             codes: one row for each head.
             camera: one for each head.
-            rays: that are computed at once.
+            rays: that are computed at once; ``RAYS`` or ``GPU_RAYS`` when omitted.
         """
         side = self.config.features
+        rays = rays or (RAYS if codes.shape.device.type == "cpu" else GPU_RAYS)
         origins, directions = camera.rays(side)
         if bool((origins[:, 2] < NEAR + _MIN_DISTANCE).any()):
             raise InputError("HeadNeRF cannot draw a head from the side or from behind; use smaller angles")

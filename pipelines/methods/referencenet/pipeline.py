@@ -278,9 +278,7 @@ class ReferenceNetPipeline:
         scheduler.set_timesteps(steps, device=self.device)
         shape = encoded.source_latents.shape
         noise = (
-            random_sources.initial(shape, encoded.source_latents)
-            if latents is None
-            else latents.to(encoded.source_latents)
+            random_sources.initial(encoded.source_latents) if latents is None else latents.to(encoded.source_latents)
         )
         if noise.shape != shape:
             raise InputError(
@@ -312,8 +310,9 @@ class ReferenceNetPipeline:
     def _to_latents(self, images: Tensor, random_sources: RandomSources) -> Tensor:
         with self._on_device(self.vae):
             distribution = self.vae.encode((images * 2 - 1).to(self.vae.device, self.vae.dtype)).latent_dist
+        sample = distribution.mean + distribution.std * noise_like(distribution.mean, random_sources.encoder)
         # GroupNorm on the CPU is less exact in the channels_last memory format.
-        return (distribution.sample(generator=random_sources.encoder) * LATENT_SCALE).to(self.dtype).contiguous()
+        return (sample * LATENT_SCALE).to(self.dtype).contiguous()
 
     def _embed(self, images: Tensor) -> Tensor:
         """Compute CLIP's pooled class token after the last norm, ``(B, 1, D)``.
@@ -369,12 +368,21 @@ class RandomSources:
             raise InputError(f"{faces} faces need {faces} generators, got {len(own)}")
         return cls(own, own, own)
 
-    def initial(self, shape: torch.Size, like: Tensor) -> Tensor:
-        """Sample the initial noise on the device and in the dtype of ``like``."""
-        from diffusers.utils.torch_utils import randn_tensor
+    def initial(self, like: Tensor) -> Tensor:
+        """Sample the initial noise in the shape, on the device and in the dtype of ``like``."""
+        return noise_like(like, self.noise)
 
-        generator: Any = self.noise if len(self.noise) > 1 else self.noise[0]
-        return randn_tensor(shape, generator=generator, device=like.device, dtype=like.dtype)
+
+def noise_like(like: Tensor, generators: list[torch.Generator] | None) -> Tensor:
+    """Normal noise in the shape, on the device and in the dtype of ``like``.
+
+    It is drawn in float32: in half precision, older releases of torch (seen in 2.11) draw other numbers from a seed.
+    """
+    from diffusers.utils.torch_utils import randn_tensor
+
+    generator: Any = generators[0] if generators is not None and len(generators) == 1 else generators
+    noise: Tensor = randn_tensor(like.shape, generator=generator, device=like.device, dtype=torch.float32)
+    return noise.to(like.dtype)
 
 
 def default_scheduler() -> Any:
