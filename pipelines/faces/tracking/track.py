@@ -55,18 +55,29 @@ class Track:
     Attributes:
         number: of the track in its video.
         sightings: frame number to what is known of the face there; the frames have no gap.
+        first, last: numbers of its first and last frame.
     """
 
     number: int
     sightings: dict[int, Sighting] = field(default_factory=dict)
+    first: int = field(init=False, default=0)
+    last: int = field(init=False, default=-1)
 
-    @property
-    def first(self) -> int:
-        return min(self.sightings)
+    def __post_init__(self) -> None:
+        if self.sightings:
+            self.first, self.last = min(self.sightings), max(self.sightings)
 
-    @property
-    def last(self) -> int:
-        return max(self.sightings)
+    def add(self, frame: int, sighting: Sighting) -> None:
+        """Note what is known in one more frame."""
+        self.first = min(frame, self.first) if self.sightings else frame
+        self.last = max(frame, self.last) if self.sightings else frame
+        self.sightings[frame] = sighting
+
+    def cut_last(self) -> Sighting:
+        """Take the last frame away."""
+        taken = self.sightings.pop(self.last)
+        self.last -= 1
+        return taken
 
     def measured(self) -> list[int]:
         """Frames in which the face was detected, in order."""

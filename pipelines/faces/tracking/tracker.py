@@ -34,6 +34,10 @@ CUT = 0.09
 CUT_RISE = 2.5
 """The difference at a cut, as a multiple of the one before: a fast pan has large differences, too."""
 THUMBNAIL = (32, 18)
+MAX_KNOWN = 3
+"""Faces up to which looking at each is faster than a search of the frame."""
+SAME_SCORE = 0.85
+"""Share of a face's last score at which it is found again by looking where it must be."""
 MAX_HELD_SHIFT = 0.5
 """Speed of a box that is kept for a lost face, as a share of its size per frame."""
 Measure = Callable[[np.ndarray, Detection], np.ndarray | None]
@@ -48,6 +52,7 @@ class _Active:
         box: in the last frame.
         velocity: of the box, in pixels per frame.
         roll: of the face in radians.
+        score: of its last detection.
         lost: frames since the last detection.
         blind: frames since it was last detected or followed.
         tangled: whether it overlaps another track.
@@ -57,6 +62,7 @@ class _Active:
     box: np.ndarray
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(4))
     roll: float = 0.0
+    score: float = 0.0
     lost: int = 0
     blind: int = 0
     tangled: bool = False
@@ -93,6 +99,12 @@ class Tracker:
         self._number = -1
         self._scale = 1.0
         self._since_thorough = 0
+        self._looked = False
+
+    @property
+    def delay(self) -> int:
+        """Frames after which nothing that is known of a frame changes any more."""
+        return self._lost + 1
 
     @property
     def active(self) -> list[Track]:
@@ -111,17 +123,38 @@ class Tracker:
             self._grays.clear()
             self.cuts.append(self._number)
         self._grays.append(gray)
-        found = self._finder.quick(small, self._scale)
         self._since_thorough += 1
         # A scene begins with no knowledge of its faces.
-        if len(self._grays) == 1 or self._since_thorough >= self._every:
-            found = _merged(found, self._finder.thorough(pixels))
-            self._since_thorough = 0
+        thorough = len(self._grays) == 1 or self._since_thorough >= self._every
+        looked = None if thorough or self._looked else self._look_at_all(pixels)
+        self._looked = looked is not None
+        if looked is None:
+            found = self._finder.quick(small, self._scale)
+            if thorough:
+                found = _merged(found, self._finder.thorough(pixels))
+                self._since_thorough = 0
+        else:
+            found = looked
         free = self._assign(pixels, found)
         self._recover(pixels)
         for detection in self._confirmed(pixels, free):
             self._start(pixels, detection)
         self._untangle()
+
+    def _look_at_all(self, pixels: np.ndarray) -> list[Detection] | None:
+        """Look only where faces are known to be, in every second frame at most; None where one of them is not found.
+
+        A face that is new in this frame is found in the next one, and followed back.
+        """
+        if len(self._active) > MAX_KNOWN or any(a.lost or a.tangled for a in self._active):
+            return None
+        found = []
+        for active in self._active:
+            seen = self._finder.look(pixels, active.expected, active.roll)
+            if seen is None or seen.score < SAME_SCORE * active.score:
+                return None
+            found.append(seen)
+        return found
 
     def _assign(self, pixels: np.ndarray, found: Sequence[Detection]) -> list[Detection]:
         """Continue tracks with detections, sure ones first; returns those that are left over."""
@@ -156,7 +189,7 @@ class Tracker:
             if followed is None:
                 active.velocity = active.velocity * 0.5
             active.box = moved
-            active.track.sightings[self._number] = Sighting(moved.astype(np.float32), 0.0, None, "interpolated")
+            active.track.add(self._number, Sighting(moved.astype(np.float32), 0.0, None, "interpolated"))
 
     def _followed(self, box: np.ndarray) -> np.ndarray | None:
         """Where the optical flow takes a box of the frame before."""
@@ -182,8 +215,9 @@ class Tracker:
             active.roll = roll_of(points)
         elif detection.five is not None:
             active.roll = roll_of(detection.five)
+        active.score = detection.score
         kept = None if points is None else points.astype(np.float32)
-        active.track.sightings[self._number] = Sighting(detection.box.astype(np.float32), detection.score, kept)
+        active.track.add(self._number, Sighting(detection.box.astype(np.float32), detection.score, kept))
 
     def _confirmed(self, pixels: np.ndarray, free: Sequence[Detection]) -> list[Detection]:
         """Detections that start a track: those that are sure, at once or at a second look."""
@@ -212,10 +246,13 @@ class Tracker:
         for back in range(1, len(grays)):
             moved = follow(grays[-back], grays[-back - 1], box)
             number = self._number - back
+            if moved is None and back == 1:
+                # The frame before may not have been searched: fail closed.
+                moved = box
             if moved is None or not _is_inside(moved / self._scale, pixels) or self._is_known(number, moved):
                 return
             box = moved
-            track.sightings[number] = Sighting((box / self._scale).astype(np.float32), 0.0, None, "interpolated")
+            track.add(number, Sighting((box / self._scale).astype(np.float32), 0.0, None, "interpolated"))
 
     def _is_known(self, number: int, small_box: np.ndarray) -> bool:
         """Whether another track has a face at a place of an earlier frame, in pixels of the shrunk frame."""
@@ -229,8 +266,7 @@ class Tracker:
         for i, active in enumerate(now):
             tangled = any(iou(active.box, other.box) > TANGLED for j, other in enumerate(now) if j != i)
             if tangled != active.tangled and len(active.track.sightings) > 1:
-                sighting = active.track.sightings.pop(self._number)
-                active.track = Track(len(self.tracks), {self._number: sighting})
+                active.track = Track(len(self.tracks), {self._number: active.track.cut_last()})
                 self.tracks.append(active.track)
             active.tangled = tangled
 
@@ -267,14 +303,16 @@ def _fill(track: Track, number: int, box: np.ndarray) -> None:
 
     The flow's error grows with time, so each box of the gap is the hull of the followed and the interpolated one.
     """
-    start = max(i for i in track.sightings if track.sightings[i].is_measured)
+    start = number - 1
+    while start > track.first and not (start in track.sightings and track.sightings[start].is_measured):
+        start -= 1
     first = track.sightings[start].box
     for i in range(start + 1, number):
         share = (i - start) / (number - start)
         straight = first + (box - first) * share
         known = track.sightings[i].box if i in track.sightings else straight
         hull = np.concatenate([np.minimum(known[:2], straight[:2]), np.maximum(known[2:], straight[2:])])
-        track.sightings[i] = Sighting(hull.astype(np.float32), 0.0, None, "interpolated")
+        track.add(i, Sighting(hull.astype(np.float32), 0.0, None, "interpolated"))
 
 
 def _is_inside(box: np.ndarray, pixels: np.ndarray) -> bool:

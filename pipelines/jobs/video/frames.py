@@ -24,6 +24,8 @@ from .plan import PlannedFace
 
 REACH = 1.5
 """Around the faces of a frame, as a share of the largest one's size: more than any method cuts out."""
+REDACTION_REACH = 0.8
+"""The same where faces are only redacted: more than any redaction reaches."""
 MAX_UINT16 = 65535.0
 
 
@@ -114,10 +116,10 @@ class FrameTreatment:
         return Done(_restored(canvas, work.pixels, owners >= 0), owners, tuple(rows))
 
 
-def cut_out(frame: VideoFrame, faces: Sequence[PlannedFace]) -> tuple[Work, tuple[slice, slice]]:
+def cut_out(frame: VideoFrame, faces: Sequence[PlannedFace], reach: float = REACH) -> tuple[Work, tuple[slice, slice]]:
     """The window around the faces of a frame, and its place."""
     height, width = frame.pixels.shape[:2]
-    pad = REACH * max(p.face.size for p in faces)
+    pad = reach * max(p.face.size for p in faces)
     boxes = np.array([p.face.box for p in faces])
     x1, y1 = (int(np.clip(v, 0, n - 1)) for v, n in zip(boxes[:, :2].min(0) - pad, (width, height), strict=True))
     x2, y2 = (int(np.clip(np.ceil(v), 1, n)) for v, n in zip(boxes[:, 2:].max(0) + pad, (width, height), strict=True))
@@ -142,9 +144,16 @@ def _opened(studio_bytes: bytes) -> FrameTreatment:
 
 def _restored(canvas: Canvas, before: np.ndarray, changed: np.ndarray) -> np.ndarray:
     """The canvas in the frame's own type; unchanged pixels are the frame's."""
+    if not changed.any():
+        return before
+    rows, columns = np.nonzero(changed.any(1))[0], np.nonzero(changed.any(0))[0]
+    place = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    pixels = canvas.pixels[(..., *place)]
     if before.dtype == np.uint16:
-        values = canvas.pixels[0].movedim(0, -1).numpy().astype(np.float64)
+        values = pixels[0].movedim(0, -1).numpy().astype(np.float64)
         after = (values * MAX_UINT16 + 0.5).astype(np.uint16)
     else:
-        after = to_uint8(canvas.pixels)
-    return np.where(changed[..., None], after, before)
+        after = to_uint8(pixels)
+    result = before.copy()
+    result[place] = np.where(changed[place][..., None], after, before[place])
+    return result

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...core.errors import InputError, PolicyStop
+from ...core.errors import InputError
 from ...core.progress import Progress, silent
 from ...faces.detectors import Detector
 from ...faces.select import WORDS, Selection
@@ -25,6 +25,7 @@ from .frames import FrameTreatment, Studio
 from .people import Person, embedded
 from .plan import VideoPlan
 from .portraits import Portraits, quality_of
+from .redact import check_empty, fits_one_pass, redact_in_one_pass
 from .render import ShowFrame, redacted_whole, render
 from .report import VideoReport
 from .scan import scan
@@ -101,6 +102,8 @@ class VideoJob:
             OutputError: the target cannot be written.
             PolicyStop: the policy is ``stop`` and a face would not be protected.
         """
+        if self.settings.redacts_only and not self._picks and fits_one_pass(source):
+            return redact_in_one_pass(source, target, self.settings, self.format, self.detector, progress, show, vault)
         plan, people = self.plan(source, _share(progress, 0, SCANNED))
         return self.render(source, plan, target, people, progress, show, vault)
 
@@ -125,16 +128,10 @@ class VideoJob:
         settings = self.settings
         plan.check(source)
         if not plan.tracks:
-            if settings.policy.no_face == "stop":
-                raise PolicyStop(f"no face was found in {source.name}, so nothing was handed on (policy stop)")
-            if settings.policy.no_face == "redact" and vault is not None:
-                raise InputError(
-                    f"no face was found in {source.name}, and a vault seals faces only; use --no-face pass"
-                )
+            check_empty(source, settings.policy, vault is not None)
             if settings.policy.no_face == "redact":
                 return redacted_whole(source, target, self.format, progress)
-        asked = self._asked
-        rendering = _share(progress, CAST, 1)
+        asked, rendering = self._asked, _share(progress, CAST, 1)
         if settings.redacts_only:
             studio, redaction = Studio(settings, None, {}), FrameTreatment(settings, None, asked, {})
             return render(source, plan, studio, target, self.format, redaction, 1, rendering, show, vault)

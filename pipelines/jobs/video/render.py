@@ -13,16 +13,18 @@ import numpy as np
 from ...core.errors import InputError
 from ...core.parallel import streamed
 from ...core.progress import Progress, silent
-from ...imaging.video import StreamPacket, VideoFrame, VideoSource
+from ...imaging.video import StreamPacket, VideoFrame, VideoSource, ahead
 from ...imaging.video_write import VideoFormat, VideoTarget
 from ..render import FILL
 from ..vault import UNKNOWN, Sealed, VaultWriter
-from .frames import Done, FrameTreatment, Studio, Work, cut_out, treat_elsewhere
+from .frames import REACH, REDACTION_REACH, Done, FrameTreatment, Studio, Work, cut_out, treat_elsewhere
 from .plan import FrameIndex, VideoPlan
 from .report import VideoReport
 
 AHEAD = 3
 """Frames for each process that wait for it."""
+WRITTEN = 2
+"""Treated frames that wait to be encoded."""
 PREVIEW_EVERY = 10
 """Frames between two previews."""
 ShowFrame = Callable[[np.ndarray], None]
@@ -60,7 +62,8 @@ def render(
     plan.check(source)
     report = VideoReport(studio.settings.method)
     with closing(source.open()) as container, VideoTarget(target, source, container, format) as out:
-        for item, done in _rendered(source, plan, studio, out.copied, treatment, processes, vault):
+        # Frames are treated in a thread while earlier ones are encoded.
+        for item, done in ahead(_rendered(source, plan, studio, out.copied, treatment, processes, vault), WRITTEN):
             if not isinstance(item, VideoFrame):
                 out.copy(item)
                 continue
@@ -97,20 +100,21 @@ def _rendered(
         assert opened is not None
         return opened.treat(work)
 
-    jobs = _jobs(source, index, tuple(copied), packed)
+    reach = REDACTION_REACH if studio.settings.redacts_only else REACH
+    jobs = _jobs(source, index, tuple(copied), packed, reach)
     treat = treat_elsewhere if processes > 1 else here
     for (item, place), done in streamed(treat, jobs, processes, AHEAD * processes):
         if done is None or place is None or not isinstance(item, VideoFrame):
             yield item, done
             continue
         if vault is not None:
-            _seal(vault, item, place, done)
+            seal(vault, item, place, done)
         pixels = item.pixels.copy()
         pixels[place] = done.pixels
         yield replace(item, pixels=pixels), done
 
 
-def _seal(vault: VaultWriter, frame: VideoFrame, place: tuple[slice, slice], done: Done) -> None:
+def seal(vault: VaultWriter, frame: VideoFrame, place: tuple[slice, slice], done: Done) -> None:
     """Seal the original pixels of each face of a frame."""
     for number, (person, _) in enumerate(done.rows):
         mask = np.zeros(frame.pixels.shape[:2], bool)
@@ -123,7 +127,7 @@ _Place = tuple[slice, slice] | None
 
 
 def _jobs(
-    source: VideoSource, index: FrameIndex, copied: tuple[int, ...], packed: bytes
+    source: VideoSource, index: FrameIndex, copied: tuple[int, ...], packed: bytes, reach: float
 ) -> Iterator[tuple[tuple[VideoFrame | StreamPacket, _Place], tuple[bytes, Work] | None]]:
     """Each item of the video, and the work that it makes."""
     for item in source.items(copied):
@@ -131,7 +135,7 @@ def _jobs(
         if not isinstance(item, VideoFrame) or not faces:
             yield (item, None), None
             continue
-        work, place = cut_out(item, faces)
+        work, place = cut_out(item, faces, reach)
         yield (item, place), (packed, work)
 
 
