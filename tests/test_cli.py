@@ -61,7 +61,7 @@ def test_one_identity_for_two_files(sample, tmp_path) -> None:
         main(["anonymize", str(sample), str(tmp_path / "b.png"), "-o", str(tmp_path / "out"), "--same-person", *QUICK])
         == OK
     )
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["a.png", "b.png"]
 
 
 def test_a_sticker(sample, tmp_path) -> None:

@@ -57,11 +57,18 @@ class FaceTreatment:
     Args:
         method: None where faces are only redacted.
         recognizers: the first one's embedding goes to the method.
+        frames: whether these are frames of a video, whose identities are given.
     """
 
     def __init__(
-        self, canvas: Canvas, settings: Settings, method: AnyMethod | None, recognizers: Sequence[FaceRecognizer]
+        self,
+        canvas: Canvas,
+        settings: Settings,
+        method: AnyMethod | None,
+        recognizers: Sequence[FaceRecognizer],
+        frames: bool = False,
     ) -> None:
+        self._frames = frames
         self._canvas, self._settings, self._method, self._recognizers = canvas, settings, method, recognizers
 
     def treat(
@@ -124,7 +131,7 @@ class FaceTreatment:
         progress: Progress,
     ) -> Treated:
         s, image = self._settings, self._canvas.image(face.image)
-        prepared = method.prepare(View(image, face, embeddings[0]))
+        prepared = method.prepare(View(image, face, embeddings[0], self._frames))
         # With a parser what is in front of the face is cut out and stays; without one it would be painted over.
         reason = method.occlusion_reason(prepared) if s.parser is None else None
         if reason is not None:
@@ -141,7 +148,9 @@ class FaceTreatment:
             change = method.render(prepared, identity, s.strength, render)
             if occlusion is not None:
                 change = change.behind(image, occlusion)
-            found = _Candidate(identity, change, verify(change, embeddings, self._recognizers))
+            found = _Candidate(
+                identity, change, verify(change, embeddings, self._recognizers, 1 if self._frames else 2)
+            )
             if best is None or found.verification.margin > best.verification.margin:
                 best = found
             tried += 1

@@ -30,11 +30,14 @@ class View:
         image: ``(1, 3, H, W)``, RGB in [0, 1]; faces that were rendered before this one are already replaced.
         face: with landmarks.
         embedding: of the untouched face by the default recognizer, ``(D,)``.
+        frame: whether it is a frame of a video, whose identity is given: no search follows, and the analysis may be
+            quicker.
     """
 
     image: Tensor
     face: Face
     embedding: np.ndarray
+    frame: bool = False
 
 
 @dataclass(frozen=True)

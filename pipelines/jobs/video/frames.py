@@ -100,7 +100,7 @@ class FrameTreatment:
         """
         canvas = Canvas(to_tensor(work.pixels), in_place=True, watched=True)
         owners = np.full(work.pixels.shape[:2], -1, np.int16)
-        treatment = FaceTreatment(canvas, self._settings, self._method, self._recognizers)
+        treatment = FaceTreatment(canvas, self._settings, self._method, self._recognizers, frames=True)
         rows = []
         for number, planned in enumerate(work.faces):
             role = None if planned.person is None else self._cast.get(planned.person)

@@ -97,13 +97,16 @@ class Subject:
         return replace(self, patch=resize(self.patch, height, width), points=points, pose=Pose2D.of(points))
 
 
-def prepare(model: AppearanceModel, patch: Tensor, points: np.ndarray, *embeddings: np.ndarray) -> Subject:
+def prepare(
+    model: AppearanceModel, patch: Tensor, points: np.ndarray, *embeddings: np.ndarray, rounds: int = 4
+) -> Subject:
     """Analyze one face.
 
     Args:
         patch: ``(1, 3, h, w)``, RGB in [0, 1].
         points: 68 landmarks in patch pixels.
         embeddings: of the face by the guides, ``(D,)``; dlib's alone is enough where no identity is searched.
+        rounds: that fit the texture where a part of the face is hidden.
     """
     # The canonical image has 83 px per inter-ocular distance: shrink larger faces first to prevent aliasing.
     pose = Pose2D.of(points)
@@ -122,7 +125,9 @@ def prepare(model: AppearanceModel, patch: Tensor, points: np.ndarray, *embeddin
     measures = measure(model.decomposer, texture, decomposition, shape)
     attributes = model.attributes.vector(embeddings[0], measures)
     expected = {n: model.expected(n, attributes)[: model.regions[n].components] for n in REGIONS}
-    codes, fitted = model.encode_visible(decomposition.detail, decomposition.visible * model.canonical.core, expected)
+    codes, fitted = model.encode_visible(
+        decomposition.detail, decomposition.visible * model.canonical.core, expected, rounds
+    )
     beard = _beard(model.masks, decomposition)
     return Subject(
         patch=patch,
