@@ -176,7 +176,7 @@ def test_several_processes_give_the_same(sample, tmp_path, capsys) -> None:
         assert "bad.png" in capsys.readouterr().err
         reports.append(report.read_text())
     assert reports[0] == reports[1]
-    outputs = [{p.name: p.read_bytes() for p in (tmp_path / f"out{jobs}").iterdir()} for jobs in (1, 2)]
+    outputs = [{p.name: p.read_bytes() for p in (tmp_path / f"out{jobs}").glob("*.png")} for jobs in (1, 2)]
     assert len(outputs[0]) == 3
     assert outputs[0] == outputs[1]
 

@@ -349,7 +349,9 @@ def test_a_recognizer_without_a_threshold_cannot_verify(portrait, portrait_faces
 def test_a_change_that_changes_nothing_is_a_failure(portrait, portrait_faces, monkeypatch) -> None:
     monkeypatch.setattr(
         "faceveil.pipelines.jobs.replace.verify",
-        lambda change, originals, recognizers, rounds: Verification((Check("test", 0.5, 1.0, False),), (), change.points),
+        lambda change, originals, recognizers, rounds: Verification(
+            (Check("test", 0.5, 1.0, False),), (), change.points
+        ),
     )
     result = anonymize_batch(portrait, Settings(), portrait_faces, method=_Lazy())
     row = result.report.faces[0]
