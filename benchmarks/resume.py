@@ -2,8 +2,8 @@
 
     python benchmarks/resume.py PORTRAITS [--kills 20] [--files 60]
 
-The folder holds 60 pictures; the video 120 frames of the test bench. Every job is killed with SIGKILL, then run again with
-``--resume``. Also prints what two processes gain on the folder, and the memory of a long and a short clip.
+The folder holds 60 pictures; the video 126 frames of the test bench. Every job is killed with SIGKILL, then run again
+with ``--resume``. Also prints what two processes gain on the folder, and the memory of a long and a short clip.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def main() -> int:
         videos.mkdir()
         write_clip(videos / "clip.mp4", (p for p, _ in frames_of(bench(14), people, *SIZE)))
         one, two = (_timed(pictures, root / f"whole{n}", n) for n in (1, 2))
-        print(
-            f"{options.files} pictures: {one:.1f} s with one process, {two:.1f} s with two: {one / two:.2f} times the speed"
-        )
+        print(f"{options.files} pictures: {one:.1f} s with one process, {two:.1f} s with two: {one / two:.2f} times")
         lost = _killed(pictures, root / "whole1", root, options.kills, one)
         video = _timed(videos, root / "video", 1)
         lost += _killed(videos, root / "video", root, options.kills, video)
@@ -73,9 +71,8 @@ def _killed(source: Path, whole: Path, root: Path, kills: int, seconds: float) -
     rng, wrong = random.Random(0), 0
     for kill in range(kills):
         output = root / f"{source.name}{kill}"
-        process = subprocess.Popen(
-            _command(source, output, 2, "--resume"), stdout=-3, stderr=-3, start_new_session=True
-        )
+        command = _command(source, output, 2, "--resume")
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(1, seconds))
         process.kill()
         process.wait()
@@ -98,16 +95,8 @@ def _memory(people: list[Card], root: Path) -> None:
                 "import resource, sys; from faceveil.pipelines.cli import main;"
                 "main(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
             )
-            flags = [
-                "anonymize",
-                str(clip),
-                "-o",
-                str(root / f"{method}{length}.mp4"),
-                "--method",
-                method,
-                "--jobs",
-                "1",
-            ]
+            flags = ["anonymize", str(clip), "-o", str(root / f"{method}{length}.mp4"), "--method", method]
+            flags += ["--jobs", "1"]
             flags += QUICK if method == "appearance" else []
             answer = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, check=True)
             peaks.append(int(answer.stdout.split()[-1]) / 1024)

@@ -57,6 +57,18 @@ def _add_flags(parser: argparse.ArgumentParser, planned: bool) -> None:
         metavar="N",
         help="processes: one image or frame each (default: what cores and memory allow, for methods of one thread)",
     )
+    cluster = parser.add_argument_group("a cluster")
+    cluster.add_argument(
+        "--cluster", action="store_true", help="spread the files over workers of Ray, on this machine or a cluster"
+    )
+    cluster.add_argument("--address", metavar="HOST:PORT", help="of an existing Ray cluster (default: start one here)")
+    cluster.add_argument(
+        "--worker-gpus",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="share of a graphics chip for each worker (0)",
+    )
     _add_selection(parser.add_argument_group("which faces; in a video, which people"), planned)
     add_video_flags(parser.add_argument_group("videos"))
     _add_safety(parser.add_argument_group("what happens to faces that cannot be replaced safely"))
@@ -236,6 +248,8 @@ def _check_flags(options: argparse.Namespace) -> None:
         raise InputError(f"--pseudonyms needs a method that can show them: use --method {' or '.join(able)}")
     if options.pseudonyms and not options.pseudonyms.name:
         raise InputError("--pseudonyms needs the name of a key file, such as my.key")
+    if (options.address or options.worker_gpus) and not options.cluster:
+        raise InputError("--address and --worker-gpus belong to --cluster")
     for flag in ("bank", "no_ledger"):
         if getattr(options, flag) and not options.pseudonyms:
             raise InputError(f"--{flag.replace('_', '-')} belongs to --pseudonyms; give a key file as well")

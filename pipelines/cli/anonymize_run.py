@@ -17,6 +17,7 @@ from ..core.files import write_whole
 from ..core.parallel import parallel
 from ..core.progress import Progress, part_of
 from ..imaging.load import load_image
+from ..jobs.cluster import Cluster, on_cluster
 from ..jobs.photo import search_identity
 from ..jobs.tasks import Task
 from ..methods.identities import MethodIdentity, save_any_identity
@@ -40,7 +41,8 @@ MIN_IMAGES = 4
 
 def run(options: argparse.Namespace, tasks: Sequence[Task]) -> int:
     """Treat all files and return the exit code."""
-    images, videos = ([t for t in tasks if t.is_video == kind] for kind in (False, True))
+    # A worker of a cluster treats whole files; without one, a video is spread over the processes.
+    images, videos = ([t for t in tasks if (t.is_video and not options.cluster) == kind] for kind in (False, True))
     count = processes(options, len(images))
     opened = Opened(options)
     if options.same_person and opened.method is not None and images:
@@ -93,10 +95,21 @@ def _fitting_memory() -> int:
 
 
 def _treated(opened: Opened, tasks: Sequence[Task], count: int, progress: Progress) -> Iterator[Treated]:
+    if opened.options.cluster:
+        return _on_cluster(opened, tasks, progress)
     if count == 1:
         return parallel(opened.treat, [(task,) for task in tasks], 1, progress, "anonymizing")
     packed = pickle.dumps((opened.options, opened.identity if opened.options.same_person else None))
     return parallel(_treat_elsewhere, [(packed, task) for task in tasks], count, progress, "anonymizing", chunk=1)
+
+
+def _on_cluster(opened: Opened, tasks: Sequence[Task], progress: Progress) -> Iterator[Treated]:
+    options = opened.options
+    workers = options.jobs or os.cpu_count() or 1
+    alone = argparse.Namespace(**{**vars(options), "jobs": 1, "run": None})
+    packed = pickle.dumps((alone, opened.identity if options.same_person else None))
+    cluster = Cluster(workers, options.address, options.worker_gpus)
+    return on_cluster(_treat_elsewhere, [(packed, task) for task in tasks], cluster, progress, "anonymizing")
 
 
 def _treat_elsewhere(packed: bytes, task: Task) -> Treated:

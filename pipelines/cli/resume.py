@@ -16,7 +16,7 @@ from ..jobs.tasks import Task
 
 _WITHOUT_EFFECT = (
     "command", "run", "debug", "input", "output", "jobs", "report", "preview", "save_identity", "overwrite", "resume",
-    "hardware",
+    "hardware", "cluster", "address", "worker_gpus",
 )  # fmt: skip
 """Flags that do not change the pixels of an output."""
 

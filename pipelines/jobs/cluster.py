@@ -1,0 +1,122 @@
+"""Spread the files of a run over a cluster with Ray Data: the same work as in processes, on many machines.
+
+Each worker is an actor that opens the method once. Ray starts lost workers again and repeats what they were doing;
+outputs are written whole or not at all, so a repeated file ends as if nothing had happened. All machines must see the
+inputs and outputs under the same paths.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..core.errors import InputError
+from ..core.files import short_reason
+from ..core.progress import Progress
+
+R = TypeVar("R")
+MAX_BLOCKS = 1000
+"""Blocks that the files are divided into; a lost worker repeats one."""
+REACH_SECONDS = 5.0
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where a run is computed.
+
+    Attributes:
+        workers: actors.
+        address: of an existing cluster; None starts one on this machine.
+        gpus: share of a graphics chip for each actor.
+    """
+
+    workers: int
+    address: str | None = None
+    gpus: float = 0.0
+
+
+class _Worker:
+    """An actor of Ray: does one job of a run."""
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        work, job = pickle.loads(row["job"])
+        return {"result": pickle.dumps(work(*job))}
+
+
+def on_cluster(
+    work: Callable[..., R], jobs: Sequence[tuple[Any, ...]], cluster: Cluster, progress: Progress, what: str
+) -> Iterator[R]:
+    """``work(*job)`` for each job, in order.
+
+    Args:
+        what: names the work to ``progress``, which is called first and after each job.
+
+    Raises:
+        InputError: Ray is not installed, the cluster cannot be reached, or a worker keeps dying.
+    """
+    # Ray would report its use to its makers.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise InputError('--cluster needs Ray; install it with: pip install "faceveil[cluster]"') from None
+    _start(ray, cluster)
+    progress(0, len(jobs), what)
+    try:
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        rows = [{"job": pickle.dumps((work, job))} for job in jobs]
+        # Ray Data takes classes, too, and makes an actor's instance of them.
+        worker: Any = _Worker
+        found = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map(
+            worker,
+            concurrency=min(cluster.workers, len(rows)),
+            num_cpus=1,
+            num_gpus=cluster.gpus or None,
+        )
+        for done, row in enumerate(found.iter_rows()):
+            progress(done + 1, len(jobs), what)
+            yield pickle.loads(row["result"])
+    except ray.exceptions.RayError as error:
+        raise InputError(f"the cluster failed ({short_reason(error)}); run again with --resume") from None
+    finally:
+        ray.shutdown()
+
+
+def _start(ray: Any, cluster: Cluster) -> None:
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "runtime_env": {"env_vars": _THREADS}}
+    try:
+        if cluster.address is not None:
+            _check_reachable(cluster.address)
+            ray.init(address=cluster.address, **quiet)
+        else:
+            ray.init(num_cpus=max(cluster.workers, 1), include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = cluster.address or "this machine"
+        raise InputError(f"no Ray cluster could be reached on {where} ({short_reason(error)})") from None
+
+
+def _check_reachable(address: str) -> None:
+    """Raise where nothing answers; Ray itself would wait for minutes, and then end the program.
+
+    Raises:
+        OSError: nothing answers, or the address is none.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        raise OSError("an address is HOST:PORT")
+    socket.create_connection((host, int(port)), REACH_SECONDS).close()
