@@ -15,7 +15,7 @@ from ..methods.registry import method_spec, method_specs
 from .flags import add_options, given_flags, given_paths, options_from
 from .terminal import add_sensitivity, command, positive, say
 from .vault import add_key_flags
-from .videos import add_render, add_video_flags, is_video
+from .videos import add_render, add_video_flags
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,6 +178,7 @@ def anonymize(options: argparse.Namespace) -> int:
     _check_flags(options)
     tasks = plan_tasks(options.input, options.output)
     _check_vault(options, tasks)
+    _check_videos(options, tasks)
     if options.preview and options.preview.suffix.lower() != PREVIEW_SUFFIX:
         raise InputError(f"the preview {options.preview.name} must end in {PREVIEW_SUFFIX}")
     if options.plan and len(tasks) > 1:
@@ -190,11 +191,28 @@ def anonymize(options: argparse.Namespace) -> int:
     read += [*_pseudonym_files(options), *_needed(options)]
     # With --resume, the manifest tells for each existing output whether it is one of an earlier run.
     known = _made_before(options, outputs)
-    check_outputs([*(path for path in outputs if path not in known), *side_files], read, options.overwrite)
+    check_outputs([*outputs, *side_files], read, options.overwrite, known)
     from .anonymize_run import run
 
     _tell_skipped(skipped_files(options.input, options.output))
     return run(options, tasks)
+
+
+def _check_videos(options: argparse.Namespace, tasks: list[Task]) -> None:
+    """Raise where a flag has no meaning for a video."""
+    if not any(task.is_video for task in tasks):
+        return
+    without = {
+        "--min-size": options.min_size > 0,
+        "--preview": options.preview,
+        "--save-identity": options.save_identity,
+    }
+    if options.plan is not None:
+        without |= {"--faces": options.faces != "all", "--include": options.include, "--exclude": options.exclude}
+    for flag, given in without.items():
+        if given:
+            where = "a planned video; edit the plan" if options.plan is not None else "videos; treat the images alone"
+            raise InputError(f"{flag} has no effect on {where}")
 
 
 def _check_vault(options: argparse.Namespace, tasks: list[Task]) -> None:
@@ -253,8 +271,6 @@ def _check_flags(options: argparse.Namespace) -> None:
     for flag in ("bank", "no_ledger"):
         if getattr(options, flag) and not options.pseudonyms:
             raise InputError(f"--{flag.replace('_', '-')} belongs to --pseudonyms; give a key file as well")
-    if options.save_identity and any(is_video(Path(text)) for text in options.input):
-        raise InputError("--save-identity is for images; a video's people get an identity each")
     for flag in ("identity", "same_person", "save_identity"):
         if getattr(options, flag) and options.method not in specs:
             raise InputError(

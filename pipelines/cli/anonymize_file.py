@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..core.errors import FaceVeilError, OutputError, unexpected
-from ..core.files import exists, read_text
+from ..core.files import PART_PREFIX, exists, read_text
 from ..core.progress import Progress, silent
 from ..faces.face import Faces
 from ..identity.bank import load_bank
@@ -22,7 +23,7 @@ from ..imaging.image import LoadedImage
 from ..imaging.load import load_image
 from ..imaging.video import VideoSource
 from ..jobs.folder import treat_file
-from ..jobs.manifest import Manifest, Resumed
+from ..jobs.manifest import Manifest, Resumed, digest
 from ..jobs.photo import Watch, anonymize_loaded
 from ..jobs.report import AnyReport
 from ..jobs.restore import ImageSealer, digest_of_video
@@ -96,24 +97,37 @@ class Opened:
         name = id_of(self.options, task)
         if self.options.resume and (entry := manifest.finished(name, task.target)) is not None:
             return Treated(task, Resumed(entry.report, entry.exposed))
-        if (
-            self.options.resume
-            and exists(task.target)
-            and not (self.options.overwrite or manifest.is_ours(task.target))
-        ):
-            raise OutputError(
-                f"{task.target.name} was made with other settings or from another file; add --overwrite, or name"
-                " another output"
-            )
+        if self.options.resume and exists(task.target) and not self.options.overwrite:
+            return self._compared(manifest, task, name, progress)
         manifest.start(name, task.target)
         try:
             treated = self._treat(task, progress)
         except FaceVeilError as error:
-            manifest.fail(name, task.target, str(error))
+            # Not the message: it has the name of the source.
+            manifest.fail(name, task.target, type(error).__name__)
             raise
         assert treated.report is not None
         manifest.finish(name, task.target, treated.report.exposed, json.loads(treated.report.to_json()))
         return treated
+
+    def _compared(self, manifest: Manifest, task: Task, name: str, progress: Progress) -> Treated:
+        """Treat a file whose output exists although no run has finished it: it may be ours, or the user's."""
+        changed = OutputError(
+            f"{task.target.name} was made with other settings, from another file, or changed since; add --overwrite, or"
+            " name another output"
+        )
+        if not manifest.is_ours(task.target):
+            raise changed
+        again = task.target.with_name(f"{PART_PREFIX}{os.getpid()}-{task.target.name}")
+        try:
+            treated = self._treat(Task(task.source, again), progress)
+            if digest(again) != digest(task.target):
+                raise changed
+        finally:
+            again.unlink(missing_ok=True)
+        assert treated.report is not None
+        manifest.finish(name, task.target, treated.report.exposed, json.loads(treated.report.to_json()))
+        return replace(treated, task=task)
 
     def _treat(self, task: Task, progress: Progress) -> Treated:
         if task.is_video:
@@ -129,7 +143,12 @@ class Opened:
         with VaultWriter(self.options.vault, secret_from(self.options, new=True)) as vault:
             sealer = ImageSealer(vault, original)
             result = treat_file(task, lambda image: self._anonymized(image, sealer.seen))
-            sealer.finish(task.target)
+            try:
+                sealer.finish(task.target)
+            except FaceVeilError:
+                # Without its vault the result would look as if it could be restored.
+                task.target.unlink(missing_ok=True)
+                raise
         return result
 
     def _treat_video(self, task: Task, progress: Progress) -> Treated:

@@ -75,8 +75,8 @@ def _opened(options: argparse.Namespace) -> Vault:
     person_key = getattr(options, "person_key", None)
     if person_key is None:
         return Vault.open(options.vault, secret_from(options))
-    if not exists(person_key):
-        raise InputError(f"{person_key.name} does not exist; check its name and folder")
+    if not exists(person_key) or not person_key.is_file():
+        raise InputError(f"there is no key file {person_key.name}; check its name and folder")
     return Vault.open_for_person(options.vault, person_key.read_bytes())
 
 

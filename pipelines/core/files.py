@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -56,7 +57,9 @@ class Unfinished:
         self._target, self._private = target, private
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=PART_PREFIX, suffix=PART_SUFFIX, dir=target.parent)
+            handle, name = tempfile.mkstemp(
+                prefix=f"{PART_PREFIX}{os.getpid()}-", suffix=PART_SUFFIX, dir=target.parent
+            )
         except OSError as error:
             raise _unwritable(target, error) from None
         os.close(handle)
@@ -119,7 +122,9 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bool) -> None:
+def check_outputs(
+    outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bool, known: Collection[Path] = ()
+) -> None:
     """Refuse outputs that would destroy a file of the user, before anything is read or computed.
 
     Temporary files that dead processes left in the folders of the outputs are removed.
@@ -128,6 +133,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bo
         outputs: all files that a command will write.
         inputs: all files that it reads; none of them is ever overwritten.
         overwrite: whether other existing files may be overwritten.
+        known: outputs that may exist.
 
     Raises:
         OutputError: an output is an input, exists already, is named twice, or is to lie in a file.
@@ -140,7 +146,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path], overwrite: bo
             raise OutputError(f"{path.name} is an input of this command and would be overwritten; name another output")
         if keys & written:
             raise OutputError(f"two outputs are called {path.name}; name another one")
-        if exists(path) and not overwrite:
+        if exists(path) and not overwrite and path not in known:
             raise OutputError(f"{path.name} exists already; name another output, or add --overwrite")
         parent = next((p for p in path.parents if exists(p)), path.parent)
         if exists(parent) and not parent.is_dir():
@@ -158,8 +164,23 @@ def _sweep(folder: Path, inputs: set[Path | tuple[int, int]]) -> None:
     for path in folder.glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
         # Another process may remove it at the same time, or may have become its owner.
         with suppress(OSError):
-            if path.stat().st_mtime < oldest and not _keys(path) & inputs:
+            if path.stat().st_mtime < oldest and not _keys(path) & inputs and not _is_written(path):
                 path.unlink()
+
+
+def _is_written(path: Path) -> bool:
+    """Whether the process that a temporary file belongs to still runs on this machine."""
+    owner = path.name.removeprefix(PART_PREFIX).partition("-")[0]
+    # Elsewhere signal 0 is not a question.
+    if os.name != "posix" or not owner.isdigit():
+        return False
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True
 
 
 def exists(path: Path) -> bool:
@@ -190,6 +211,8 @@ def read_text(path: Path) -> str:
 def short_reason(error: BaseException) -> str:
     """The first line of an error's message, or the name of its class."""
     text = str(error.strerror if isinstance(error, OSError) and error.strerror else error).strip()
+    # FFmpeg's messages have its numbers and the path of the file.
+    text = re.sub(r"^\[Errno -?\d+\] |: '[^']*'( returned -?\d+)?$", "", text)
     return text.splitlines()[0][:MAX_REASON] if text else type(error).__name__
 
 

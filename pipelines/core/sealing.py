@@ -63,7 +63,7 @@ class Secret:
         """
         if len(text) < MIN_PASSPHRASE:
             raise InputError(f"the passphrase has {len(text)} characters; use at least {MIN_PASSPHRASE}")
-        return cls(text.encode(), guessable=True)
+        return cls(text.encode("utf-8", "surrogateescape"), guessable=True)
 
     @classmethod
     def new(cls) -> Secret:

@@ -25,7 +25,7 @@ _WITHOUT_ALPHA = ("JPEG", "BMP")
 _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "PNG": {"compress_level": 3},
-    "WEBP": {"lossless": True},
+    "WEBP": {"lossless": True, "exact": True},
     "AVIF": {"quality": 92, "subsampling": "4:4:4"},
 }
 

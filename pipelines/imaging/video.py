@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 import queue
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,14 +22,17 @@ from ..core.files import exists, short_reason
 if TYPE_CHECKING:
     import av
 
+MAX_SECONDS = 1e7
 MAX_FRAME_PIXELS = 70_000_000
 """Larger frames (8K has 33 megapixels) are refused."""
 AHEAD = 4
 """Frames that are decoded while earlier ones are treated."""
 HD_HEIGHT = 720
 """Rows from which a video without a color matrix is taken for BT.709, below for BT.601."""
-BT709, BT601, UNKNOWN = 1, 5, 2
-"""Numbers of color matrices in H.273, which FFmpeg uses; ``UNKNOWN``: the video does not say."""
+BT709, BT601 = 1, 5
+"""Numbers of color matrices in H.273, which FFmpeg uses."""
+MATRICES = (BT709, 4, BT601, 6, 7, 9)
+"""Those that can be converted; others, and videos that name none, are guessed."""
 EXACT = 0x4 | 0x2000 | 0x40000
 """FFmpeg's flags for bicubic, full chroma and accurate rounding: without them each conversion darkens by one level."""
 COPIED = ("audio", "subtitle")
@@ -43,8 +48,9 @@ class Span:
     end: float | None = None
 
     def __post_init__(self) -> None:
-        if self.start < 0 or (self.end is not None and self.end <= self.start):
-            raise InputError(f"the span from {self.start:g} to {self.end:g} s is empty; give 0 <= start < end")
+        end = math.inf if self.end is None else self.end
+        if not 0 <= self.start <= MAX_SECONDS or not end > self.start:
+            raise InputError(f"the span from {self.start:g} to {end:g} s is empty; give 0 <= start < end, in seconds")
 
     @property
     def whole(self) -> bool:
@@ -155,7 +161,8 @@ class VideoSource:
         streams = [s for s in container.streams.video if not is_cover(s)]
         if not streams:
             raise InputError(f"{self.name} has no video stream; give a video")
-        return streams[0]
+        # The largest is the video; others can be previews.
+        return max(streams, key=lambda s: s.codec_context.width * s.codec_context.height)
 
     def frames(self) -> Iterator[VideoFrame]:
         """All frames of the span; some are decoded ahead in a thread.
@@ -174,14 +181,15 @@ class VideoSource:
         return ahead(self._items(copied), AHEAD)
 
     def _items(self, copied: tuple[int, ...]) -> Iterator[VideoFrame | StreamPacket]:
-        count = 0
+        count, last, step = 0, -1, 1
         try:
             with closing(self.open()) as container:
                 stream = self.stream(container)
                 stream.thread_type = "AUTO"
                 wanted = [s for s in container.streams if s is stream or s.index in copied]
                 start = self._start(container)
-                if self.span.start > 0:
+                # MPEG-TS has no index: FFmpeg lands behind the key frame.
+                if self.span.start > 0 and container.format.name != "mpegts":
                     container.seek(int((self.span.start + start) * 1_000_000), backward=True)
                 video_ended = False
                 for packet in container.demux(wanted):
@@ -200,7 +208,11 @@ class VideoSource:
                             video_ended = True
                             break
                         assert isinstance(found, VideoFrame)
-                        count += 1
+                        # Joined recordings start again at 0; no container can hold times that go back.
+                        if count and found.pts <= last:
+                            found = replace(found, pts=last + step)
+                        step = found.pts - last if count else 1
+                        count, last = count + 1, found.pts
                         yield found
         except FaceVeilError:
             raise
@@ -231,11 +243,15 @@ class VideoSource:
 
     def _is_inside(self, packet: av.Packet, start: float) -> bool:
         """Whether a packet of another stream has a time within the span."""
-        if packet.dts is None:
+        # The end of a stream is announced by an empty packet. A packet without a decoding time is no such thing.
+        if packet.size == 0:
             return False
         if self.span.whole:
             return True
-        seconds = float((packet.pts if packet.pts is not None else packet.dts) * packet.time_base) - start
+        ticks = packet.pts if packet.pts is not None else packet.dts
+        if ticks is None:
+            return False
+        seconds = float(ticks * packet.time_base) - start
         return seconds >= self.span.start and (self.span.end is None or seconds < self.span.end)
 
     def _start(self, container: av.container.InputContainer) -> float:
@@ -256,7 +272,7 @@ class VideoSource:
         seconds = self._seconds(container, stream)
         frames = stream.frames if self.span.whole and stream.frames > 0 else round(seconds * rate)
         matrix = int(first.colorspace)
-        if matrix in (UNKNOWN, 0):
+        if matrix not in MATRICES:
             matrix = BT709 if first.height >= HD_HEIGHT else BT601
         turns = round(getattr(first, "rotation", 0) / 90) % 4
         width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
@@ -286,6 +302,8 @@ def quiet() -> None:
     """
     import av
 
+    # SVT-AV1 has messages of its own.
+    os.environ.setdefault("SVT_LOG", "0")
     av.logging.restore_default_callback()
     av.logging.set_libav_level(av.logging.PANIC)
 

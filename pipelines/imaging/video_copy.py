@@ -64,7 +64,7 @@ def _remuxed(source: VideoSource, path: Path, suffix: str, progress: Progress) -
                 for count, packet in enumerate(container.demux(kept)):
                     if count % STEP == 0:
                         progress(min(count, source.info.frames), max(source.info.frames, count + 1), "saving")
-                    if packet.dts is not None:
+                    if packet.size > 0:
                         packet.stream = streams[packet.stream.index]
                         out.mux(packet)
             finally:

@@ -72,8 +72,21 @@ _ENCODERS: Mapping[str, _Encoder] = {
 }
 _FAMILIES = {"vp8": "vp9"}
 """Codecs that are written as another one."""
-_ALLOWED = {".webm": ("vp9", "av1"), ".ts": ("h264", "hevc"), ".mts": ("h264", "hevc"), ".m2ts": ("h264", "hevc")}
-"""Codecs of containers that take few, the preferred one first."""
+_MP4 = ("h264", "hevc", "av1", "vp9")
+_TS = ("h264", "hevc")
+_ALLOWED = {
+    ".mp4": _MP4,
+    ".m4v": _MP4,
+    ".mov": ("h264", "hevc", "prores", "av1"),
+    ".avi": ("h264", "ffv1"),
+    ".webm": ("vp9", "av1"),
+    ".ts": _TS,
+    ".mts": _TS,
+    ".m2ts": _TS,
+}
+"""Codecs that a container takes, the preferred one first; others take all."""
+_NO_B_FRAMES = (".avi",)
+"""Containers without presentation times, in which frames must be stored in the order they are shown."""
 _APPLE = (".mp4", ".m4v", ".mov")
 FULL_CHROMA = {"yuv420p": "yuv444p", "yuv420p10le": "yuv444p10le"}
 """Where a side is odd, chroma cannot be halved."""
@@ -136,7 +149,8 @@ class VideoTarget:
         import av
 
         self._out = av.open(str(self._file.path), "w", format=muxer(suffix), options=muxer_options(suffix))
-        self._video = _add_video(self._out, codec, self._source, self._stream_in, format.hardware)
+        more = {"bf": "0"} if suffix in _NO_B_FRAMES and codec == "h264" else {}
+        self._video = _add_video(self._out, codec, self._source, self._stream_in, format.hardware, more)
         if codec == "hevc" and suffix in _APPLE:
             # Apple's players know only this tag.
             self._video.codec_context.codec_tag = "hvc1"
@@ -251,7 +265,8 @@ def add_copy(out: Any, stream: Any, name: str, suffix: str) -> Any:
         InputError: the container cannot hold it.
     """
     try:
-        added = out.add_stream_from_template(stream)
+        # Opaque: without an encoder of its codec, such as AV1 that was decoded by dav1d, the stream could not be made.
+        added = out.add_stream_from_template(stream, opaque=True)
     except Exception:  # FFmpeg's errors differ with the container
         raise InputError(
             f"a stream of {name} ({stream.type}, {stream.codec_context.name}) does not fit into {suffix} files; write a"
@@ -274,13 +289,25 @@ def add_chapters(out: Any, container: Any) -> None:
         out.set_chapters(chapters)
 
 
-def _add_video(out: Any, codec: str, source: VideoSource, stream_in: av.VideoStream, hardware: bool) -> Any:
+def _add_video(
+    out: Any,
+    codec: str,
+    source: VideoSource,
+    stream_in: av.VideoStream,
+    hardware: bool,
+    more: Mapping[str, str],
+) -> Any:
     encoder, info = _ENCODERS[codec], source.info
     pixel_format = encoder.formats[info.deep]
     if encoder.even and (info.width % 2 or info.height % 2):
         pixel_format = FULL_CHROMA[pixel_format]
     name = next((n for n in encoder.hardware if hardware and _opens(n, pixel_format)), encoder.name)
-    stream = out.add_stream(name, rate=info.rate, options=dict(encoder.options) if name == encoder.name else {})
+    if name == "libsvtav1" and (info.width % 2 or info.height % 2):
+        raise InputError(
+            f"av1 cannot hold the odd size {info.width} x {info.height} of {source.name}; choose --video-codec vp9"
+        )
+    options = {**encoder.options, **more} if name == encoder.name else dict(more)
+    stream = out.add_stream(name, rate=info.rate, options=options)
     stream.width, stream.height, stream.pix_fmt = info.width, info.height, pixel_format
     base = stream_in.time_base or Fraction(1, 1000)
     stream.time_base = stream.codec_context.time_base = base

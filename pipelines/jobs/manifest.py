@@ -110,7 +110,7 @@ class Manifest:
                 os.close(handle)
         except OSError as error:
             raise OutputError(
-                f"{NAME} could not be written ({short_reason(error)}); free some space, then run with --resume"
+                f"{NAME} could not be written ({short_reason(error)}); make room for it, then run with --resume"
             ) from None
         self._entries[entry.output] = entry
 
@@ -128,7 +128,9 @@ def _entry(line: bytes) -> Entry | None:
     """A line of the manifest; None for one that was cut off."""
     try:
         values = json.loads(line)
-        return Entry(**values) if isinstance(values, dict) else None
+        entry = Entry(**values)
+        texts = (entry.id, entry.output, entry.status, entry.reason, entry.sha256)
+        return entry if all(isinstance(text, str) for text in texts) and isinstance(entry.exposed, int) else None
     except (ValueError, TypeError):
         return None
 

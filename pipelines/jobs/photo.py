@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..core.errors import InputError, PolicyStop
 from ..core.progress import Preview, Progress, part_of, silent, unseen
+from ..core.seeds import face_seed
 from ..faces.detect import detect_faces
 from ..faces.detectors import Detector
 from ..faces.face import Faces
@@ -36,6 +37,8 @@ from .settings import GivenIdentity, Result, Settings
 
 Watch = Callable[[int, Tensor], None]
 """Gets the position of a face in ``Result.faces``, or ``WHOLE``, and a mask ``(B, 1, H, W)`` of what it changed."""
+MAX_VIEWS = 3
+"""Views of a tracked person on which an identity is searched."""
 WHOLE = -1
 """Stands for an image that was redacted as a whole."""
 
@@ -217,6 +220,8 @@ def _wanted(
         names = [recognizer.name for recognizer in asked]
         seen = {i: dict(zip(names, plan.embeddings[i], strict=True)) for i in plan.selected if i in plan.embeddings}
         return {i: _pseudonym(identity, names[0], seen[i]) if i in seen else None for i in plan.selected}
+    if identity is None and method is not None:
+        return dict.fromkeys(plan.selected) | _tracked(plan, settings, method, canvas, progress)
     if identity is None or isinstance(identity, MethodIdentity):
         return dict.fromkeys(plan.selected, identity)
     # In the order of the list of faces, as a user counts them.
@@ -256,6 +261,31 @@ def _shared(
     if not views:
         return None
     return method.sample_identity([method.prepare(v) for v in views], settings.seed, progress)
+
+
+def _tracked(
+    plan: Plan, settings: Settings, method: AnyMethod, canvas: Canvas, progress: Progress
+) -> dict[int, MethodIdentity]:
+    """One identity for each person whom a plan tracks through several images, searched on their largest views."""
+    people: dict[int, list[int]] = {}
+    for i in plan.selected:
+        track = plan.faces[i].track
+        if track is not None:
+            people.setdefault(track, []).append(i)
+    several = {track: found for track, found in people.items() if len({plan.faces[i].image for i in found}) > 1}
+    wanted: dict[int, MethodIdentity] = {}
+    for done, (track, found) in enumerate(sorted(several.items())):
+        step = part_of(progress, done, len(several))
+        able = [i for i in found if i in plan.embeddings and method.unsupported_reason(plan.faces[i]) is None]
+        best = sorted(able, key=lambda i: -plan.faces[i].area)[:MAX_VIEWS]
+        if not best:
+            continue
+        rows = [canvas.image(plan.faces[i].image) for i in best]
+        views = [View(image, plan.faces[i], plan.embeddings[i][0]) for image, i in zip(rows, best, strict=True)]
+        seed = face_seed(settings.seed, plan.faces[best[0]].box, track)
+        shared = method.sample_identity([method.prepare(v) for v in views], seed, step)
+        wanted |= dict.fromkeys(found, shared)
+    return wanted
 
 
 def _kept(plan: Plan, position: int, settings: Settings) -> FaceReport:

@@ -65,7 +65,12 @@ class ImageSealer:
         """Seal all faces for the written file."""
         for face in sorted({int(v) for v in np.unique(self._owners)} - {UNKNOWN - 1}):
             self._vault.add(face, 0, Sealed.of(self._values, self._owners == face))
-        self._vault.finish(Digest().add(image_values(load_image(target))).hex)
+        written = image_values(load_image(target))
+        if (written.shape, written.dtype) != (self._values.shape, self._values.dtype):
+            raise InputError(
+                f"{target.name} cannot hold the transparency or the 16 bits of the image; name a .png file"
+            )
+        self._vault.finish(Digest().add(written).hex)
 
 
 def restore_image(source: Path, vault: Vault, target: Path, person: int | None = None) -> int:

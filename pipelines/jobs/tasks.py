@@ -24,6 +24,7 @@ class Task:
         return self.source.suffix.lower() in VIDEO_SUFFIXES
 
 
+UNWRITTEN = (".gif", ".ogv", ".3gp", ".mxf", ".webp")
 VEILED = "_veiled"
 """Added to the name of a result that is written beside its input."""
 
@@ -52,6 +53,10 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
             )
         _check_kind(found[0][0], Path(output))
         tasks = [Task(found[0][0], Path(output))]
+    elif output is not None and len(found) == 1 and _names_a_file(found[0][0], Path(output)):
+        raise InputError(
+            f"{Path(output).name} has no suffix of a video that can be written; use {', '.join(VIDEO_OUTPUTS)}"
+        )
     elif output is not None:
         tasks = [Task(source, Path(output) / _writable(relative)) for source, relative in found]
     else:
@@ -96,6 +101,16 @@ def _writable(path: Path) -> Path:
     if suffix in VIDEO_SUFFIXES:
         return path if suffix in VIDEO_OUTPUTS else path.with_suffix(".mp4")
     return path if suffix in FORMATS else path.with_suffix(".png")
+
+
+def _names_a_file(source: Path, output: Path) -> bool:
+    """Whether the output of one video seems to be meant as a file."""
+    return source.suffix.lower() in VIDEO_SUFFIXES and is_video_like(output) and not exists(output)
+
+
+def is_video_like(output: Path) -> bool:
+    """Whether a name ends like that of a media file, though of none that can be written."""
+    return output.suffix.lower() in (*VIDEO_SUFFIXES, *UNWRITTEN)
 
 
 def _is_known(path: Path) -> bool:

@@ -14,6 +14,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from ..core.errors import InputError
+from ..core.errors import InputError, OutputError
 from ..core.files import Unfinished, short_reason
 from ..core.sealing import KEY_BYTES, SALT_BYTES, TAG_BYTES, Secret, derived, seal, unseal
 
@@ -33,6 +34,7 @@ _HEADER = struct.Struct(">IIIIBB")
 """Of a block: x, y, height, width, channels and bytes per value."""
 _LENGTH = struct.Struct(">Q")
 _END = _LENGTH.size + TAG_BYTES
+MAX_NUMBER = 1 << 64
 INDEX, END = 0, 1
 """Numbers of the two blocks that are sealed with the vault's own key."""
 WRONG = "the vault does not open: the key is another one, or the vault was changed"
@@ -114,7 +116,7 @@ class VaultWriter:
         name = self._people.setdefault(person, os.urandom(NAME_BYTES))
         key = derived(self._key, self._salt, b"person" + name)
         block = seal(key, len(self._blocks), sealed.to_bytes(), self._salt)
-        self._file.write(block)
+        self._write(block)
         self._blocks.append((person, image, len(block)))
 
     def finish(self, digest: str) -> None:
@@ -126,11 +128,18 @@ class VaultWriter:
         names = {str(person): name.hex() for person, name in self._people.items()}
         index = {"version": VERSION, "digest": digest, "people": names, "blocks": self._blocks}
         block = seal(self._key, INDEX, zlib.compress(json.dumps(index).encode()), self._salt)
-        self._file.write(block)
-        self._file.write(seal(self._key, END, _LENGTH.pack(len(block)), self._salt))
-        self._file.close()
+        self._write(block + seal(self._key, END, _LENGTH.pack(len(block)), self._salt))
+        self._write(b"", last=True)
         self._unfinished.finish()
         self._finished = True
+
+    def _write(self, data: bytes, last: bool = False) -> None:
+        try:
+            self._file.write(data)
+            if last:
+                self._file.close()
+        except OSError as error:
+            raise OutputError(f"the vault could not be written ({short_reason(error)}); free some space") from None
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +148,8 @@ class VaultWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if not self._finished:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
             self._unfinished.discard()
 
 
@@ -211,7 +221,10 @@ class Vault:
             secret = base64.b64decode(document["key"])
             blocks = tuple((int(n), person, int(i), int(o), int(s)) for n, i, o, s in document["blocks"])
             digest = str(document["digest"])
-        except (ValueError, KeyError, TypeError):
+            size = path.stat().st_size if path.is_file() else 0
+            if any(n < 0 or n >= MAX_NUMBER or o < 0 or s < 0 or o + s > max(size, o) for n, _, _, o, s in blocks):
+                raise ValueError("blocks outside the vault")
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise InputError("this is no key of a person; make one with: faceveil vault-person") from None
         try:
             with path.open("rb") as file:

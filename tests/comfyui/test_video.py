@@ -92,6 +92,27 @@ def test_an_interrupted_video_leaves_nothing(run, nodes, load, clip: Path) -> No
     assert set(temporary.glob("*")) == before
 
 
+def test_tracked_frames_show_one_person(run, nodes, clip: Path) -> None:
+    frames = torch.stack([torch.from_numpy(f.pixels).float() / 255 for f in VideoSource(clip).frames()])[::2]
+    faces = run("TrackFaces", frames=frames, frame_rate=12.5, sensitivity="normal")[0]
+    assert {f.image for f in faces} == set(range(len(frames))) and len({f.track for f in faces}) == 1
+    _, _, _, identity, *_ = run(
+        "VeilFaces",
+        image=frames,
+        strength=1.0,
+        seed=0,
+        unsafe_face="redact",
+        no_face="redact",
+        same_person=False,
+        method=QUICK,
+        faces=faces,
+    )
+    shown = [one for one in identity if one is not None]
+    assert len(shown) > len(frames) / 2
+    assert all(one.seed == shown[0].seed for one in shown)
+    assert all((one.codes[n] == code).all() for one in shown for n, code in shown[0].codes.items())
+
+
 def test_faces_are_sealed_and_restored(run, nodes) -> None:
     import folder_paths
 

@@ -130,6 +130,58 @@ def test_a_copy_has_no_tags(tmp_path: Path) -> None:
     assert sound(target) == sound(source)
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_packets_without_decoding_times_are_copied(tmp_path: Path, suffix: str) -> None:
+    """Matroska stores none for the first packets where frames are reordered."""
+    source, target = tmp_path / "a.mkv", tmp_path / f"b{suffix}"
+    write_clip(source, pictures(40), options={"crf": "20", "bf": "3", "g": "12"}, sound=False)
+    copy_without_tags(VideoSource(source), target)
+    assert len(times(target)) == 40
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mkv", ".avi", ".webm", ".mp4"])
+def test_spans_in_all_containers(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"a{suffix}"
+    codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
+    write_clip(source, pictures(75), codec=codec, options={"g": "12", "bf": "0"}, sound=False)
+    assert len(list(VideoSource(source, Span(1.0, 2.0)).frames())) in (25, 26)
+
+
+def test_joined_recordings(tmp_path: Path) -> None:
+    """Their times start again."""
+    write_clip(tmp_path / "a.ts", pictures(20), sound=False)
+    (tmp_path / "b.ts").write_bytes((tmp_path / "a.ts").read_bytes() * 2)
+    passed_through(VideoSource(tmp_path / "b.ts"), tmp_path / "c.mp4")
+    assert len(times(tmp_path / "c.mp4")) == 40
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "layout", "target"),
+    [
+        (".mov", "prores_ks", "yuv422p10le", ".mp4"),
+        (".mp4", "libx265", "yuv420p", ".avi"),
+        (".mkv", "ffv1", "bgr0", ".mov"),
+        (".webm", "libvpx-vp9", "yuv420p", ".mov"),
+        (".mp4", "libx264", "yuv420p", ".avi"),
+    ],
+)
+def test_the_codec_fits_the_container(tmp_path: Path, suffix: str, codec: str, layout: str, target: str) -> None:
+    source, again = tmp_path / f"a{suffix}", tmp_path / f"c{target}"
+    write_clip(source, pictures(24), codec=codec, layout=layout, sound=False, options={"bf": "2"})
+    passed_through(VideoSource(source), again)
+    # An AVI file has no times of its own, so it can start a frame late.
+    first, second = (np.array(times(p)) for p in (source, again))
+    assert second - second[0] == pytest.approx(first - first[0], abs=0.03)
+    passed_through(VideoSource(again), tmp_path / "d.mp4")
+    assert len(times(tmp_path / "d.mp4")) == 24
+
+
+def test_av1_is_copied(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4", pictures(8), codec="libsvtav1", options={"preset": "12"}, sound=False)
+    copy_without_tags(VideoSource(tmp_path / "a.mp4"), tmp_path / "b.mkv")
+    assert len(times(tmp_path / "b.mkv")) == 8
+
+
 def test_a_container_that_cannot_hold_the_codec(tmp_path: Path) -> None:
     source = tmp_path / "a.mp4"
     write_clip(source, pictures(4))

@@ -51,9 +51,14 @@ def test_an_unfinished_output_is_made_again(folder: Path) -> None:
     kept = [line for line in lines if not ('"a.png"' in line and '"done"' in line)]
     # As if the power had failed in the middle of the last line.
     (folder / "out" / NAME).write_text("\n".join(kept) + '\n{"id": "0123')
-    (folder / "out" / "a.png").write_bytes(b"half")
     assert run(folder, "--resume") == OK
     assert (folder / "out" / "a.png").read_bytes() == whole
+    # An output of an unfinished file that is not ours stays.
+    (folder / "out" / NAME).write_text("\n".join(kept) + "\n")
+    (folder / "out" / "a.png").write_bytes(b"the user's")
+    assert run(folder, "--resume") == SOME_FAILED
+    assert (folder / "out" / "a.png").read_bytes() == b"the user's"
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["a.png", "b.png", "deep", NAME]
 
 
 def test_files_of_others_are_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,11 +88,25 @@ def test_a_bad_file_is_tried_again(folder: Path, capsys: pytest.CaptureFixture[s
     assert not (folder / "out" / "b.png").exists()
     entries = [json.loads(line) for line in (folder / "out" / NAME).read_text().splitlines()]
     assert {e["output"]: e["status"] for e in entries} == {"a.png": "done", "b.png": "failed", "deep/c.png": "done"}
-    assert "damaged" in next(e["reason"] for e in entries if e["status"] == "failed")
+    assert next(e["reason"] for e in entries if e["status"] == "failed") == "InputError"
     assert str(folder) not in (folder / "out" / NAME).read_text()
     bad.write_bytes(whole)
     assert run(folder, "--resume") == OK
     assert (folder / "out" / "b.png").exists()
+
+
+def test_resume_still_protects_inputs_and_refuses_duplicates(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder) == OK
+    result = str(folder / "out" / "a.png")
+    before = Path(result).read_bytes()
+    command = ["anonymize", result, "-o", str(folder / "out"), *SOLID, "--resume", "--overwrite"]
+    assert main(command) == SOME_FAILED
+    assert "is an input" in capsys.readouterr().err and Path(result).read_bytes() == before
+    inputs = [str(folder / "in" / "a.png"), str(folder / "in" / "deep" / "c.png")]
+    (folder / "in" / "deep" / "c.png").rename(folder / "in" / "deep" / "a.png")
+    inputs[1] = str(folder / "in" / "deep" / "a.png")
+    assert main(["anonymize", *inputs, "-o", str(folder / "out"), *SOLID, "--resume", "--overwrite"]) == SOME_FAILED
+    assert "two outputs" in capsys.readouterr().err
 
 
 def test_resume_needs_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,6 +159,18 @@ def test_images_from_the_command_line(tmp_path: Path, kind: str) -> None:
     assert not bool((partly == read[0].pixels).all()) and not bool((partly == read[2].pixels).all())
 
 
+def test_a_format_that_cannot_hold_the_image_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = Image.fromarray(group())
+    image.putalpha(200)
+    image.save(tmp_path / "in.png")
+    out, vault, key = (str(tmp_path / n) for n in ("out.bmp", "v.vault", "k.key"))
+    assert main(["vault-key", key]) == OK
+    command = ["anonymize", str(tmp_path / "in.png"), "-o", out, "--method", "solid", "--vault", vault, "--key", key]
+    assert main(command) == SOME_FAILED
+    assert "cannot hold" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.png", "k.key"]
+
+
 def test_a_changed_picture_is_refused(tmp_path: Path, portrait: Tensor, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "in.png"
     save_image(as_image(portrait), source)

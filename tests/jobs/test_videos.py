@@ -136,6 +136,7 @@ def test_a_plan_survives_json_and_can_be_edited(clip, planned, tmp_path: Path) -
     source = VideoSource(path)
     report = VideoJob(Settings(method="solid")).render(source, edited, tmp_path / "out.mp4")
     assert report.count("redacted") == FRAMES + 7
+    assert report.kept == 1 and "1 person was kept by choice" in report.summary()
     before, after = pixels(path), pixels(tmp_path / "out.mp4")
     assert np.abs(before[6][20:30, 20:40].astype(int) - after[6][20:30, 20:40]).mean() > 20
     assert np.abs(before[0].astype(int) - after[0]).mean() < 4
@@ -150,6 +151,12 @@ def test_a_plan_survives_json_and_can_be_edited(clip, planned, tmp_path: Path) -
         ({"tracks": [{"track": 0}]}, "invalid value"),
         ({"people": [{"treat": False}]}, "invalid value"),
         ({"video": 3}, "invalid value"),
+        (
+            {"tracks": [{"track": 7, "keyframes": {"3": [1, 1, 9, 9], "999": [1, 1, 9, 9]}}]},
+            "track 7 has a keyframe 999",
+        ),
+        ({"people": [{"person": 0, "treat": None}]}, "treat is true or false"),
+        ({"tracks": [{"track": 7, "person": -1, "keyframes": {"3": [1, 1, 9, 9]}}]}, "0 or more"),
     ],
 )
 def test_a_damaged_plan_is_one_sentence(planned, change: dict[str, object], message: str) -> None:

@@ -89,6 +89,13 @@ class VideoPlan:
         """Numbers of all people."""
         return tuple(sorted({t.person for t in self.tracks if t.person is not None}))
 
+    @property
+    def untreated(self) -> int:
+        """Number of people, and of tracks that nobody knows, that stay as they are."""
+        left = {t.person for t in self.tracks if not self.is_treated(t) and t.person is not None}
+        unknown = sum(t.person is None for t in self.tracks if not self.is_treated(t))
+        return len(left) + unknown
+
     def is_treated(self, track: PlannedTrack) -> bool:
         return track.treat and track.person not in self.kept
 
@@ -149,19 +156,22 @@ class VideoPlan:
         try:
             video = document["video"]
             end = video.get("end")
-            kept = frozenset(int(row["person"]) for row in document["people"] if not row.get("treat", True))
+            kept = frozenset(int(row["person"]) for row in document["people"] if not _flag(row))
+            frames = int(video["frames"])
             return cls(
                 str(video["digest"]),
                 int(video["width"]),
                 int(video["height"]),
-                int(video["frames"]),
+                frames,
                 float(video["rate"]),
                 Span(float(video.get("start", 0.0)), None if end is None else float(end)),
-                tuple(_planned(row, place) for place, row in enumerate(document["tracks"])),
+                tuple(_planned(row, place, frames) for place, row in enumerate(document["tracks"])),
                 kept,
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, zlib.error) as error:
-            raise InputError(f"the video plan contains an invalid value ({error}); correct it") from None
+        except KeyError as error:
+            raise InputError(f"the video plan has an invalid value: {error} is missing; correct it") from None
+        except (TypeError, ValueError, AttributeError, OverflowError, zlib.error) as error:
+            raise InputError(f"the video plan has an invalid value ({error}); correct it") from None
 
     def _count(self, person: int) -> int:
         return sum(len(t.track.sightings) for t in self.tracks if t.person == person)
@@ -239,11 +249,21 @@ def _track_row(planned: PlannedTrack) -> dict[str, Any]:
     return row
 
 
-def _planned(row: Mapping[str, Any], place: int) -> PlannedTrack:
+def _flag(row: Mapping[str, Any]) -> bool:
+    """Whether a person or a track is treated."""
+    value = row.get("treat", True)
+    if not isinstance(value, bool):
+        raise ValueError(f"treat is true or false, not {json.dumps(value)}")
+    return value
+
+
+def _planned(row: Mapping[str, Any], place: int, count: int) -> PlannedTrack:
     person = None if row.get("person") is None else int(row["person"])
-    number, treat = int(row.get("track", place)), bool(row.get("treat", True))
+    if person is not None and person < 0:
+        raise ValueError(f"a person's number is 0 or more, not {person}")
+    number, treat = int(row.get("track", place)), _flag(row)
     if "keyframes" in row:
-        return PlannedTrack(Track(number, _between(row["keyframes"])), person, treat)
+        return PlannedTrack(Track(number, _between(row["keyframes"], number, count)), person, treat)
     first, sightings = int(row["first_frame"]), dict[int, Sighting]()
     for i, (letter, score, box) in enumerate(zip(row["origins"], row["scores"], row["boxes"], strict=True)):
         sightings[first + i] = Sighting(_box(box), float(score), None, _ORIGINS[letter])
@@ -256,10 +276,13 @@ def _planned(row: Mapping[str, Any], place: int) -> PlannedTrack:
     return PlannedTrack(track, person, treat)
 
 
-def _between(keyframes: Mapping[str, Sequence[float]]) -> dict[int, Sighting]:
+def _between(keyframes: Mapping[str, Sequence[float]], track: int, count: int) -> dict[int, Sighting]:
     """The sightings of a track that was drawn by hand."""
     known = {int(frame): _box(box) for frame, box in keyframes.items()}
     frames = sorted(known)
+    outside = [i for i in frames if not 0 <= i < count]
+    if outside:
+        raise ValueError(f"track {track} has a keyframe {outside[0]}, but the video has frames 0 to {count - 1}")
     sightings = {i: Sighting(known[i], 1.0, None, "manual") for i in frames}
     for a, b in pairwise(frames):
         for i in range(a + 1, b):

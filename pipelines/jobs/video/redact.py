@@ -83,6 +83,7 @@ def redact_in_one_pass(
             check_empty(source, settings.policy, vault is not None)
     if not tracker.tracks and settings.policy.no_face == "redact":
         return redacted_whole(source, target, format, progress)
+    report.compare(source.info.frames, not source.span.whole)
     return report
 
 

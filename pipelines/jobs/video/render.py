@@ -60,7 +60,7 @@ def render(
         PolicyStop: the policy is ``stop`` and a face would not be protected.
     """
     plan.check(source)
-    report = VideoReport(studio.settings.method)
+    report = VideoReport(studio.settings.method, kept=plan.untreated)
     with closing(source.open()) as container, VideoTarget(target, source, container, format) as out:
         # Frames are treated in a thread while earlier ones are encoded.
         for item, done in ahead(_rendered(source, plan, studio, out.copied, treatment, processes, vault), WRITTEN):
@@ -77,6 +77,7 @@ def render(
         if report.frames != plan.frames:
             raise InputError(f"{source.name} has {report.frames} frames, but {plan.frames} were planned; plan it again")
     progress(plan.frames, plan.frames, "replacing faces")
+    report.compare(source.info.frames, not source.span.whole)
     return report
 
 

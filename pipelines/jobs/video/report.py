@@ -13,6 +13,8 @@ from ..report import OUTCOMES, FaceReport, Outcome
 FORMAT = "faceveil.video-report/1"
 _PROTECTED = ("replaced", "redacted")
 _DECIMALS = 4
+COMPLETE = 0.95
+"""Share of the expected frames below which a video seems to be cut off; containers only estimate their number."""
 
 
 @dataclass
@@ -51,11 +53,20 @@ class VideoReport:
     Attributes:
         frames: how many were written.
         method: that was asked for.
+        kept: people, and unknown faces, that were left as they are on purpose.
+        notes: sentences about the whole video.
     """
 
     method: str
     frames: int = 0
+    kept: int = 0
+    notes: list[str] = field(default_factory=list)
     people: dict[int | None, PersonReport] = field(default_factory=dict)
+
+    def compare(self, expected: int, trimmed: bool) -> None:
+        """Note that a video ended early."""
+        if not trimmed and self.frames < COMPLETE * expected:
+            self.notes.append(f"only {self.frames} of about {expected} frames could be read; the file may be cut off")
 
     def add(self, rows: Sequence[tuple[int | None, FaceReport]]) -> None:
         """Count the faces of one frame."""
@@ -79,12 +90,14 @@ class VideoReport:
 
     def summary(self) -> str:
         """One sentence."""
+        frames = f"{self.frames} frame{'s' * (self.frames != 1)}"
+        kept = f"; {self.kept} {'person was' if self.kept == 1 else 'people were'} kept by choice" if self.kept else ""
         if not self.people:
-            return f"{self.frames} frames: no face was found"
+            return f"{frames}: no face was {'treated' if self.kept else 'found'}{kept}"
         known = [p for p in self.people if p is not None]
         words = [f"{self.count(o)} {o}" for o in OUTCOMES if self.count(o)]  # type: ignore[arg-type]  # the outcomes
         people = f"{len(known)} {'person' if len(known) == 1 else 'people'}, " if known else ""
-        return f"{self.frames} frames: {people}faces in all frames: {', '.join(words)}"
+        return f"{frames}: {people}faces in all frames: {', '.join(words)}{kept}"
 
     def text(self) -> str:
         """The summary, and a line for each person whose face was not replaced in all frames, with the main reason."""
@@ -99,7 +112,7 @@ class VideoReport:
             lines.append(
                 f"{name}: not replaced in {person.reasons.total()} of {total} frames; {reason}: {count}{others}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
     def to_json(self) -> str:
         people: list[dict[str, Any]] = [
@@ -113,7 +126,7 @@ class VideoReport:
             for p in self._sorted()
         ]
         document = {"format": FORMAT, "summary": self.summary(), "method": self.method, "frames": self.frames}
-        return json.dumps({**document, "people": people}, indent=2)
+        return json.dumps({**document, "kept": self.kept, "notes": self.notes, "people": people}, indent=2)
 
     def _sorted(self) -> list[PersonReport]:
         return sorted(self.people.values(), key=lambda p: (p.person is None, p.person or 0))
