@@ -16,6 +16,8 @@ PART_PREFIX, PART_SUFFIX = ".faceveil-", ".part"
 """Of the temporary file that a write goes to first."""
 PART_SECONDS = 600.0
 """A temporary file that is older is left over from a process that died."""
+FORGOTTEN_SECONDS = 86400.0
+"""One this old is removed even if a process has its number: numbers are used again."""
 LOCK_SUFFIX, LOCK_SECONDS = ".lock", 60.0
 MAX_REASON = 120
 """Characters of an operating system's or library's message that are repeated to the user."""
@@ -160,11 +162,11 @@ def _sweep(folder: Path, inputs: set[Path | tuple[int, int]]) -> None:
     """Remove temporary files that a dead process left, unless they are inputs."""
     if not is_folder(folder):
         return
-    oldest = time.time() - PART_SECONDS
     for path in folder.glob(f"{PART_PREFIX}*{PART_SUFFIX}"):
         # Another process may remove it at the same time, or may have become its owner.
         with suppress(OSError):
-            if path.stat().st_mtime < oldest and not _keys(path) & inputs and not _is_written(path):
+            age = time.time() - path.stat().st_mtime
+            if age > PART_SECONDS and not _keys(path) & inputs and (age > FORGOTTEN_SECONDS or not _is_written(path)):
                 path.unlink()
 
 

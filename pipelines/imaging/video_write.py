@@ -85,8 +85,8 @@ _ALLOWED = {
     ".m2ts": _TS,
 }
 """Codecs that a container takes, the preferred one first; others take all."""
-_NO_B_FRAMES = (".avi",)
-"""Containers without presentation times, in which frames must be stored in the order they are shown."""
+_WITHOUT_TIMES = (".avi",)
+"""Containers that store no times: frames follow each other at a constant rate, in the order they are shown."""
 _APPLE = (".mp4", ".m4v", ".mov")
 FULL_CHROMA = {"yuv420p": "yuv444p", "yuv420p10le": "yuv444p10le"}
 """Where a side is odd, chroma cannot be halved."""
@@ -149,8 +149,11 @@ class VideoTarget:
         import av
 
         self._out = av.open(str(self._file.path), "w", format=muxer(suffix), options=muxer_options(suffix))
-        more = {"bf": "0"} if suffix in _NO_B_FRAMES and codec == "h264" else {}
+        self._constant = suffix in _WITHOUT_TIMES
+        more = {"bf": "0"} if self._constant and codec == "h264" else {}
         self._video = _add_video(self._out, codec, self._source, self._stream_in, format.hardware, more)
+        if self._constant:
+            self._video.time_base = self._video.codec_context.time_base = 1 / self._source.info.rate
         if codec == "hevc" and suffix in _APPLE:
             # Apple's players know only this tag.
             self._video.codec_context.codec_tag = "hvc1"
@@ -201,8 +204,10 @@ class VideoTarget:
         # Without the source's matrix and range the colors would shift.
         matrix = None if context.pix_fmt.startswith(("bgr", "gbr")) else info.matrix
         picture = converted(picture, context.pix_fmt, matrix)
-        picture.pts, picture.time_base = frame.pts, self._video.codec_context.time_base
-        if frame.duration:
+        picture.pts, picture.time_base = frame.pts, context.time_base
+        if self._constant:
+            picture.pts = frame.index
+        elif frame.duration:
             with suppress(AttributeError):  # read-only in older versions of PyAV
                 picture.duration = frame.duration
         try:

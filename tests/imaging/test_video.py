@@ -169,7 +169,7 @@ def test_the_codec_fits_the_container(tmp_path: Path, suffix: str, codec: str, l
     source, again = tmp_path / f"a{suffix}", tmp_path / f"c{target}"
     write_clip(source, pictures(24), codec=codec, layout=layout, sound=False, options={"bf": "2"})
     passed_through(VideoSource(source), again)
-    # An AVI file has no times of its own, so it can start a frame late.
+    # An AVI file has no times of its own, so it can start late.
     first, second = (np.array(times(p)) for p in (source, again))
     assert second - second[0] == pytest.approx(first - first[0], abs=0.03)
     passed_through(VideoSource(again), tmp_path / "d.mp4")

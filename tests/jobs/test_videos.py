@@ -97,7 +97,7 @@ def test_redaction_leaves_no_face(clip, tmp_path: Path) -> None:
 def test_each_person_has_one_new_face(clip, planned, tmp_path: Path) -> None:
     path, truth = clip
     plan, people = planned
-    job = VideoJob(Settings(), options=QUICK, processes=1)
+    job = VideoJob(Settings(), options=AppearanceOptions(search=6), processes=1)
     report = job.render(VideoSource(path), plan, tmp_path / "out.mp4", people)
     assert report.safe
     assert report.count("replaced") > 2 * FRAMES
