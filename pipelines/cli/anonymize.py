@@ -240,7 +240,7 @@ def _made_before(options: argparse.Namespace, outputs: list[Path]) -> set[Path]:
         return set()
     folder = manifest_folder(options)
     if folder is None:
-        raise InputError("--resume belongs to a run that writes into a folder; name one with -o")
+        raise InputError("--resume belongs to a run over several files that writes into a folder; name one with -o")
     manifest = Manifest(folder)
     return {path for path in outputs if manifest.knows(path)}
 

@@ -22,8 +22,9 @@ _WITHOUT_EFFECT = (
 
 
 def manifest_folder(options: argparse.Namespace) -> Path | None:
-    """The output folder of a run; None where it writes one file, or beside its inputs."""
-    if options.output is None:
+    """The output folder of a run over several files; None where it treats one, or writes beside its inputs."""
+    several = len(options.input) > 1 or any(is_folder(Path(text)) for text in options.input)
+    if options.output is None or not several:
         return None
     output = Path(options.output)
     one_file = output.suffix.lower() in (*FORMATS, *VIDEO_OUTPUTS) and not is_folder(output)

@@ -74,7 +74,7 @@ class Unfinished:
             OutputError: the file cannot be renamed; nothing is left behind.
         """
         try:
-            with self.path.open("rb") as file:
+            with self.path.open("r+b") as file:
                 # Without this a power failure can leave an empty file under the final name.
                 os.fsync(file.fileno())
             # mkstemp makes private files; other results are as readable as any other file.

@@ -178,7 +178,7 @@ def test_disk_full(tmp_path, capsys, monkeypatch) -> None:
     def full(*_: object) -> object:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fdopen", full)
+    monkeypatch.setattr(os, "fsync", full)
     said = _expect(tmp_path, capsys, [str(tmp_path / "ok.png"), "-o", str(tmp_path / "b.png")], SOME_FAILED)
     assert "No space left on device" in said
 
@@ -195,8 +195,8 @@ def test_a_batch_goes_on_past_a_bad_file(tmp_path, capsys) -> None:
     )
     said = capsys.readouterr()
     assert "failed: a.png" in said.err
-    assert "2 of 3 images done" in said.out
-    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
+    assert "2 of 3 files done" in said.out
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*g")) == [
         "b.png",
         str(Path("deep") / "c.jpg"),
     ]

@@ -99,7 +99,16 @@ def test_resume_still_protects_inputs_and_refuses_duplicates(folder: Path, capsy
     assert run(folder) == OK
     result = str(folder / "out" / "a.png")
     before = Path(result).read_bytes()
-    command = ["anonymize", result, "-o", str(folder / "out"), *SOLID, "--resume", "--overwrite"]
+    command = [
+        "anonymize",
+        result,
+        str(folder / "in" / "b.png"),
+        "-o",
+        str(folder / "out"),
+        *SOLID,
+        "--resume",
+        "--overwrite",
+    ]
     assert main(command) == SOME_FAILED
     assert "is an input" in capsys.readouterr().err and Path(result).read_bytes() == before
     inputs = [str(folder / "in" / "a.png"), str(folder / "in" / "deep" / "c.png")]
