@@ -24,7 +24,8 @@ class Task:
         return self.source.suffix.lower() in VIDEO_SUFFIXES
 
 
-UNWRITTEN = (".gif", ".ogv", ".3gp", ".mxf", ".webp")
+UNWRITTEN = (".gif", ".ogv", ".3gp", ".mxf", ".mpg", ".mpeg", ".wmv", ".flv")
+"""Suffixes of videos that cannot be written; without this, they would become folders."""
 VEILED = "_veiled"
 """Added to the name of a result that is written beside its input."""
 
@@ -104,13 +105,8 @@ def _writable(path: Path) -> Path:
 
 
 def _names_a_file(source: Path, output: Path) -> bool:
-    """Whether the output of one video seems to be meant as a file."""
-    return source.suffix.lower() in VIDEO_SUFFIXES and is_video_like(output) and not exists(output)
-
-
-def is_video_like(output: Path) -> bool:
-    """Whether a name ends like that of a media file, though of none that can be written."""
-    return output.suffix.lower() in (*VIDEO_SUFFIXES, *UNWRITTEN)
+    """Whether the output of one video seems to be meant as a file, of a kind that cannot be written."""
+    return source.suffix.lower() in VIDEO_SUFFIXES and output.suffix.lower() in UNWRITTEN and not exists(output)
 
 
 def _is_known(path: Path) -> bool:
