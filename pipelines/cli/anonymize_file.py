@@ -88,12 +88,15 @@ class Opened:
             progress: of a video; images are treated at once.
         """
         try:
-            return self._noted(self._manifest, task, progress) if self._manifest else self._treat(task, progress)
+            # What is no file, such as a pipe, has no content to note: reading it would wait forever.
+            noted = self._manifest is not None and exists(task.source) and task.source.is_file()
+            return self._noted(self._manifest, task, progress) if noted else self._treat(task, progress)
         except FaceVeilError as error:
             return Treated(task, error=error)
 
-    def _noted(self, manifest: Manifest, task: Task, progress: Progress) -> Treated:
+    def _noted(self, manifest: Manifest | None, task: Task, progress: Progress) -> Treated:
         """Treat a file, and note it in the manifest; what an earlier run has finished is left alone."""
+        assert manifest is not None
         name = id_of(self.options, task)
         if self.options.resume and (entry := manifest.finished(name, task.target)) is not None:
             return Treated(task, Resumed(entry.report, entry.exposed))
