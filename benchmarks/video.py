@@ -26,7 +26,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 from clips import Card, Truth, bench, cards, ellipse, frames_of, write_clip
 from faceveil.pipelines.faces.align import crop, five_points, similarity
-from faceveil.pipelines.faces.tracking.finder import to_tensor
+from faceveil.pipelines.imaging.uint8 import to_tensor
 from faceveil.pipelines.imaging.video import VideoSource
 from faceveil.pipelines.jobs.embedder import open_teacher
 from faceveil.pipelines.jobs.settings import Settings

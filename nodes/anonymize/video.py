@@ -313,8 +313,8 @@ def _run(job: VideoJob, video: Any) -> io.NodeOutput:
 
 def _show(progress: Bar, frame: np.ndarray) -> None:
     """Preview a finished frame, shrunk."""
-    from ...pipelines.faces.tracking.finder import to_tensor
     from ...pipelines.imaging.resample import resize_inside
+    from ...pipelines.imaging.uint8 import to_tensor
 
     progress.preview(resize_inside(to_tensor(frame), 512)[0])
 

@@ -202,6 +202,8 @@ def _check_videos(options: argparse.Namespace, tasks: list[Task]) -> None:
     """Raise where a flag has no meaning for a video."""
     if not any(task.is_video for task in tasks):
         return
+    if options.same_person and sum(task.is_video for task in tasks) > 1:
+        raise InputError("--same-person takes one video; for several, use --pseudonyms or --identity")
     without = {
         "--min-size": options.min_size > 0,
         "--preview": options.preview,
@@ -223,6 +225,8 @@ def _check_vault(options: argparse.Namespace, tasks: list[Task]) -> None:
         return
     if len(tasks) > 1:
         raise InputError(f"a vault belongs to one image or video, but {len(tasks)} are given; run them one by one")
+    if options.cluster:
+        raise InputError("a vault is written on this machine; leave out --cluster")
     if options.key is None and not options.passphrase:
         raise InputError("--vault needs --key FILE or --passphrase")
     if not tasks[0].is_video:

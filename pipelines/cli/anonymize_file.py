@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ..core.errors import FaceVeilError, OutputError, unexpected
-from ..core.files import PART_PREFIX, exists, read_text
+from ..core.files import exists, read_text
 from ..core.progress import Progress, silent
 from ..faces.face import Faces
 from ..identity.bank import load_bank
@@ -89,14 +90,14 @@ class Opened:
         """
         try:
             # What is no file, such as a pipe, has no content to note: reading it would wait forever.
-            noted = self._manifest is not None and exists(task.source) and task.source.is_file()
-            return self._noted(self._manifest, task, progress) if noted else self._treat(task, progress)
+            if self._manifest is None or not (exists(task.source) and task.source.is_file()):
+                return self._treat(task, progress)
+            return self._noted(self._manifest, task, progress)
         except FaceVeilError as error:
             return Treated(task, error=error)
 
-    def _noted(self, manifest: Manifest | None, task: Task, progress: Progress) -> Treated:
+    def _noted(self, manifest: Manifest, task: Task, progress: Progress) -> Treated:
         """Treat a file, and note it in the manifest; what an earlier run has finished is left alone."""
-        assert manifest is not None
         name = id_of(self.options, task)
         if self.options.resume and (entry := manifest.finished(name, task.target)) is not None:
             return Treated(task, Resumed(entry.report, entry.exposed))
@@ -121,13 +122,11 @@ class Opened:
         )
         if not manifest.is_ours(task.target):
             raise changed
-        again = task.target.with_name(f"{PART_PREFIX}{os.getpid()}-{task.target.name}")
-        try:
+        with TemporaryDirectory() as folder:
+            again = Path(folder) / task.target.name
             treated = self._treat(Task(task.source, again), progress)
             if digest(again) != digest(task.target):
                 raise changed
-        finally:
-            again.unlink(missing_ok=True)
         assert treated.report is not None
         manifest.finish(name, task.target, treated.report.exposed, json.loads(treated.report.to_json()))
         return replace(treated, task=task)
@@ -146,12 +145,7 @@ class Opened:
         with VaultWriter(self.options.vault, secret_from(self.options, new=True)) as vault:
             sealer = ImageSealer(vault, original)
             result = treat_file(task, lambda image: self._anonymized(image, sealer.seen))
-            try:
-                sealer.finish(task.target)
-            except FaceVeilError:
-                # Without its vault the result would look as if it could be restored.
-                task.target.unlink(missing_ok=True)
-                raise
+            _finish(vault, task.target, lambda: sealer.seal(task.target))
         return result
 
     def _treat_video(self, task: Task, progress: Progress) -> Treated:
@@ -165,7 +159,7 @@ class Opened:
                 else:
                     report = job.run(source, task.target, progress, vault=vault)
                 if vault is not None:
-                    vault.finish(digest_of_video(VideoSource(task.target), progress))
+                    _finish(vault, task.target, lambda: digest_of_video(VideoSource(task.target), progress))
         except (FaceVeilError, MemoryError):
             raise
         except Exception as error:  # one bad file must not stop the others; interruptions are no Exception
@@ -186,6 +180,15 @@ class Opened:
     def _faces(self) -> Faces | None:
         """The plan of an image."""
         return Faces.from_json(read_text(self.options.plan)) if self.options.plan else None
+
+
+def _finish(vault: VaultWriter, target: Path, digest_of_target: Callable[[], str]) -> None:
+    """Complete the vault of a written result; without its vault, the result would look as if it could be restored."""
+    try:
+        vault.finish(digest_of_target())
+    except FaceVeilError:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def _identity(options: argparse.Namespace) -> GivenIdentity | None:

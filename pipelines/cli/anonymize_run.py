@@ -73,8 +73,7 @@ def processes(options: argparse.Namespace, images: int) -> int:
     Raises:
         InputError: several were asked for, and a ledger needs one.
     """
-    # The first photo of a person decides the pseudonym, so the order of the images must stay the same.
-    ordered = options.pseudonyms is not None and not options.no_ledger
+    ordered = _is_ordered(options)
     if options.jobs is not None:
         if ordered and options.jobs > 1:
             raise InputError("a ledger of pseudonyms is filled in the order of the images; use --jobs 1 or --no-ledger")
@@ -83,6 +82,11 @@ def processes(options: argparse.Namespace, images: int) -> int:
     if ordered or options.debug or not (spec is None or spec.one_thread):
         return 1
     return max(1, min(os.cpu_count() or 1, images // MIN_IMAGES, _fitting_memory()))
+
+
+def _is_ordered(options: argparse.Namespace) -> bool:
+    """Whether the files must be treated in order: the first photo of a person decides the pseudonym."""
+    return options.pseudonyms is not None and not options.no_ledger
 
 
 def _fitting_memory() -> int:
@@ -105,7 +109,7 @@ def _treated(opened: Opened, tasks: Sequence[Task], count: int, progress: Progre
 
 def _on_cluster(opened: Opened, tasks: Sequence[Task], progress: Progress) -> Iterator[Treated]:
     options = opened.options
-    workers = options.jobs or os.cpu_count() or 1
+    workers = 1 if _is_ordered(options) else options.jobs or os.cpu_count() or 1
     alone = argparse.Namespace(**{**vars(options), "jobs": 1, "run": None})
     packed = pickle.dumps((alone, opened.identity if options.same_person else None))
     cluster = Cluster(workers, options.address, options.worker_gpus)

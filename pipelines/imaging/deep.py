@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .uint8 import MAX_UINT16
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -18,7 +20,6 @@ BITS_PER_SAMPLE, PHOTOMETRIC, EXTRA_SAMPLES = 258, 262, 338
 """TIFF tags."""
 RGB, ASSOCIATED, STRAIGHT = 2, 1, 2
 """TIFF's values: colors; alpha that colors are multiplied with; alpha that they are not multiplied with."""
-MAX_UINT16 = 65535.0
 PNG_HEADER_BYTES = 33
 """8 bytes of signature and the 25 of IHDR; an ICC profile follows directly."""
 ORIENTATIONS = {1: (0, False), 2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True),

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from ..core.errors import InputError
-from .deep import MAX_UINT16
 from .profiles import to_srgb
-from .uint8 import ROWS
+from .uint8 import MAX_UINT16, ROWS
 
 if TYPE_CHECKING:
     from PIL import Image

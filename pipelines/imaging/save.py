@@ -6,16 +6,15 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ..core.errors import OutputError
 from ..core.files import short_reason, write_whole
-from .deep import MAX_UINT16, encode_png, encode_tiff
+from .deep import encode_png, encode_tiff
 from .formats import FORMATS
 from .image import LoadedImage
 from .profiles import to_srgb
-from .uint8 import to_uint8
+from .uint8 import to_uint8, to_uint16
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,8 +60,7 @@ def encode(image: LoadedImage, kind: str) -> bytes:
     with_alpha = image.alpha is not None and kind not in _WITHOUT_ALPHA
     channels = torch.cat([image.pixels, image.alpha], 1) if with_alpha and image.alpha is not None else image.pixels
     if image.depth == 16 and kind in _DEEP:
-        values = channels[0].movedim(0, -1).clamp(0, 1).cpu().numpy().astype(np.float64)
-        deep = (values * MAX_UINT16 + 0.5).astype(np.uint16)
+        deep = to_uint16(channels)
         if image.gray and image.alpha is None:
             options = {} if image.profile is None else {"icc_profile": image.profile}
             return _pillow_bytes(Image.fromarray(deep[..., 0]), kind, options)

@@ -1,4 +1,4 @@
-"""The one border between image tensors in [0, 1] and 8-bit images."""
+"""The one border between image tensors in [0, 1] and images of whole numbers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL import Image
 
+MAX_UINT16 = 65535.0
+"""White of 16 bits."""
 ROWS = 64
 """Rows of an image that are converted at once: a large image is never in the memory twice as floats."""
 
@@ -24,6 +26,19 @@ def to_uint8(image: Tensor) -> np.ndarray:
         rows = channels[:, first : first + ROWS]
         array[first : first + ROWS] = (rows.clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy()
     return array
+
+
+def to_uint16(image: Tensor) -> np.ndarray:
+    """``(C, H, W)`` or ``(1, C, H, W)`` in [0, 1] to a uint16 array ``(H, W, C)``, rounded to nearest."""
+    channels = image[0] if image.dim() == 4 else image
+    values = channels.movedim(0, -1).clamp(0, 1).cpu().numpy().astype(np.float64)
+    return (values * MAX_UINT16 + 0.5).astype(np.uint16)
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """An array ``(H, W, C)`` of uint8 or uint16 to float32 ``(1, C, H, W)`` in [0, 1]."""
+    values = torch.from_numpy(np.ascontiguousarray(pixels).astype(np.float32)).movedim(-1, 0)[None].contiguous()
+    return values / float(np.iinfo(pixels.dtype).max)
 
 
 def from_uint8(array: np.ndarray) -> Tensor:

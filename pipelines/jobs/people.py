@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,8 @@ from ..faces.detect import detect_faces
 from ..faces.detectors import Detector
 from ..faces.face import Face, Faces
 from ..identity.identity import Identity
+from ..identity.ledger import SECOND_SPACE
+from ..identity.pseudonym import Pseudonyms
 from ..imaging.image import LoadedImage
 from ..recognition.base import FaceRecognizer
 from ..recognition.catalog import open_recognizer
@@ -110,3 +112,14 @@ def filter_by_person(
     vectors = recognizer.embed_faces(pixels, known, progress) if known else ()
     embeddings = {id(face): vector for face, vector in zip(known, vectors, strict=True)}
     return faces.only(face for face in faces if is_selected(recognizer, embeddings.get(id(face)), include, exclude))
+
+
+def pseudonym_of(pseudonyms: Pseudonyms, first: str, vectors: Mapping[str, np.ndarray]) -> Identity:
+    """The pseudonym of a person.
+
+    Args:
+        first: name of the recognizer whose space the pseudonyms are of.
+        vectors: name of a recognizer to its embedding ``(D,)`` of the person.
+    """
+    second = Identity(vectors[SECOND_SPACE], SECOND_SPACE) if SECOND_SPACE in vectors else None
+    return pseudonyms.assign(Identity(vectors[first], first), second)[1]

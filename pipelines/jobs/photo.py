@@ -19,7 +19,6 @@ from ..faces.face import Faces
 from ..faces.select import Selection
 from ..faces.transparency import opaque_where_changed
 from ..identity.identity import Identity
-from ..identity.ledger import SECOND_SPACE
 from ..identity.pseudonym import Pseudonyms
 from ..imaging.image import LoadedImage, as_image
 from ..methods.base import AnyMethod, View
@@ -28,6 +27,7 @@ from ..methods.registry import open_method
 from ..recognition.base import FaceRecognizer
 from ..recognition.catalog import built_in_recognizers
 from ..recognition.dlib_resnet import default_recognizer
+from .people import pseudonym_of
 from .plan import Plan, make_plan
 from .policy import Action, Policy
 from .render import Canvas
@@ -219,7 +219,7 @@ def _wanted(
     if isinstance(identity, Pseudonyms):
         names = [recognizer.name for recognizer in asked]
         seen = {i: dict(zip(names, plan.embeddings[i], strict=True)) for i in plan.selected if i in plan.embeddings}
-        return {i: _pseudonym(identity, names[0], seen[i]) if i in seen else None for i in plan.selected}
+        return {i: pseudonym_of(identity, names[0], seen[i]) if i in seen else None for i in plan.selected}
     if identity is None and method is not None:
         return dict.fromkeys(plan.selected) | _tracked(plan, settings, method, canvas, progress)
     if identity is None or isinstance(identity, MethodIdentity):
@@ -236,12 +236,6 @@ def _wanted(
         return dict.fromkeys(order, kept[0])
     _check_count(len(identity), len(order))
     return dict(zip(order, identity, strict=True))
-
-
-def _pseudonym(pseudonyms: Pseudonyms, first: str, vectors: dict[str, np.ndarray]) -> Identity:
-    """The pseudonym of a face that was embedded by several recognizers."""
-    second = Identity(vectors[SECOND_SPACE], SECOND_SPACE) if SECOND_SPACE in vectors else None
-    return pseudonyms.assign(Identity(vectors[first], first), second)[1]
 
 
 def _check_count(identities: int, faces: int) -> None:

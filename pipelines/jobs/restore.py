@@ -13,11 +13,10 @@ from torch import Tensor
 
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
-from ..imaging.deep import MAX_UINT16
 from ..imaging.image import LoadedImage, from_array
 from ..imaging.load import load_image
 from ..imaging.save import save_image
-from ..imaging.uint8 import to_uint8
+from ..imaging.uint8 import to_uint8, to_uint16
 from ..imaging.video import VideoFrame, VideoSource
 from ..imaging.video_write import VideoFormat, VideoTarget
 from .vault import UNKNOWN, Digest, Sealed, Vault, VaultWriter
@@ -30,10 +29,7 @@ DEEP = 16
 def image_values(image: LoadedImage) -> np.ndarray:
     """The values of an image as a lossless file holds them: ``(H, W, 3 or 4)``, uint8 or uint16."""
     channels = image.pixels if image.alpha is None else torch.cat([image.pixels, image.alpha], 1)
-    if image.depth == DEEP:
-        values = channels[0].movedim(0, -1).clamp(0, 1).cpu().numpy().astype(np.float64)
-        return (values * MAX_UINT16 + 0.5).astype(np.uint16)
-    return to_uint8(channels)
+    return to_uint16(channels) if image.depth == DEEP else to_uint8(channels)
 
 
 def check_lossless(target: Path) -> None:
@@ -61,8 +57,12 @@ class ImageSealer:
         """Note what a face changed, ``(1, 1, H, W)``; the last of several owns a pixel."""
         self._owners[changed[0, 0].numpy()] = face
 
-    def finish(self, target: Path) -> None:
-        """Seal all faces for the written file."""
+    def seal(self, target: Path) -> str:
+        """Seal all faces, and return the digest of the written file.
+
+        Raises:
+            InputError: its format cannot hold the image.
+        """
         for face in sorted({int(v) for v in np.unique(self._owners)} - {UNKNOWN - 1}):
             self._vault.add(face, 0, Sealed.of(self._values, self._owners == face))
         written = image_values(load_image(target))
@@ -70,7 +70,7 @@ class ImageSealer:
             raise InputError(
                 f"{target.name} cannot hold the transparency or the 16 bits of the image; name a .png file"
             )
-        self._vault.finish(Digest().add(written).hex)
+        return Digest().add(written).hex
 
 
 def restore_image(source: Path, vault: Vault, target: Path, person: int | None = None) -> int:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from clips import Card, Pose, Shot, Truth, ellipse, frames_of, wave, write_clip
 from faceveil.pipelines.core.errors import InputError, PolicyStop
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.select import Selection
-from faceveil.pipelines.faces.tracking.finder import to_tensor
-from faceveil.pipelines.imaging.uint8 import to_pillow, to_uint8
+from faceveil.pipelines.imaging.uint8 import to_pillow, to_tensor, to_uint8
 from faceveil.pipelines.imaging.video import Span, VideoSource
 from faceveil.pipelines.imaging.video_write import VideoFormat
 from faceveil.pipelines.jobs.photo import anonymize
@@ -269,4 +267,3 @@ def test_the_person_selection_keeps_seeds(clip, planned, tmp_path: Path) -> None
         job.render(VideoSource(clip[0]), one, tmp_path / f"{name}.mkv", people)
     both, single = pixels(tmp_path / "both.mkv"), pixels(tmp_path / "alone.mkv")
     assert all((a == b).all() for a, b in zip(both[:FRAMES], single[:FRAMES], strict=True))
-    assert torch.is_tensor(to_tensor(both[0]))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...imaging.uint8 import to_tensor
 from ..align import apply, box_transform, crop, five_points, invert
 from ..detectors import Detection, Detector
 from ..landmarks import fit_landmarks
@@ -119,13 +120,6 @@ def window(pixels: np.ndarray, box: np.ndarray) -> tuple[Tensor, np.ndarray]:
     x1, y1 = (int(np.clip(v - pad, 0, n - 1)) for v, n in zip(box[:2], (width, height), strict=True))
     x2, y2 = (int(np.clip(np.ceil(v + pad), 1, n)) for v, n in zip(box[2:], (width, height), strict=True))
     return to_tensor(pixels[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]), np.array([x1, y1], float)
-
-
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """Pixels ``(H, W, 3)`` of 8 or 16 bits as ``(1, 3, H, W)`` in [0, 1]."""
-    scale = 65535.0 if pixels.dtype == np.uint16 else 255.0
-    values = np.ascontiguousarray(pixels)
-    return torch.from_numpy(values.astype(np.float32)).movedim(-1, 0)[None].contiguous() / scale
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -12,11 +12,11 @@ from ...core.errors import InputError
 from ...core.progress import Progress, part_of, silent
 from ...core.seeds import face_seed
 from ...identity.identity import Identity
-from ...identity.ledger import SECOND_SPACE
 from ...identity.pseudonym import Pseudonyms
 from ...methods.base import AnyMethod, SettlingMethod, View
 from ...methods.identities import MethodIdentity
 from ...recognition.base import FaceRecognizer
+from ..people import pseudonym_of
 from ..replace import COMFORTABLE
 from ..settings import GivenIdentity, Settings
 from ..verify import verify
@@ -103,7 +103,8 @@ class _Casting:
         if isinstance(given, MethodIdentity):
             return given
         if isinstance(given, Pseudonyms):
-            given = self._pseudonym(given)
+            vectors = {r.name: mean for r, mean in zip(self._recognizers, self._person.means, strict=True)}
+            given = pseudonym_of(given, self._recognizers[0].name, vectors)
         if isinstance(given, Identity):
             return self._method.from_identity(self._prepared, given, self._seed, progress)
         best, best_margin = None, -np.inf
@@ -126,12 +127,6 @@ class _Casting:
             change = self._method.render(view, identity, self._settings.strength)
             margins.append(verify(change, self._person.means, self._recognizers).margin)
         return min(margins)
-
-    def _pseudonym(self, pseudonyms: Pseudonyms) -> Identity:
-        vectors = {r.name: mean for r, mean in zip(self._recognizers, self._person.means, strict=True)}
-        first = self._recognizers[0].name
-        second = Identity(vectors[SECOND_SPACE], SECOND_SPACE) if SECOND_SPACE in vectors else None
-        return pseudonyms.assign(Identity(vectors[first], first), second)[1]
 
 
 def _prepared(person: Person, method: AnyMethod) -> list[Any]:

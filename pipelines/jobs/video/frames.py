@@ -8,8 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ...faces.tracking.finder import to_tensor
-from ...imaging.uint8 import to_uint8
+from ...imaging.uint8 import to_tensor, to_uint8, to_uint16
 from ...imaging.video import VideoFrame
 from ...methods.base import AnyMethod
 from ...methods.registry import open_method
@@ -26,7 +25,6 @@ REACH = 1.5
 """Around the faces of a frame, as a share of the largest one's size: more than any method cuts out."""
 REDACTION_REACH = 0.8
 """The same where faces are only redacted: more than any redaction reaches."""
-MAX_UINT16 = 65535.0
 
 
 @dataclass(frozen=True)
@@ -149,11 +147,7 @@ def _restored(canvas: Canvas, before: np.ndarray, changed: np.ndarray) -> np.nda
     rows, columns = np.nonzero(changed.any(1))[0], np.nonzero(changed.any(0))[0]
     place = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     pixels = canvas.pixels[(..., *place)]
-    if before.dtype == np.uint16:
-        values = pixels[0].movedim(0, -1).numpy().astype(np.float64)
-        after = (values * MAX_UINT16 + 0.5).astype(np.uint16)
-    else:
-        after = to_uint8(pixels)
+    after = to_uint16(pixels) if before.dtype == np.uint16 else to_uint8(pixels)
     result = before.copy()
     result[place] = np.where(changed[place][..., None], after, before[place])
     return result

@@ -158,8 +158,9 @@ class VideoJob:
     def _count(self, plan: VideoPlan) -> int:
         """How many processes render."""
         spec = method_specs().get(self.settings.method)
-        # A parser, and a method on a graphics chip, cannot be sent to another process.
-        if self.settings.parser is not None or spec is None or not spec.one_thread:
+        # A parser, a method on a graphics chip, and recognizers without a name cannot be sent to another process.
+        unnamed = len(self.recognizers) != len(self.verifiers)
+        if self.settings.parser is not None or unnamed or spec is None or not spec.one_thread:
             return 1
         frames = len({i for t in plan.tracks if plan.is_treated(t) for i in t.track.sightings})
         wanted = self.processes or os.cpu_count() or 1

@@ -8,9 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from ...faces.face import Face, inter_ocular, yaw_proxy
-from ...faces.tracking.finder import to_tensor
 from ...faces.tracking.track import Sighting
 from ...imaging.resample import resize
+from ...imaging.uint8 import to_tensor
 
 VIEWS = 3
 """Views of a track, and of a person."""
