@@ -57,10 +57,12 @@ class Manifest:
         self._folder, self._path = folder, folder / NAME
         self._entries: dict[str, Entry] = {}
         try:
-            lines = self._path.read_bytes().splitlines() if self._path.is_file() else []
+            data = self._path.read_bytes() if self._path.is_file() else b""
         except OSError as error:
             raise OutputError(f"{NAME} cannot be read ({short_reason(error)}); check its permissions") from None
-        for line in lines:
+        # A line that was cut off must not swallow the next one.
+        self._before_next = b"" if data.endswith(b"\n") or not data else b"\n"
+        for line in data.splitlines():
             entry = _entry(line)
             if entry is not None:
                 self._entries[entry.output] = entry
@@ -98,7 +100,7 @@ class Manifest:
 
     def _append(self, entry: Entry) -> None:
         values = {name: value for name, value in vars(entry).items() if value not in ("", 0, {})}
-        line = (json.dumps(values) + "\n").encode()
+        line = self._before_next + (json.dumps(values) + "\n").encode()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             # One write at the end of the file is whole or, after a power failure, a damaged last line.
@@ -112,6 +114,7 @@ class Manifest:
             raise OutputError(
                 f"{NAME} could not be written ({short_reason(error)}); make room for it, then run with --resume"
             ) from None
+        self._before_next = b""
         self._entries[entry.output] = entry
 
 

@@ -124,6 +124,12 @@ def test_resume_needs_a_folder(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "name one with -o" in capsys.readouterr().err
 
 
+def test_a_line_that_was_cut_off_does_not_swallow_the_next(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b'{"id": "0123')
+    Manifest(tmp_path).start("a", tmp_path / "x.png")
+    assert Manifest(tmp_path).knows(tmp_path / "x.png")
+
+
 def test_damaged_lines_are_skipped(tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b'\xff\xfe\n[]\n{"x": 1}\n{"id": "i", "output": "o", "status": "done"}\n{"id"')
     manifest = Manifest(tmp_path)
