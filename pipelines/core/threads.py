@@ -1,10 +1,12 @@
-"""Computing in one thread, where a seed promises the same bytes on every machine."""
+"""Computing in one thread, where a seed promises the same bytes on every machine, and at the user's priority."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,3 +39,23 @@ def _libraries() -> ThreadpoolController:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+@contextmanager
+def same_priority() -> Iterator[None]:
+    """Take back a real-time priority that a library gives to this thread inside the context, and to its own threads.
+
+    SVT-AV1 does so where it may, as root. Other programs, and all that this thread starts later, would hardly run.
+    """
+    # Only Linux has these calls.
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            for task in Path("/proc/self/task").iterdir():
+                with suppress(OSError):
+                    os.sched_setscheduler(int(task.name), policy, parameters)

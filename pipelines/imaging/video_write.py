@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core.errors import InputError, OutputError
 from ..core.files import Unfinished, short_reason
+from ..core.threads import same_priority
 from .formats import VIDEO_CODECS, VIDEO_OUTPUTS
 from .video import COPIED, StreamPacket, VideoFrame, VideoSource, converted, is_cover
 
@@ -211,7 +212,9 @@ class VideoTarget:
             with suppress(AttributeError):  # read-only in older versions of PyAV
                 picture.duration = frame.duration
         try:
-            for packet in self._video.encode(picture):
+            with same_priority():
+                packets = self._video.encode(picture)
+            for packet in packets:
                 self._out.mux(packet)
         except Exception as error:
             raise self._failed(error) from None

@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from faceveil.pipelines.core.threads import same_priority
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.imaging.load import load_image
 from faceveil.pipelines.imaging.uint8 import to_uint8
@@ -219,7 +220,9 @@ def write_clip(
             frame.pts, frame.time_base = now, TIME_BASE
             times.append(now)
             now += int(1 / (rate * TIME_BASE)) + (97 * (i % 4) if variable else 0)
-            out.mux(stream.encode(frame))
+            with same_priority():
+                packets = stream.encode(frame)
+            out.mux(packets)
         assert stream is not None
         if voice is not None:
             _write_sound(out, voice, float(now * TIME_BASE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -180,6 +181,14 @@ def test_av1_is_copied(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", pictures(8), codec="libsvtav1", options={"preset": "12"}, sound=False)
     copy_without_tags(VideoSource(tmp_path / "a.mp4"), tmp_path / "b.mkv")
     assert len(times(tmp_path / "b.mkv")) == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="only Linux has priorities of threads")
+def test_av1_leaves_the_priority_as_it_was(tmp_path: Path) -> None:
+    """As root, SVT-AV1 makes its caller a real-time thread, and other programs then hardly run."""
+    write_clip(tmp_path / "a.mp4", pictures(8), sound=False)
+    passed_through(VideoSource(tmp_path / "a.mp4"), tmp_path / "b.mp4", VideoFormat("av1"))
+    assert {os.sched_getscheduler(int(task.name)) for task in Path("/proc/self/task").iterdir()} == {os.SCHED_OTHER}
 
 
 def test_a_container_that_cannot_hold_the_codec(tmp_path: Path) -> None:
