@@ -36,7 +36,7 @@ def find_nodes() -> list[type[io.ComfyNode]]:
 
 
 def register_model_folders() -> None:
-    """Register ``models/faceveil`` and ``models/insightface`` as model folders.
+    """Register ``models/faceveil``, ``models/insightface`` and ``models/ipadapter`` as model folders.
 
     Folders from extra_model_paths.yaml stay registered. No folder is created.
     """
@@ -56,3 +56,5 @@ def register_model_folders() -> None:
     # Other packs also register this folder, and the first registration sets its suffixes. So .onnx is added here.
     folder_paths.add_model_folder_path("insightface", str(models / "insightface"))
     folder_paths.folder_names_and_paths["insightface"][1].add(".onnx")
+    folder_paths.add_model_folder_path("ipadapter", str(models / "ipadapter"))
+    folder_paths.folder_names_and_paths["ipadapter"][1].update((".bin", ".safetensors"))

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from ..core.errors import FaceVeilError, PolicyStop, unexpected
 from . import anonymize, inspect, make, train, vault, videos
+from .flags import CommandParser
 from .terminal import EXIT_CODES, INTERRUPTED, SOME_FAILED, UNPROTECTED, say
 
 
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"faceveil {version('faceveil')}")
     top.add_argument("--debug", action="store_true", help="show where an unexpected error comes from")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=CommandParser)
     for module in (anonymize, videos, vault, inspect, make, train):
         module.add_commands(commands)
     return top

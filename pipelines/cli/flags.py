@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,11 +24,36 @@ def add_options(parser: Any, cls: type, prefix: str = "") -> None:
         if o.kind is bool:
             arguments["action"] = "store_true"
         else:
-            arguments |= {"type": o.kind, "required": o.required, "metavar": _metavar(o), "choices": o.choices or None}
+            arguments |= {
+                "type": _type(o),
+                "required": o.required,
+                "metavar": _metavar(o),
+                "choices": o.choices or None,
+            }
         names = [_flag(prefix, o)]
         if o.name == "output" and not prefix:
             names.insert(0, "-o")
         parser.add_argument(*names, **arguments)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A command's parser that also takes the chosen method's flags without the method's name: ``--METHOD-steps`` as
+    ``--steps``, where the command has no flag of that name."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args(None if args is None else self._with_method(args), namespace)
+
+    def _with_method(self, arguments: Sequence[str]) -> list[str]:
+        known = self._option_string_actions
+        method = next((b for a, b in pairwise(arguments) if a == "--method"), "")
+        method = next((a.partition("=")[2] for a in arguments if a.startswith("--method=")), method)
+        found = []
+        for argument in arguments:
+            flag, separator, value = argument.partition("=")
+            longer = f"--{method}-{flag.removeprefix('--')}"
+            own = method and flag.startswith("--") and flag not in known and longer in known
+            found.append(f"{longer}{separator}{value}" if own else argument)
+        return found
 
 
 def options_from(namespace: argparse.Namespace, cls: type[T], prefix: str = "") -> T:
@@ -55,6 +82,13 @@ def _flag(prefix: str, o: Option) -> str:
 
 def _destination(prefix: str, o: Option) -> str:
     return "_".join(part for part in (prefix, o.name) if part)
+
+
+def _type(o: Option) -> Callable[[str], object]:
+    kind = "" if o.model_file is None else o.model_file.kind
+    if not kind:
+        return o.kind
+    return lambda text: o.kind(text.removeprefix(f"{kind}:"))
 
 
 def _metavar(o: Option) -> str | None:

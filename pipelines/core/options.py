@@ -20,12 +20,14 @@ class ModelFile:
         suffixes: of the file, such as ``.safetensors``.
         contains: a part that the file's path below the folder must contain.
         remedy: what to do where no such file is there, as an imperative clause.
+        kind: of the recognizer that the file holds; on the command line it may stand before the path, as KIND:FILE.
     """
 
     folders: tuple[str, ...]
     suffixes: tuple[str, ...]
     contains: str = ""
     remedy: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True)

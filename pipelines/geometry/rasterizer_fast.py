@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -47,6 +48,9 @@ def fill(vertices: Tensor, inverse: Tensor, triangles: Tensor, height: int, widt
 def _compiled() -> Callable[..., None]:
     import numba
 
+    # Compiled code names the package that it was compiled in: inside ComfyUI another one than on the command line. Both
+    # keep their files in one folder, by this name.
+    _loop.__qualname__ = f"_loop_{zlib.crc32(__name__.encode()):08x}"
     try:
         loop: Callable[..., None] = numba.njit(cache=True)(_loop)
     except RuntimeError:

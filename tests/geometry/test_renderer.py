@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +36,28 @@ def test_visibility_equals_the_reference_loop(model, random_faces, rasterize_by_
     faces = rasterize(flat, depth, model.triangles, size, size)[0].numpy()
     assert (faces >= 0).mean() > 0.1
     assert np.array_equal(faces, rasterize_by_loop(flat[0], depth[0], model.triangles, size))
+
+
+IN_PACKAGE = """
+import importlib, importlib.util, sys
+import torch
+
+name, root = sys.argv[1:]
+spec = importlib.util.spec_from_file_location(name, f"{root}/__init__.py", submodule_search_locations=[root])
+sys.modules[name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[name])
+fast = importlib.import_module(f"{name}.pipelines.geometry.rasterizer_fast")
+fast.fill(torch.zeros(1, 3, 2, dtype=torch.int64), torch.ones(1, 3), torch.tensor([[0, 1, 2]]), 4, 4)
+"""
+
+
+@pytest.mark.slow
+def test_compiled_code_of_one_package_does_not_disturb_another() -> None:
+    """ComfyUI loads this package under another name than the command line, from the same folder."""
+    pytest.importorskip("numba")
+    root = Path(rasterizer.__file__).resolve().parents[2]
+    for name in ("pack_one", "pack_two"):
+        subprocess.run([sys.executable, "-c", IN_PACKAGE, name, str(root)], check=True)
 
 
 def random_mesh(seed: int, count: int, spread: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

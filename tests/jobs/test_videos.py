@@ -112,7 +112,8 @@ def test_each_person_has_one_new_face(clip, planned, tmp_path: Path) -> None:
             originals.setdefault(face.person, []).append(recognizer.embed(to_tensor(before), face.points))
     first, other = np.stack(shown[0]), np.stack(shown[2])
     assert np.linalg.norm(first - first.mean(0), axis=1).max() < 0.4
-    assert np.linalg.norm(first.mean(0) - other.mean(0)) > recognizer.threshold
+    # Farther apart than the frames of one of them.
+    assert np.linalg.norm(first.mean(0) - other.mean(0)) > 0.5
     assert np.linalg.norm(first.mean(0) - np.mean(originals[0], axis=0)) > recognizer.threshold
 
 

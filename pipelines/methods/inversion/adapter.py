@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,8 +104,8 @@ class FaceIdAdapter:
         """
         if embeddings.dim() != 2 or embeddings.shape[1] != self.embedding_size:
             raise InputError(
-                f"the adapter needs embeddings of {self.embedding_size} numbers, got {tuple(embeddings.shape)}; embed the"
-                " face with the recognizer arcface and w600k_r50.onnx"
+                f"the adapter needs embeddings of {self.embedding_size} numbers, got {tuple(embeddings.shape)}; embed"
+                " the face with the recognizer arcface and w600k_r50.onnx"
             )
         p = {name: value.float() for name, value in self.projection.items()}
         hidden = functional.gelu(functional.linear(embeddings.float().cpu(), p["proj.0.weight"], p["proj.0.bias"]))
@@ -171,6 +172,7 @@ def open_adapter(path: Path) -> FaceIdAdapter:
 
 def _halves(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tensors of the two parts of a file, without the parts' names."""
+    halves: list[Any]
     if path.suffix == ".safetensors":
         tensors = read_safetensors(path, _WHAT, _REMEDY)[0]
         halves = [

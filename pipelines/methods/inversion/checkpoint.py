@@ -28,7 +28,7 @@ _REMEDY = "use a Stable Diffusion 1.5 or SDXL checkpoint in safetensors format"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The networks of a checkpoint, float32 on the CPU.
+    """The networks of a checkpoint, on the CPU; all but the UNet in float32.
 
     Attributes:
         unet: a ``diffusers.UNet2DConditionModel``.
@@ -47,13 +47,16 @@ class Checkpoint:
         return int(self.unet.config.cross_attention_dim)
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, dtype: torch.dtype = torch.float32) -> Checkpoint:
     """Open a checkpoint.
+
+    Args:
+        dtype: of the UNet.
 
     Raises:
         WeightsError: it is missing, damaged, or of another family.
     """
-    checkpoint = _open_folder(path) if path.is_dir() else _open_file(path)
+    checkpoint = _open_folder(path, dtype) if path.is_dir() else _open_file(path, dtype)
     if checkpoint.unet.config.in_channels != 4:
         raise WeightsError(
             f"{path.name} is an inpainting or editing checkpoint ({checkpoint.unet.config.in_channels} input channels);"
@@ -64,15 +67,15 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _open_folder(path: Path) -> Checkpoint:
+def _open_folder(path: Path, dtype: torch.dtype) -> Checkpoint:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-    local = {"local_files_only": True}
+    kinds: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    local: dict[str, Any] = {"local_files_only": True}
     try:
         return Checkpoint(
-            UNet2DConditionModel.from_pretrained(path / "unet", **local).float(),
+            UNet2DConditionModel.from_pretrained(path / "unet", torch_dtype=dtype, **local),
             AutoencoderKL.from_pretrained(path / "vae", **local).float(),
             tuple(k.from_pretrained(path / n, **local).float() for n, k in kinds.items() if (path / n).is_dir()),
             path / "tokenizer",
@@ -82,24 +85,26 @@ def _open_folder(path: Path) -> Checkpoint:
         raise WeightsError(f"{path.name} is not a checkpoint folder of diffusers ({reason}); {_REMEDY}") from None
 
 
-def _open_file(path: Path) -> Checkpoint:
+def _open_file(path: Path, dtype: torch.dtype) -> Checkpoint:
     tensors = read_safetensors(path, "checkpoint", _REMEDY)[0]
     try:
-        unet = _unet(tensors)
+        unet = _unet(tensors, dtype)
         vae = _vae(tensors, _SD15_SCALE if unet.config.cross_attention_dim <= SD15_CONTEXT else _SDXL_SCALE)
         return Checkpoint(unet, vae, _encoders(tensors))
     except (KeyError, IndexError, ValueError, RuntimeError, StopIteration):
         raise WeightsError(f"{path.name} is not a checkpoint that can be read; {_REMEDY}") from None
 
 
-def _unet(tensors: Mapping[str, Tensor]) -> Any:
+def _unet(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
     from diffusers import UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     own = {k: v for k, v in tensors.items() if k.startswith(_UNET)}
     config = _unet_config({k.removeprefix(_UNET): v for k, v in own.items()})
-    network = UNet2DConditionModel.from_config(config)
-    return _loaded(network, convert_ldm_unet_checkpoint(dict(own), dict(network.config)))
+    # Without memory of its own: SDXL's would be 10 GB before the weights are there.
+    with torch.device("meta"):
+        network = UNet2DConditionModel.from_config(config)
+    return _loaded(network, convert_ldm_unet_checkpoint(dict(own), dict(network.config)), dtype, assign=True)
 
 
 def _unet_config(t: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def _vae(tensors: Mapping[str, Tensor], scale: float) -> Any:
     first = f"{_VAE}encoder.down."
     channels = tuple(own[f"{first}{level}.block.0.conv1.weight"].shape[0] for level in range(levels))
     layers = sum(k.startswith(f"{first}0.block.") and k.endswith("conv1.weight") for k in own)
-    network = AutoencoderKL(
+    network: Any = AutoencoderKL(
         block_out_channels=channels,
         layers_per_block=layers,
         latent_channels=own[f"{_VAE}post_quant_conv.weight"].shape[0],
@@ -200,7 +205,9 @@ def _text_config(tensors: Mapping[str, Tensor], activation: str, projection: int
     )
 
 
-def _loaded(network: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _loaded(
+    network: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32, assign: bool = False
+) -> Any:
     """Load weights; raises ValueError where they are not those of the network."""
     own = network.state_dict()
     # Whether names start with text_model. depends on the version of transformers.
@@ -211,6 +218,5 @@ def _loaded(network: Any, tensors: Mapping[str, Tensor]) -> Any:
         raise ValueError("tensors are missing or have other shapes")
     if not all(bool(torch.isfinite(v).all()) for v in wanted.values()):
         raise ValueError("values are not finite")
-    network.load_state_dict({k: v.float() for k, v in wanted.items()})
+    network.load_state_dict({k: v.to(dtype) for k, v in wanted.items()}, assign=assign)
     return network
-

@@ -1,4 +1,4 @@
-"""What an inversion needs of a diffusion network: noise predictions of one latent for rows with different conditions."""
+"""What an inversion needs of a diffusion network: noise predictions of one latent under different conditions."""
 
 from __future__ import annotations
 

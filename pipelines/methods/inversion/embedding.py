@@ -1,4 +1,4 @@
-"""The face embedding that the generation moves away from, turned by an angle where a person shall have several faces."""
+"""Turn the embedding that the generation moves away from, for several faces of one person."""
 
 from __future__ import annotations
 

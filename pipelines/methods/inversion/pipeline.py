@@ -14,7 +14,7 @@ from ...core.progress import Progress, part_of, silent
 from . import nullface, reverse
 from .adapter import FaceIdAdapter
 from .denoiser import Row, alphas_bar, draw
-from .dials import Algorithm, guidance_of, skip_of
+from .dials import Algorithm, fitting, guidance_of, skip_of
 from .text import Text
 
 MULTIPLE = 8
@@ -86,7 +86,7 @@ class InversionPipeline:
     """The pipeline that the module docstring describes.
 
     Args:
-        algorithm: NullFace or Reverse Personalization.
+        algorithm: NullFace or Reverse Personalization; the one published for the checkpoint's family when omitted.
         steps: N; the authors use 100.
         id_scale: length of the embedding that the tokens are made from; it acts through a nonlinear network.
 
@@ -95,11 +95,12 @@ class InversionPipeline:
     """
 
     def __init__(
-        self, networks: Networks, algorithm: Algorithm, steps: int = nullface.STEPS, id_scale: float = 1.0
+        self, networks: Networks, algorithm: Algorithm | None = None, steps: int = nullface.STEPS, id_scale: float = 1.0
     ) -> None:
         if steps < 1:
             raise InputError(f"steps must be at least 1, got {steps}")
-        self.networks, self.algorithm, self.steps, self.id_scale = networks, algorithm, steps, id_scale
+        self.networks, self.steps, self.id_scale = networks, steps, id_scale
+        self.algorithm = algorithm or fitting(networks.adapter.context_size)
         self._alphas_bar = alphas_bar()
 
     @torch.no_grad()

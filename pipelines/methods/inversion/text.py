@@ -49,8 +49,8 @@ def prompt_ids(prompt: str, tokenizer: Path | None) -> list[int]:
         return [START, END]
     if tokenizer is None or not all((tokenizer / name).is_file() for name in (_VOCABULARY, _MERGES)):
         raise InputError(
-            f"a prompt needs CLIP's vocabulary; name a folder with {_VOCABULARY} and {_MERGES} as --inversion-tokenizer,"
-            " such as comfy/sd1_tokenizer in ComfyUI"
+            f"a prompt needs CLIP's vocabulary; name a folder with {_VOCABULARY} and {_MERGES} as"
+            " --inversion-tokenizer, such as comfy/sd1_tokenizer in ComfyUI"
         )
     from transformers import CLIPTokenizer
 
@@ -64,7 +64,7 @@ def encode(encoders: Sequence[Any], ids: list[int]) -> Text:
 
     Args:
         encoders: a ``CLIPTextModel`` (Stable Diffusion 1.5: its last states), or that and a
-            ``CLIPTextModelWithProjection`` (SDXL: the states before the last layer of both, and the second's projection).
+            ``CLIPTextModelWithProjection`` (SDXL: the states before the last layer of both, and a projection).
     """
     padding = END, 0
     states, pooled = [], None
