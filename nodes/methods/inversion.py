@@ -241,7 +241,8 @@ class AnonymizeByInversion(io.ComfyNode):
             return io.NodeOutput({"samples": latents})
         embeddings = _turned(faceid_embeddings(identity, len(latents)), angle, inversion.seeds) * id_scale
         scale = guidance_of(kind, strength) if guidance == BY_STRENGTH else _signed(kind, guidance)
-        cells = None if mask is None else _cells(mask, latents)
+        hold = outside == ORIGINAL
+        cells = None if mask is None else _cells(mask, latents, hold)
 
         def generate(denoise: Any, bars: Tensor, x0: Tensor, progress: Any) -> Tensor:
             if isinstance(inversion.found, reverse.Inversion):
@@ -260,7 +261,7 @@ class AnonymizeByInversion(io.ComfyNode):
                 eta,
                 mask=cells,
                 mask_delay=mask_delay,
-                hold=outside == ORIGINAL,
+                hold=hold,
                 attributes=attributes is not None,
                 progress=progress,
             )
@@ -350,12 +351,12 @@ def _signed(algorithm: Algorithm, guidance: float) -> float:
     return guidance if algorithm == "nullface" else -guidance
 
 
-def _cells(mask: Tensor, latents: Tensor) -> Tensor:
-    from ...pipelines.methods.inversion.pipeline import MULTIPLE, latent_mask
+def _cells(mask: Tensor, latents: Tensor, hold: bool) -> Tensor:
+    from ...pipelines.methods.inversion.pipeline import MULTIPLE, held_mask, latent_mask
 
     height, width = latents.shape[-2:]
     pixels = mask_from_socket(mask, len(latents), height * MULTIPLE, width * MULTIPLE)
-    return latent_mask(pixels, height, width)
+    return (held_mask if hold else latent_mask)(pixels, height, width)
 
 
 NODES = [InvertPicture, AnonymizeByInversion]

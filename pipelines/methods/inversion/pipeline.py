@@ -120,7 +120,7 @@ class InversionPipeline:
             embeddings: of the faces, unit vectors ``(B, D)`` of the adapter's recognizer.
             strength: 0 to 1.5; 0 is the round trip through the VAE.
             seeds: one a face; 0, 1, ... when omitted.
-            mask: ``(B or 1, 1, H, W)``, 1 where the face may change; elsewhere the latents stay.
+            mask: ``(B or 1, 1, H, W)``, 1 where the face may change; cells with other pixels keep their latents.
 
         Returns:
             ``(B, 3, H', W')`` with sides rounded down to multiples of 8.
@@ -136,7 +136,7 @@ class InversionPipeline:
         x0 = self.encode(images)
         if strength == 0:
             return self.decode(x0)
-        cells = None if mask is None else latent_mask(mask, *x0.shape[-2:])
+        cells = None if mask is None else held_mask(mask, *x0.shape[-2:])
         return self.decode(self._generated(x0, embeddings, strength, chosen, cells, progress))
 
     def encode(self, images: Tensor) -> Tensor:
@@ -202,6 +202,13 @@ def latent_mask(mask: Tensor, height: int, width: int) -> Tensor:
     """A mask ``(B, 1, H, W)`` in pixels as 0 or 1 of each cell ``(B, 1, h, w)``: the nearest pixel is at least 0.5."""
     binary = (mask >= _MASKED).float()
     return torch.nn.functional.interpolate(binary, size=(height, width), mode="nearest")
+
+
+def held_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """A mask as 0 or 1 of each cell ``(B, 1, h, w)``: 1 where all pixels of the cell are at least 0.5, so that a region
+    that stays is never cut, however small it is."""
+    kept = (mask < _MASKED).float()
+    return 1 - torch.nn.functional.adaptive_max_pool2d(kept, (height, width))
 
 
 def _joined(condition: Condition, batch: int) -> Tensor:
