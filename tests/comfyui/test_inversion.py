@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import EMBEDDING, patch_comfy, write_adapter, write_checkpoint
+from graph import run_template
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS, WORKFLOWS = ROOT / "benchmarks", ROOT / "workflows"
 FAMILIES = ("sd15", "sdxl")
 STEPS = 10
 
@@ -285,3 +287,49 @@ def test_bad_connections_say_what_to_do(run, files, loaded, patched, inversion, 
     if files[0] == "sdxl":
         with pytest.raises(errors.InputError, match="belongs to nullface"):
             result(run, patched, inversion, person, outside="reconstructed")
+
+
+@pytest.fixture(scope="module")
+def stand(package) -> Any:
+    """Instead of w600k_r50.onnx, which no test has."""
+    base = package("pipelines.recognition.base").FaceRecognizer
+
+    class Stand(base):
+        name, dimension, alignment = "arcface-w600k", EMBEDDING, "none"
+
+        def embed_many(self, images: Any, landmarks: Any) -> np.ndarray:
+            return np.full((len(images), EMBEDDING), EMBEDDING**-0.5)
+
+    return Stand()
+
+
+def test_the_template_runs(nodes, files, loaded, stand) -> None:
+    family, _ = files
+    changed = {
+        "FaceVeil_CropFaces": {"size": 64},
+        "FaceVeil_InvertPicture": {"steps": 4},
+        "CheckpointLoaderSimple": {"ckpt_name": f"{family}.safetensors"},
+        "FaceVeil_LoadFaceID": {"adapter": f"ip-adapter-faceid_{family}.bin"},
+    }
+    template = WORKFLOWS / f"anonymize-by-inversion-{family}.json"
+    found = run_template(template, nodes, changed, {"FaceVeil_LoadRecognizer": (stand,)})
+    before, (after, mask) = found["FaceVeil_SamplePortrait"][0], found["FaceVeil_PasteFaces"]
+    assert torch.equal(after[mask == 0], before[mask == 0]) and (after - before)[mask > 0].abs().mean() > 0.05
+    assert bool(torch.isfinite(after).all())
+
+
+def test_the_inpainting_template_runs(nodes, files, loaded) -> None:
+    """A random checkpoint draws no face: whatever the recognizers say, the original does not come back."""
+    family, _ = files
+    changed = {
+        "FaceVeil_CropFaces": {"size": 64},
+        "FaceVeil_VeilFaces": {"method": {"method": "appearance", "search": 2}},
+        "BasicScheduler": {"steps": 2},
+        "FaceVeil_RetryUntilDifferent": {"tries": 2},
+        "CheckpointLoaderSimple": {"ckpt_name": f"{family}.safetensors"},
+    }
+    found = run_template(WORKFLOWS / f"inpaint-a-new-face-{family}.json", nodes, changed, {})
+    report = json.loads(found["FaceVeil_RetryUntilDifferent"][1])
+    assert [face["outcome"] for face in report["faces"]] in (["replaced"], ["redacted"])
+    before, (after, mask) = found["FaceVeil_SamplePortrait"][0], found["FaceVeil_PasteFaces"]
+    assert (after - before)[mask > 0.99].abs().mean() > 0.05
