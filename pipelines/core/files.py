@@ -182,7 +182,15 @@ def _is_written(path: Path) -> bool:
         return False
     except OSError:  # it belongs to somebody else
         return True
-    return True
+    return not _is_zombie(owner)
+
+
+def _is_zombie(process: str) -> bool:
+    """Whether a process has ended, but its parent has not asked for its exit code: in containers often nobody does."""
+    with suppress(OSError, IndexError):
+        # The state follows the name, which is in parentheses and may contain any character.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
 
 
 def exists(path: Path) -> bool:

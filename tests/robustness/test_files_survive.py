@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from faceveil.pipelines.cli import anonymize_run, main
 from faceveil.pipelines.cli.terminal import OK, SOME_FAILED, UNPROTECTED
 from faceveil.pipelines.core.errors import OutputError
+from faceveil.pipelines.core.files import PART_PREFIX, PART_SUFFIX, check_outputs
 from faceveil.pipelines.faces.face import Face, Faces
 from PIL import Image
 
@@ -123,3 +127,18 @@ def test_a_face_that_passed_is_reported_even_if_a_side_file_fails(tmp_path, port
 
 def _contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_temporary_files_of_ended_processes_are_removed(tmp_path: Path) -> None:
+    """Also of one that nobody has asked for its exit code, as in containers; those of a living one stay."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    while Path(f"/proc/{ended.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    parts = [tmp_path / f"{PART_PREFIX}{pid}-x{PART_SUFFIX}" for pid in (ended.pid, os.getpid())]
+    for part in parts:
+        part.write_bytes(b"")
+        os.utime(part, (time.time() - 3600,) * 2)
+    check_outputs([tmp_path / "out.png"], [], overwrite=False)
+    assert [part.exists() for part in parts] == [False, True]
+    ended.wait()
