@@ -5,7 +5,8 @@ Nothing is fetched: the sizes of the networks are read from the shapes of the te
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,20 +70,36 @@ def open_checkpoint(path: Path, dtype: torch.dtype = torch.float32) -> Checkpoin
 
 def _open_folder(path: Path, dtype: torch.dtype) -> Checkpoint:
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    kinds: dict[str, Any] = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-    local: dict[str, Any] = {"local_files_only": True}
-    try:
-        return Checkpoint(
-            UNet2DConditionModel.from_pretrained(path / "unet", torch_dtype=dtype, **local),
-            AutoencoderKL.from_pretrained(path / "vae", **local).float(),
-            tuple(k.from_pretrained(path / n, **local).float() for n, k in kinds.items() if (path / n).is_dir()),
-            path / "tokenizer",
+    def clip(kind: Any) -> Callable[[dict[str, Any]], Any]:
+        ignored = ("architectures", "torch_dtype", "dtype", "transformers_version")
+        return lambda config: kind(CLIPTextConfig(**{k: v for k, v in config.items() if k not in ignored}))
+
+    encoders = {"text_encoder": clip(CLIPTextModel), "text_encoder_2": clip(CLIPTextModelWithProjection)}
+    return Checkpoint(
+        _part(path / "unet", UNet2DConditionModel.from_config, dtype),
+        _part(path / "vae", AutoencoderKL.from_config, torch.float32),
+        tuple(_part(path / n, build, torch.float32) for n, build in encoders.items() if (path / n).is_dir()),
+        path / "tokenizer",
+    )
+
+
+def _part(folder: Path, build: Callable[[dict[str, Any]], Any], dtype: torch.dtype) -> Any:
+    """One network of a folder in the layout of diffusers; the whole file, or that in half precision."""
+    files = sorted(folder.glob("*.safetensors"), key=lambda file: len(file.name))
+    if not files or not (folder / "config.json").is_file():
+        raise WeightsError(
+            f"{folder.parent.name} is no checkpoint folder of diffusers (no config.json and safetensors in {folder.name});"
+            f" {_REMEDY}"
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise WeightsError(f"{path.name} is not a checkpoint folder of diffusers ({reason}); {_REMEDY}") from None
+    tensors = read_safetensors(files[0], "checkpoint", _REMEDY)[0]
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        network = build({k: v for k, v in config.items() if not k.startswith("_")})
+        return _loaded(network, tensors, dtype, assign=True)
+    except (ValueError, TypeError, RuntimeError, OSError):
+        raise WeightsError(f"{folder.name} in {folder.parent.name} does not fit its config.json; {_REMEDY}") from None
 
 
 def _open_file(path: Path, dtype: torch.dtype) -> Checkpoint:
