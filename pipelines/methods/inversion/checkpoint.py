@@ -90,7 +90,7 @@ def _part(folder: Path, build: Callable[[dict[str, Any]], Any], dtype: torch.dty
     files = sorted(folder.glob("*.safetensors"), key=lambda file: len(file.name))
     if not files or not (folder / "config.json").is_file():
         raise WeightsError(
-            f"{folder.parent.name} is no checkpoint folder of diffusers (no config.json and safetensors in {folder.name});"
+            f"{folder.parent.name} is no checkpoint folder of diffusers: {folder.name} lacks its config or safetensors;"
             f" {_REMEDY}"
         )
     tensors = read_safetensors(files[0], "checkpoint", _REMEDY)[0]
