@@ -149,16 +149,21 @@ def fit(
 
 def first_process_first() -> contextlib.AbstractContextManager[None]:
     """A context that the first process of a training leaves before the others enter it."""
-    from accelerate import PartialState
-
-    return PartialState().main_process_first()  # type: ignore[no-any-return]
+    return _processes().main_process_first()  # type: ignore[no-any-return]
 
 
 def is_first_process() -> bool:
     """Whether this process writes results."""
-    from accelerate import PartialState
+    return bool(_processes().is_main_process)
 
-    return bool(PartialState().is_main_process)
+
+def _processes() -> Any:
+    """The processes of this training."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    # Without this, processes on CPUs would not find each other, and each would train a network of its own.
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
