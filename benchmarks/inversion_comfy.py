@@ -103,14 +103,17 @@ def final_latents(case: Any, nobody: Tensor, person: Tensor) -> Tensor:
         open_model(case.folder / case.network / "unet"), adapter, case.settings["ip_adapter_scale"], 1.0
     )
     ids = case.recorded["id_embeds_generation"][1:]
+    config = json.loads((case.folder / case.network / "unet" / "config.json").read_text())
+    width = config.get("addition_time_embed_dim") or 0
     rows = {}
     for name, row in conditions(case, nobody, person).items():
         options = {}
         if row.text.pooled is not None:
-            size = get_timestep_embedding(row.size.flatten(), 8, flip_sin_to_cos=True, downscale_freq_shift=0)
+            size = get_timestep_embedding(row.size.flatten(), width, flip_sin_to_cos=True, downscale_freq_shift=0)
             options = {"adm": torch.cat([row.text.pooled, size.reshape(1, -1)], 1)}
         rows[name] = faceid.with_identity(
-            [[row.text.states, options]], adapter, ids if name == "identity" else torch.zeros_like(ids)
+            [[row.text.states, options]],
+            faceid.keys_and_values(adapter, ids if name == "identity" else torch.zeros_like(ids)),
         )
     factor = model.model.latent_format.scale_factor
 

@@ -55,7 +55,12 @@ def _options(spec: MethodSpec, values: Mapping[str, Any]) -> object:
     given = {}
     for o in options_of(spec.options):
         value = values.get(o.name, o.default)
-        given[o.name] = value if o.model_file is None else _path(spec.name, o, value, o.model_file)
+        if o.model_file is not None:
+            value = _path(spec.name, o, value, o.model_file)
+        elif o.kind is Path:
+            # A text field; an empty one names nothing.
+            value = Path(value) if value else o.default
+        given[o.name] = value
     return spec.options(**given)
 
 

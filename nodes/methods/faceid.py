@@ -157,13 +157,13 @@ class FaceIDConditioning(io.ComfyNode):
         cls, conditioning: list[Any], faceid: FaceIdAdapter, identity: SocketIdentity | None = None, scale: float = 1.0
     ) -> io.NodeOutput:
         from ..identity.common import one_identity
-        from ..native.faceid import with_identity
+        from ..native.faceid import keys_and_values, with_identity
 
         if identity is None:
             embeddings = torch.zeros(1, faceid.embedding_size)
         else:
             embeddings = scale * faceid_embeddings(identity, len(one_identity(identity)))
-        return io.NodeOutput(with_identity(conditioning, faceid, embeddings))
+        return io.NodeOutput(with_identity(conditioning, keys_and_values(faceid, embeddings)))
 
 
 def faceid_embeddings(identity: SocketIdentity, count: int) -> Tensor:

@@ -311,21 +311,23 @@ def _rows(
     algorithm: Algorithm = ALGORITHMS[0],
 ) -> Mapping[Row, list[Any]]:
     """CONDITIONING of the rows; only those of an inversion where there is no person."""
-    from ..native.faceid import adapter_of, with_identity
+    from ..native.faceid import adapter_of, keys_and_values, with_identity
 
     adapter = adapter_of(model)
-    nobody = torch.zeros(1, adapter.embedding_size)
+    away = torch.zeros(0, adapter.embedding_size) if embeddings is None else embeddings
+    # NullFace moves towards the opposite embedding, and takes the prompt in both rows.
+    away = -away if algorithm == "nullface" else away
+    # All in one pass over the adapter's weights.
+    pairs = keys_and_values(adapter, torch.cat([torch.zeros(1, adapter.embedding_size), away]))
+    nobody, person = [pair[:1] for pair in pairs], [pair[1:] for pair in pairs]
     rows: dict[Row, list[Any]] = {
-        "nothing": with_identity(_zeros(empty), adapter, nobody),
-        "empty": with_identity(empty, adapter, nobody),
+        "nothing": with_identity(_zeros(empty), nobody),
+        "empty": with_identity(empty, nobody),
     }
     if embeddings is not None:
         prompted = attributes or empty
-        # NullFace moves towards the opposite embedding, and takes the prompt in both rows.
-        person = with_identity(prompted, adapter, -embeddings)
-        if algorithm != "nullface":
-            person = with_identity(empty, adapter, embeddings)
-        rows |= {"identity": person, "attributes": with_identity(prompted, adapter, nobody)}
+        rows["identity"] = with_identity(prompted if algorithm == "nullface" else empty, person)
+        rows["attributes"] = with_identity(prompted, nobody)
     return rows
 
 

@@ -100,17 +100,21 @@ def adapter_of(model: Any) -> FaceIdAdapter:
     return adapter  # type: ignore[no-any-return]
 
 
-def with_identity(conditioning: list[Any], adapter: FaceIdAdapter, embeddings: Tensor) -> list[Any]:
-    """Add an identity to a CONDITIONING.
+def keys_and_values(adapter: FaceIdAdapter, embeddings: Tensor) -> list[Tensor]:
+    """What the attention layers read of identities: keys and values of each place ``(B, T, 2 x channels)``.
 
     Args:
         embeddings: ``(B, D)``; zeros stand for nobody in particular.
     """
     tokens = adapter.tokens(embeddings)
-    pairs = [
+    return [
         torch.cat([tokens @ matrix.float().T for matrix in (site.key, site.value)], -1).contiguous()
         for site in adapter.sites
     ]
+
+
+def with_identity(conditioning: list[Any], pairs: list[Tensor]) -> list[Any]:
+    """Add identities, as ``keys_and_values`` gives them, to a CONDITIONING."""
     return [
         [text, options | {"model_conds": options.get("model_conds", {}) | {COND: comfy.conds.CONDList(pairs)}}]
         for text, options in conditioning

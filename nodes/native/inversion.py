@@ -36,7 +36,7 @@ class ModelDenoiser:
     @property
     def alphas_bar(self) -> Tensor:
         """The training schedule ``(1000,)``."""
-        return (1 / (1 + self._sigmas.double() ** 2)).float()
+        return (1 / (1 + self._sigmas.cpu().double() ** 2)).float()
 
     def __call__(self, x: Tensor, t: int, rows: tuple[Row, ...]) -> tuple[Tensor, ...]:
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comfy_api.latest import io
 
 _WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COMFY_DYNAMICCOMBO_V3")
 _EXTRAS = ("nodes_custom_sampler", "nodes_flux")
@@ -61,6 +60,8 @@ def _widgets(ours: Mapping[str, Any], kind: str, values: list[Any]) -> dict[str,
             found[name] = {name: found[name]} | {i: values.pop(0) for i in inner if values}
         if values and values[0] in _CONTROLS and name == "seed":
             values.pop(0)
+    from comfy_api.latest import io
+
     # An older ComfyUI has no dynamic combos, so the inner widgets' values are left.
     assert not values or not hasattr(io, "DynamicCombo"), (kind, values)
     return found

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...core.errors import InputError
+from ...core.errors import CannotReplace, InputError
 from ...core.progress import Progress, silent
 from ...faces.align import apply, crop, ffhq_transform
 from ...faces.face import Face, inter_ocular
@@ -89,6 +89,9 @@ class InversionMethod:
         points = view.face.points
         transform = ffhq_transform(points, self.size)
         embedding = self.recognizer.embed(view.image, points)
+        # Without it there is nothing to move away from.
+        if not np.isfinite(embedding).all() or not np.linalg.norm(embedding) > 0:
+            raise CannotReplace(f"{self.recognizer.name} found no embedding of it")
         return Prepared(crop(view.image, transform, self.size), transform, view, embedding)
 
     def occlusion_reason(self, prepared: Prepared) -> str | None:

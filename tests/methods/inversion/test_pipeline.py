@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from faceveil.pipelines.core.errors import InputError
+from faceveil.pipelines.core.errors import CannotReplace, InputError
 from faceveil.pipelines.faces.align import apply, five_points
 from faceveil.pipelines.faces.face import inter_ocular
 from faceveil.pipelines.faces.landmarks import fit_landmarks
@@ -15,18 +15,19 @@ from faceveil.pipelines.faces.regions import region_masks
 from faceveil.pipelines.methods.base import View
 from faceveil.pipelines.methods.inversion import nullface
 from faceveil.pipelines.methods.inversion.denoiser import alphas_bar, draw
+from faceveil.pipelines.methods.inversion.dials import Algorithm
 from faceveil.pipelines.methods.inversion.method import InversionMethod
 from faceveil.pipelines.methods.inversion.pipeline import InversionPipeline, UNetDenoiser, held_mask, latent_mask
 from faceveil.pipelines.recognition.arcface import SPACE
 from faceveil.pipelines.recognition.base import FaceRecognizer
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-FAMILIES = ("sd15", "sdxl")
+FAMILIES: dict[str, Algorithm] = {"sd15": "nullface", "sdxl": "reverse_personalization"}
 
 
 @pytest.fixture(params=FAMILIES)
 def pipeline(request, networks_of) -> InversionPipeline:
-    return InversionPipeline(networks_of(request.param), steps=10)
+    return InversionPipeline(networks_of(request.param), FAMILIES[request.param], 10)
 
 
 def faces(height: int, width: int, count: int = 1) -> torch.Tensor:
@@ -191,6 +192,27 @@ def test_the_landmarks_and_the_opening_of_kept_eyes_stay(portrait, portrait_face
     eyes = masks["eyes"].expand(1, 3, -1, -1) > 0.5
     assert torch.allclose(pictures[0][eyes], portrait[eyes], atol=1e-6)
     assert (pictures[1] - portrait)[eyes].abs().mean() > 0.05
+
+
+def test_the_rows_have_the_recorded_tokens(case_of, networks_of) -> None:
+    """NullFace's person is the opposite embedding, that of Reverse Personalization the embedding itself."""
+    for family, name in (("sd15", "nullface_full_mask"), ("sdxl", "reverse_personalization")):
+        c = case_of(name).recorded
+        embedding = c["face_embedding"].reshape(1, -1)
+        rows = InversionPipeline(networks_of(family), FAMILIES[family]).conditions(embedding, 96, 96)
+        assert (rows["identity"].tokens - c["tokens_id"]).abs().max() < 1e-5
+        assert (rows["empty"].tokens - c["tokens_zero"]).abs().max() < 1e-5
+        if family == "sdxl":
+            assert torch.equal(rows["nothing"].text.states, c["text_inversion_negative"])
+            assert torch.equal(rows["empty"].size, torch.tensor([[96.0, 96, 0, 0, 96, 96]]))
+
+
+def test_a_face_without_an_embedding_is_not_replaced(pipeline, portrait, portrait_faces, monkeypatch) -> None:
+    method = method_of(pipeline)
+    for bad in (np.nan, 0.0):
+        monkeypatch.setattr(method.recognizer, "embed_many", lambda *_, b=bad: np.full((1, 4), b))
+        with pytest.raises(CannotReplace, match="no embedding"):
+            method.prepare(View(portrait, portrait_faces[0], np.zeros(1)))
 
 
 def test_the_method_refuses_what_does_not_fit(pipeline) -> None:
