@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 from clips import Card, Truth, bench, cards, ellipse, frames_of, write_clip
-from faceveil.pipelines.faces.align import crop, five_points, similarity
+from faceveil.pipelines.faces.align import ARCFACE_SIZE, ARCFACE_TEMPLATE, crop, five_points, similarity
 from faceveil.pipelines.imaging.uint8 import to_tensor
 from faceveil.pipelines.imaging.video import VideoSource
 from faceveil.pipelines.jobs.embedder import open_teacher
@@ -38,6 +38,8 @@ CHANGED, MIN_CHANGED = 16, 0.5
 """Levels of 255 from which a pixel differs from the source, and the share of a face from which it is redacted."""
 EVERY = 5
 """Of the frames, those in which replaced faces are judged by recognizers: they take longer than the job itself."""
+SQUARE = 128
+"""Pixels of an aligned face whose flicker is measured."""
 JUDGE_MATCH = 0.30
 """Cosine of MobileFace V2 at a false-match rate of 1 %."""
 
@@ -156,7 +158,34 @@ def _replaced(clip: Path, folder: Path, truth: list[list[Truth]], people: list[C
         below = np.mean(np.array(cosines) < JUDGE_MATCH)
         print(f"judge: mean cosine {np.mean(cosines):.3f}, {below:.1%} of {len(cosines)} faces below its threshold")
     print(f"spread of the embeddings of one person, new / original: {_spread(own) / _spread(original):.2f}")
+    print(f"flicker after motion compensation, new / original: {_flicker(clip, output, truth):.2f}")
     return Row("faceveil appearance", seconds, leaked, len(truth))
+
+
+def _flicker(clip: Path, output: Path, truth: list[list[Truth]]) -> float:
+    """How much replaced faces change from frame to frame, as a multiple of the original's change.
+
+    Each face is cut out aligned by its true landmarks, which compensates its motion, without hair and background.
+    """
+    changes: list[tuple[float, float]] = []
+    last: dict[int, tuple[int, np.ndarray]] = {}
+    corners = ARCFACE_TEMPLATE * (SQUARE / ARCFACE_SIZE)
+    middle = slice(SQUARE // 4, 3 * SQUARE // 4)
+    for frame, before, after in _pairs(clip, output):
+        different = np.abs(before.astype(int) - after.astype(int)).max(2) > CHANGED
+        images = [to_tensor(p) for p in (before, after)]
+        for face in truth[frame]:
+            redacted = different[ellipse(face.points, *before.shape[:2])].mean() > 0.97
+            if not face.counts or face.visible < 0.95 or redacted:
+                continue
+            transform = similarity(five_points(face.points), corners)
+            squares = np.stack([crop(i, transform, SQUARE).numpy()[0, :, middle, middle] for i in images])
+            known = last.get(face.person)
+            if known is not None and known[0] == frame - 1:
+                changes.append(tuple(np.abs(squares - known[1]).mean((1, 2, 3))))
+            last[face.person] = frame, squares
+    old, new = np.array(changes).mean(0)
+    return float(new / old)
 
 
 def _spread(vectors: dict[int, list[np.ndarray]]) -> float:

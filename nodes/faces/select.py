@@ -6,8 +6,8 @@ import torch
 from comfy_api.latest import io
 
 from ...pipelines.faces.face import Faces
-from ...pipelines.faces.select import Selection
-from ..convert import bar, image_to_pixels
+from ...pipelines.faces.select import Selection, painted
+from ..convert import bar, image_to_pixels, mask_from_socket
 from ..schema import schema
 from ..sockets import ROOT, FacesSocket
 
@@ -28,7 +28,7 @@ class SelectFaces(io.ComfyNode):
             search_aliases=["choose faces", "filter faces"],
             display_name="Select Faces",
             category=ROOT,
-            description="Select faces by size, position, number, or a reference photo of the person.",
+            description="Select faces by size, position, number, a painted mask, or a reference photo of the person.",
             inputs=[
                 FacesSocket.Input("faces", tooltip="From Detect Faces."),
                 io.Combo.Input(
@@ -57,6 +57,11 @@ class SelectFaces(io.ComfyNode):
                     optional=True,
                     tooltip="Reference photo: do not select this person, such as a person who agreed to publication.",
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Select only faces that are painted: in the middle, or on a quarter of their box.",
+                ),
             ],
             outputs=[
                 FacesSocket.Output(display_name="selected", tooltip="The selected faces."),
@@ -74,6 +79,7 @@ class SelectFaces(io.ComfyNode):
         image: torch.Tensor | None = None,
         only_person: torch.Tensor | None = None,
         not_person: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         from ...pipelines.core.errors import InputError
         from ...pipelines.jobs.people import filter_by_person
@@ -86,8 +92,19 @@ class SelectFaces(io.ComfyNode):
                 )
             references = [None if p is None else image_to_pixels(p) for p in (only_person, not_person)]
             chosen = filter_by_person(image_to_pixels(image), chosen, *references, bar())
+        if mask is not None:
+            chosen = painted(chosen, _masks(mask, faces))
         taken = set(map(id, chosen))
         return io.NodeOutput(chosen, faces.only(face for face in faces if id(face) not in taken))
+
+
+def _masks(mask: torch.Tensor, faces: Faces) -> torch.Tensor:
+    """A mask for each image of the detection, at its size."""
+    from ...pipelines.core.errors import InputError
+
+    if faces.images is None:
+        raise InputError("these faces do not know their images; connect Detect Faces to select by a mask")
+    return mask_from_socket(mask, faces.images.count, faces.images.height, faces.images.width)
 
 
 NODES = [SelectFaces]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..core.errors import InputError
 from .face import SURE_SCORE, Face, Faces
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,35 @@ class Selection:
             )
 
 
+def painted(faces: Faces, masks: Tensor) -> Faces:
+    """Faces that a hand-painted mask marks: it lies on the middle of their box, or on a quarter of it.
+
+    Args:
+        masks: ``(B, 1, H, W)`` in [0, 1], one for each image that the faces were found in.
+
+    Raises:
+        InputError: a face lies in an image without a mask.
+    """
+    missing = [face.image for face in faces if face.image >= len(masks)]
+    if missing:
+        raise InputError(f"image {missing[0]} has no mask; connect one mask, or one per image")
+    return faces.only(face for face in faces if _is_painted(face, masks[face.image, 0]))
+
+
+def _is_painted(face: Face, mask: Tensor) -> bool:
+    height, width = mask.shape
+    x1, y1, x2, y2 = face.box
+    left, right = (min(max(int(x), 0), width) for x in (x1, math.ceil(x2)))
+    top, bottom = (min(max(int(y), 0), height) for y in (y1, math.ceil(y2)))
+    inside = mask[top:bottom, left:right]
+    if not inside.numel():
+        return False
+    middle = inside[inside.shape[0] // 2, inside.shape[1] // 2]
+    return bool(middle >= _MARKED) or float((inside >= _MARKED).float().mean()) >= _MARKED_SHARE
+
+
+_MARKED, _MARKED_SHARE = 0.5, 0.25
+"""From this value on a pixel of a mask is painted; from this share of its box on a face is."""
 _ORDERS: dict[str, Callable[[Face], float]] = {
     "largest": lambda f: -f.area,
     "smallest": lambda f: f.area,

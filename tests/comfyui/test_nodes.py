@@ -157,6 +157,15 @@ def test_select_by_person_needs_the_pictures(run, nodes, group, image) -> None:
     assert (len(selected), len(others)) == (0, 3)
 
 
+def test_select_by_a_painted_mask(run, nodes, group) -> None:
+    faces, _ = run("DetectFaces", image=group)
+    x, y = (int(sum(faces[1].box[i::2]) / 2) for i in (0, 1))
+    mask = torch.zeros(1, *group.shape[1:3])
+    mask[:, y - 2 : y + 2, x - 2 : x + 2] = 1
+    selected, others = run("SelectFaces", faces=faces, mask=mask)
+    assert (list(selected), len(others)) == ([faces[1]], 2)
+
+
 @pytest.mark.parametrize("alignment", ["ffhq", "arcface", "box"])
 def test_crop_and_paste_round_trip(run, nodes, group, alignment) -> None:
     faces, _ = run("DetectFaces", image=group)

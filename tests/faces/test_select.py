@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.faces.face import Face, Faces
-from faceveil.pipelines.faces.select import Selection
+from faceveil.pipelines.faces.select import Selection, painted
 
 SMALL, MIDDLE, LARGE = (Face((x, 0, x + size, size)) for x, size in ((0, 20), (100, 50), (200, 80)))
 FACES = Faces([LARGE, MIDDLE, SMALL])
@@ -52,3 +53,27 @@ def test_a_face_that_is_not_there_is_an_error() -> None:
     # In a batch a number may be missing from some images, not from all.
     more = Faces([*FACES, LARGE.in_image(1)])
     assert list(Selection("2").of(more)) == [SMALL]
+
+
+def test_a_painted_mask_marks_faces() -> None:
+    mask = torch.zeros(1, 1, 200, 300)
+    assert list(painted(FACES, mask)) == []
+    for face in FACES:
+        x, y = (int(sum(face.box[i::2]) / 2) for i in (0, 1))
+        dot = mask.clone()
+        dot[..., y - 1 : y + 2, x - 1 : x + 2] = 1
+        assert face in painted(FACES, dot)
+    assert list(painted(FACES, torch.ones_like(mask))) == list(FACES)
+    beside = Faces([*FACES, LARGE.in_image(1)])
+    with pytest.raises(InputError, match="image 1 has no mask"):
+        painted(beside, mask)
+
+
+def test_a_quarter_of_a_box_is_enough() -> None:
+    x1, y1, x2, y2 = map(int, LARGE.box)
+    mask = torch.zeros(1, 1, 200, 300)
+    mask[..., y1 : y1 + (y2 - y1) // 3, x1:x2] = 1
+    assert LARGE in painted(FACES, mask)
+    mask.zero_()
+    mask[..., y1 : y1 + (y2 - y1) // 6, x1:x2] = 1
+    assert LARGE not in painted(FACES, mask)
