@@ -24,7 +24,7 @@ class Card:
         purpose: what the weights are used for.
         url: download address; empty when the file is not downloaded by this package.
         sha256: checksum of the whole file; required with ``url``.
-        bytes: size of the file; 0 when it is unknown.
+        bytes: size of the file, rounded where it is not fetched by this package; 0 when it is unknown.
         notes: training data and other facts.
 
     Raises:

@@ -99,4 +99,4 @@ def _metavar(o: Option) -> str | None:
 
 def _help(o: Option) -> str:
     text = o.help.rstrip(".")
-    return text if o.default in (None, False) else f"{text} (default: {o.default})"
+    return text if o.default in (None, False, "") else f"{text} (default: {o.default})"
