@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ...pipelines.faces.crops import Place
-from ..convert import bar, image_to_pixels, pixels_to_image
+from ..convert import bar, image_to_pixels, mask_to_socket, pixels_to_image
 from ..inputs import seed_input
 from ..schema import schema
 from ..sockets import ROOT, CropsSocket, RecognizerSocket
@@ -26,8 +26,8 @@ class RetryUntilDifferent(io.ComfyNode):
 
     For inpainting, connect **Veil Faces** and **Crop Faces** (with the same faces) through **VAE Encode** and **Set
     Latent Noise Mask** to *latent*: the picture starts from a face that is already somebody else, and the sampler makes
-    it real at partial denoise. Connect *crops* and *places* to **Paste Faces**. Works with Stable Diffusion 1.5, SDXL
-    and Flux.
+    it real at partial denoise. Connect *crops* and *masks*, and *places* of Crop Faces, to **Paste Faces**. Works with
+    Stable Diffusion 1.5, SDXL and Flux.
     """
 
     @classmethod
@@ -55,6 +55,10 @@ class RetryUntilDifferent(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="crops", tooltip="The new faces, for Paste Faces."),
+                io.Mask.Output(
+                    display_name="masks",
+                    tooltip="What to paste: the faces, and all of what was redacted, for Paste Faces.",
+                ),
                 io.String.Output(display_name="report", tooltip="The outcome for each face, as JSON."),
                 summary_output(),
             ],
@@ -95,7 +99,10 @@ class RetryUntilDifferent(io.ComfyNode):
             bar(),
         )
         text = found.report.text()
-        return io.NodeOutput(pixels_to_image(found.squares), found.report.to_json(), text, ui=ui.PreviewText(text))
+        masks = mask_to_socket(found.masks)
+        return io.NodeOutput(
+            pixels_to_image(found.squares), masks, found.report.to_json(), text, ui=ui.PreviewText(text)
+        )
 
 
 NODES = [RetryUntilDifferent]

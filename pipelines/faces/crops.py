@@ -68,7 +68,7 @@ def crop_faces(images: Tensor, faces: Faces, size: int, alignment: str = "ffhq",
         progress(done, len(faces), "cropping")
         transform = _transform(face, size, alignment)
         squares.append(crop(_image_of(images, face), transform, size))
-        masks.append(_mask(face, transform, size))
+        masks.append(face_mask(face, transform, size))
         places.append(Place(face, transform, size))
     return Crops(torch.cat(squares), torch.cat(masks), tuple(places))
 
@@ -111,7 +111,7 @@ def paste_faces(
         if masks is not None:
             mask = masks[i : i + 1]
         elif face.landmarks:
-            mask = _mask(face, transform, size)
+            mask = face_mask(face, transform, size)
         else:
             mask = torch.ones(1, 1, size, size)
         if match_colors:
@@ -126,7 +126,8 @@ def _transform(face: Face, size: int, alignment: str) -> np.ndarray:
     return (arcface_transform if alignment == "arcface" else ffhq_transform)(face.points, size)
 
 
-def _mask(face: Face, transform: np.ndarray, size: int) -> Tensor:
+def face_mask(face: Face, transform: np.ndarray, size: int) -> Tensor:
+    """The face in its square with a soft edge ``(1, 1, S, S)``: what is pasted back where nothing else is asked for."""
     if face.landmarks:
         return hull_mask(apply(transform, face.points), size, size, feather=size * FEATHER)
     x1, y1, x2, y2 = face.box

@@ -12,9 +12,10 @@ from torch import Tensor
 from ..core.errors import InputError, PolicyStop
 from ..core.progress import Progress, part_of, silent
 from ..faces.align import apply
-from ..faces.crops import Place
+from ..faces.crops import Place, face_mask
 from ..faces.face import Face
 from ..faces.redact import redact
+from ..imaging.resample import resize
 from ..methods.base import Change
 from ..recognition.base import FaceRecognizer
 from .policy import Action
@@ -33,10 +34,12 @@ class Retried:
     Attributes:
         squares: ``(N, 3, S, S)``: of each face the one that the recognizers find least like the original; redacted
             where one of them still matches and the policy says so.
+        masks: what to paste of each, ``(N, 1, S, S)``: the face with a soft edge; of a redacted one all of that.
         report: of all faces.
     """
 
     squares: Tensor
+    masks: Tensor
     report: Report
 
 
@@ -45,10 +48,14 @@ class _Original:
     """One face in its square.
 
     Attributes:
+        square: ``(1, 3, S, S)``, at the size of the new squares.
+        mask: what Paste Faces takes of a new square, ``(1, 1, S, S)``.
         face: with landmarks in pixels of the new squares.
         embeddings: ``(D,)``, by each recognizer.
     """
 
+    square: Tensor
+    mask: Tensor
     face: Face
     embeddings: tuple[np.ndarray, ...]
 
@@ -104,12 +111,11 @@ def until_different(
                 best[i] = _better(best.get(i), made[i : i + 1], original, recognizers, seed + number, number + 1)
         if all(original is None or _is_different(best.get(i)) for i, original in enumerate(originals)):
             break
-    results, rows = [], []
-    for i, place in enumerate(places):
-        square, row = _concluded(made[i : i + 1], best.get(i), place, i, made.shape[-1], unsafe)
-        results.append(square)
-        rows.append(row)
-    return Retried(torch.cat(results), Report(tuple(rows)))
+    concluded = [
+        _concluded(made[i : i + 1], best.get(i), place, i, made.shape[-1], unsafe) for i, place in enumerate(places)
+    ]
+    results, masks, rows = zip(*concluded, strict=True)
+    return Retried(torch.cat(results), torch.cat(masks), Report(rows))
 
 
 def _check(made: Tensor, squares: Tensor) -> None:
@@ -136,7 +142,12 @@ def _original(square: Tensor, place: Place, side: int, recognizers: Sequence[Fac
     if not place.face.landmarks:
         return None
     points = _in_square(place, square.shape[-1]).points
-    return _Original(_in_square(place, side), tuple(recognizer.embed(square, points) for recognizer in recognizers))
+    return _Original(
+        resize(square, side, side),
+        face_mask(place.face, place.transform * (side / place.size), side),
+        _in_square(place, side),
+        tuple(recognizer.embed(square, points) for recognizer in recognizers),
+    )
 
 
 def _is_different(found: _Best | None) -> bool:
@@ -151,7 +162,9 @@ def _better(
     seed: int,
     tries: int,
 ) -> _Best:
-    change = Change(square, (0, 0), torch.ones_like(square[:, :1]), original.face.points)
+    # What will be seen: at the edge of the face the photo shows through.
+    shown = torch.lerp(original.square, square, original.mask)
+    change = Change(shown, (0, 0), original.mask, original.face.points)
     verification = verify(change, original.embeddings, recognizers)
     if best is None or verification.margin > best.verification.margin:
         return _Best(square, verification, seed, tries)
@@ -161,9 +174,9 @@ def _better(
 
 def _concluded(
     made: Tensor, best: _Best | None, place: Place, number: int, side: int, unsafe: Action
-) -> tuple[Tensor, FaceReport]:
-    """The square of one face and its report, after the policy."""
-    face = place.face
+) -> tuple[Tensor, Tensor, FaceReport]:
+    """The square of one face, what to paste of it, and its report, after the policy."""
+    face, mask = place.face, face_mask(place.face, place.transform * (side / place.size), side)
     row = FaceReport(
         image=face.image,
         number=number,
@@ -179,14 +192,14 @@ def _concluded(
     )
     square = made if best is None else best.square
     if _is_different(best):
-        return square, row
+        return square, mask, row
     row = replace(row, reason=_reason(best))
     if unsafe == "stop":
         raise PolicyStop(f"face {number} was not protected because {row.reason}; nothing was handed on (policy stop)")
     if unsafe == "pass":
-        return square, replace(row, outcome="passed")
-    redacted, _ = redact(square, _in_square(place, side), POLICY_STYLE, "ellipse")
-    return redacted, replace(row, outcome="redacted", method=POLICY_STYLE)
+        return square, mask, replace(row, outcome="passed")
+    redacted, area = redact(square, _in_square(place, side), POLICY_STYLE, "ellipse")
+    return redacted, torch.maximum(mask, area), replace(row, outcome="redacted", method=POLICY_STYLE)
 
 
 def _reason(best: _Best | None) -> str:

@@ -62,6 +62,9 @@ def test_what_still_matches_is_redacted(squares, recognizers) -> None:
     assert "still match" in found.report.faces[1].reason and found.report.faces[1].tries == 2
     middle = found.squares[1, :, 80:112, 80:112]
     assert (middle - 0.5).abs().max() < 1e-6
+    # All of a redaction is pasted, also what lies outside the face.
+    gray = ((found.squares[1:2] - 0.5).abs().amax(1, keepdim=True) < 1e-6).float()
+    assert bool((found.masks[1:2] >= gray - 1e-3).all()) and found.masks[1].mean() > found.masks[0].mean()
     passed = until_different(originals, places, lambda *_: made, recognizers, 0, 1, "pass")
     assert passed.report.exposed == 2 and torch.equal(passed.squares, made)
     with pytest.raises(PolicyStop, match="face 1 was not protected"):
