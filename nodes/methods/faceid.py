@@ -167,7 +167,7 @@ class FaceIDConditioning(io.ComfyNode):
 
 
 def faceid_embeddings(identity: SocketIdentity, count: int) -> Tensor:
-    """The embeddings ``(count, D)`` of an identity socket; one identity stands for all pictures.
+    """The embeddings ``(count, D)`` of an identity socket, one a picture.
 
     Raises:
         InputError: they are of another recognizer, or their number differs.
@@ -181,9 +181,12 @@ def faceid_embeddings(identity: SocketIdentity, count: int) -> Tensor:
             f"FaceID needs embeddings of the recognizer arcface with w600k_r50.onnx, but these are of {vectors.space};"
             " connect Load Recognizer with that file to Embed Faces"
         )
-    if len(vectors) not in (1, count):
-        raise InputError(f"{len(vectors)} identities do not match {count} pictures; embed the faces that were cropped")
-    return torch.from_numpy(vectors.vectors).float().expand(count, -1)
+    if len(vectors) != count:
+        raise InputError(
+            f"{len(vectors)} identities do not match {count} pictures; connect the same faces to Embed Faces, with"
+            " average off"
+        )
+    return torch.from_numpy(vectors.vectors).float()
 
 
 NODES = [LoadFaceID, ApplyFaceID, FaceIDConditioning]

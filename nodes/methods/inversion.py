@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...pipelines.core.errors import InputError
+from ...pipelines.core.progress import part_of
 from ...pipelines.methods.inversion import nullface, reverse
 from ...pipelines.methods.inversion.dials import ALGORITHMS, Algorithm, guidance_of, skip_of
 from ...pipelines.methods.inversion.embedding import MAX_ANGLE
@@ -24,7 +26,6 @@ from ..sockets import IdentitySocket
 from .faceid import CATEGORY, faceid_embeddings
 
 if TYPE_CHECKING:
-    from ...pipelines.methods.inversion.denoiser import Row
     from ..identity.common import SocketIdentity
 
 InversionSocket = io.Custom("FACEVEIL_INVERSION")
@@ -44,6 +45,7 @@ class Inverted:
         latents: the original ones ``(B, 4, h, w)``, unscaled.
         seeds: of the noise, one a picture.
         empty: CONDITIONING of the text "".
+        model: the network, which must also generate.
     """
 
     algorithm: Algorithm
@@ -51,6 +53,7 @@ class Inverted:
     latents: Tensor
     seeds: list[int]
     empty: list[Any]
+    model: Callable[[], Any]
 
 
 class InvertPicture(io.ComfyNode):
@@ -83,7 +86,11 @@ class InvertPicture(io.ComfyNode):
                     tooltip="nullface suits Stable Diffusion 1.5, reverse_personalization SDXL. Both work with either.",
                 ),
                 io.Int.Input(
-                    "steps", default=100, min=2, max=1000, tooltip="Steps of the schedule; 100 in the papers."
+                    "steps",
+                    default=100,
+                    min=2,
+                    max=1000,
+                    tooltip="Steps of the schedule; 100 in the papers. Use a divisor of 1000.",
                 ),
                 io.Float.Input(
                     "skip",
@@ -91,7 +98,7 @@ class InvertPicture(io.ComfyNode):
                     min=0.0,
                     max=0.99,
                     step=0.01,
-                    tooltip="Share of the noise schedule that is left out. Less of it changes more. 0.7 in the papers.",
+                    tooltip="Share of the noise schedule that is left out; less of it changes more. 0.7 in the papers.",
                 ),
                 seed_input("result"),
             ],
@@ -109,11 +116,10 @@ class InvertPicture(io.ComfyNode):
         skip: float = 0.7,
         seed: int = 0,
     ) -> io.NodeOutput:
-        from ..native.inversion import run
+        from ..native.inversion import rows_of, run
 
-        latents = latent["samples"]
-        if latents.dim() != 4 or latents.shape[1] != 4:
-            raise InputError(f"Invert Picture needs latents of images with 4 channels, got {tuple(latents.shape)}")
+        latents = _checked(latent)
+        _check_text(model, empty, "empty")
         seeds = [(seed + row) % (MAX_SEED + 1) for row in range(len(latents))]
         found: list[nullface.Inversion | reverse.Inversion] = []
 
@@ -122,19 +128,19 @@ class InvertPicture(io.ComfyNode):
             return x0
 
         total = nullface.depth_of(steps, skip) if algorithm == "nullface" else len(reverse.timesteps_of(steps, skip))
-        run(model, _rows(model, empty, None), latents, invert, total)
-        return io.NodeOutput(Inverted(algorithm, found[0], latents, seeds, empty))
+        run(model, rows_of(model, empty), latents, invert, total)
+        return io.NodeOutput(Inverted(algorithm, found[0], latents, seeds, empty, weakref.ref(model.model)))
 
 
 class AnonymizeByInversion(io.ComfyNode):
     HELP = """
     Connect **Embed Faces** with the recognizer *arcface* (`w600k_r50.onnx`), *average* off, and the same faces. Decode
-    the result with **VAE Decode**, paste it back with **Paste Faces**, and check it with **Compare Identity**, or let
-    **Retry Until Different** check it.
+    the result with **VAE Decode**, paste it back with **Paste Faces**, and check it with **Compare Identity**: this
+    node does not. **Veil Faces** with the method *inversion* checks its results and redacts what is still matched.
 
-    Strength 0 gives the latent back. 1 is the authors' setting: guidance 10 and skip 0.7 (nullface), or guidance -10
-    (reverse_personalization). Above 1, nullface starts from more noise, down to skip 0.6, and reverse_personalization
-    goes on to guidance -15.
+    Strength 0 gives the latent back. 1 is the authors' setting: guidance 10 (nullface) or -10
+    (reverse_personalization). Above 1, nullface starts from more noise, as if skip were up to 0.1 lower, and
+    reverse_personalization goes on to guidance -15.
 
     **attributes**: a prompt that the new face shall follow, such as "a photo of an old man". **mask**: white where the
     face may change; connect **Parse Face** on the crops, or paint one. Keep eyes or mouth by leaving them black.
@@ -232,27 +238,39 @@ class AnonymizeByInversion(io.ComfyNode):
         id_scale: float = 1.0,
         angle: float = 0.0,
     ) -> io.NodeOutput:
-        from ..native.inversion import run
+        from ..native.inversion import rows_of, run
 
         latents, kind = inversion.latents, inversion.algorithm
         if outside == RECONSTRUCTED and kind != ALGORITHMS[0]:
             raise InputError("outside: reconstructed belongs to nullface; choose original, or invert with nullface")
         if strength == 0:
             return io.NodeOutput({"samples": latents})
+        if inversion.model() is not model.model:
+            raise InputError("the picture was inverted with another model; connect the same model to both nodes")
+        if attributes is not None:
+            _check_text(model, attributes, "attributes")
         embeddings = _turned(faceid_embeddings(identity, len(latents)), angle, inversion.seeds) * id_scale
         scale = guidance_of(kind, strength) if guidance == BY_STRENGTH else _signed(kind, guidance)
         hold = outside == ORIGINAL
         cells = None if mask is None else _cells(mask, latents, hold)
+
+        # The start moves from where the user's skip puts it.
+        steps = deeper = len(inversion.found.noisy) - 1
+        if isinstance(inversion.found, nullface.Inversion) and strength > 1:
+            lower = skip_of(kind, 1.0) - skip_of(kind, strength)
+            deeper = min(steps + round(lower * inversion.found.steps), inversion.found.steps)
 
         def generate(denoise: Any, bars: Tensor, x0: Tensor, progress: Any) -> Tensor:
             if isinstance(inversion.found, reverse.Inversion):
                 found = _moved(inversion.found, x0)
                 return reverse.generate(denoise, bars, found, scale, cells, attributes is not None, progress)
             start = _moved(inversion.found, x0)
-            depth = max(start.depth, nullface.depth_of(start.steps, skip_of(kind, strength)))
-            if depth > start.depth:
-                noises = _noises(x0, depth, inversion.seeds)
-                start = nullface.invert(denoise, bars, start.noisy[0], noises, start.steps, start, progress)
+            if deeper > start.depth:
+                noises = _noises(x0, deeper, inversion.seeds)
+                start = nullface.invert(
+                    denoise, bars, start.noisy[0], noises, start.steps, start, part_of(progress, 0, 2)
+                )
+                progress = part_of(progress, 1, 2)
             return nullface.generate(
                 denoise,
                 bars,
@@ -266,9 +284,34 @@ class AnonymizeByInversion(io.ComfyNode):
                 progress=progress,
             )
 
-        steps = len(inversion.found.noisy) - 1
-        rows = _rows(model, inversion.empty, embeddings, attributes, kind)
+        rows = rows_of(model, inversion.empty, embeddings, attributes, kind)
         return io.NodeOutput({"samples": run(model, rows, latents, generate, steps)})
+
+
+def _checked(latent: dict[str, Any]) -> Tensor:
+    """The latents ``(B, 4, h, w)`` of a LATENT.
+
+    Raises:
+        InputError: they are of another kind, empty or not finite, or have a mask.
+    """
+    latents: Tensor = latent["samples"]
+    if latents.dim() != 4 or latents.shape[1] != 4 or not len(latents):
+        raise InputError(f"Invert Picture needs latents of images with 4 channels, got {tuple(latents.shape)}")
+    if not bool(torch.isfinite(latents).all()):
+        raise InputError("the latent contains values that are not finite; check the VAE")
+    if latent.get("noise_mask") is not None:
+        raise InputError("Invert Picture takes no latent with a mask; connect the mask to Anonymize by Inversion")
+    return latents
+
+
+def _check_text(model: Any, conditioning: list[Any], name: str) -> None:
+    given = conditioning[0][0].shape[-1]
+    needed = model.model.model_config.unet_config.get("context_dim")
+    if given != needed:
+        raise InputError(
+            f"{name} was encoded for another family of models ({given} numbers in a token, the model needs {needed});"
+            " use the CLIP of the model's checkpoint"
+        )
 
 
 def _invert(
@@ -301,45 +344,6 @@ def _noises(x0: Tensor, count: int, seeds: list[int]) -> list[Tensor]:
     from ...pipelines.methods.inversion.denoiser import draw
 
     return draw(x0, count, seeds)
-
-
-def _rows(
-    model: Any,
-    empty: list[Any],
-    embeddings: Tensor | None,
-    attributes: list[Any] | None = None,
-    algorithm: Algorithm = ALGORITHMS[0],
-) -> Mapping[Row, list[Any]]:
-    """CONDITIONING of the rows; only those of an inversion where there is no person."""
-    from ..native.faceid import adapter_of, keys_and_values, with_identity
-
-    adapter = adapter_of(model)
-    away = torch.zeros(0, adapter.embedding_size) if embeddings is None else embeddings
-    # NullFace moves towards the opposite embedding, and takes the prompt in both rows.
-    away = -away if algorithm == "nullface" else away
-    # All in one pass over the adapter's weights.
-    pairs = keys_and_values(adapter, torch.cat([torch.zeros(1, adapter.embedding_size), away]))
-    nobody, person = [pair[:1] for pair in pairs], [pair[1:] for pair in pairs]
-    rows: dict[Row, list[Any]] = {
-        "nothing": with_identity(_zeros(empty), nobody),
-        "empty": with_identity(empty, nobody),
-    }
-    if embeddings is not None:
-        prompted = attributes or empty
-        rows["identity"] = with_identity(prompted if algorithm == "nullface" else empty, person)
-        rows["attributes"] = with_identity(prompted, nobody)
-    return rows
-
-
-def _zeros(conditioning: list[Any]) -> list[Any]:
-    """Zeros instead of the text, as core's Conditioning Zero Out."""
-    return [
-        [
-            torch.zeros_like(text),
-            {k: torch.zeros_like(v) if k == "pooled_output" and v is not None else v for k, v in options.items()},
-        ]
-        for text, options in conditioning
-    ]
 
 
 def _turned(embeddings: Tensor, degrees: float, seeds: list[int]) -> Tensor:

@@ -22,6 +22,7 @@ from ...pipelines.core.errors import InputError, WeightsError
 from ...pipelines.methods.inversion.adapter import FaceIdAdapter, LowRank
 
 COND = "faceveil_faceid"
+LATENT_CHANNELS = 4
 _ATTENTION = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out.0"}
 
 
@@ -70,10 +71,17 @@ def apply_faceid(model: Any, adapter: FaceIdAdapter, scale: float, lora: float) 
         lora: of the LoRA; 1 as trained.
 
     Raises:
-        InputError: the MODEL is not a UNet of Stable Diffusion.
+        InputError: the MODEL is not an ordinary UNet of Stable Diffusion, or has an adapter already.
         WeightsError: the adapter was made for another family of checkpoints.
     """
-    found = places(model)
+    found, channels = places(model), model.model.model_config.unet_config.get("in_channels")
+    if channels != LATENT_CHANNELS:
+        raise InputError(
+            f"this is an inpainting or editing model ({channels} input channels); connect an ordinary Stable Diffusion"
+            " 1.5 or SDXL model"
+        )
+    if model.get_attachment(COND) is not None:
+        raise InputError("this model has a FaceID adapter already; apply one only")
     context = model.model.model_config.unet_config.get("context_dim")
     adapter.check([place.channels for place in found], context)
     clone = model.clone()
@@ -148,6 +156,8 @@ def _second_attention(number: int, scale: float, before: Callable[..., Tensor] |
         pairs = extra.get(COND)
         if pairs is None or not scale:
             return out
+        if number >= len(pairs) or pairs[number].shape[-1] != 2 * q.shape[-1]:
+            raise InputError("the identity was made with another FaceID adapter than the model's; connect the same one")
         key, value = pairs[number].to(q).chunk(2, -1)
         return out + scale * optimized_attention(q, key, value, heads)
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from ...pipelines.core.errors import InputError
 from ...pipelines.core.progress import Progress
 from ...pipelines.methods.inversion.denoiser import TRAINED_STEPS, Row
+from ...pipelines.methods.inversion.dials import Algorithm as AlgorithmName
+from .faceid import adapter_of, keys_and_values, with_identity
 
 Algorithm = Callable[["ModelDenoiser", Tensor, Tensor, Progress], Tensor]
 """Takes the denoiser, the schedule ``(1000,)``, scaled latents ``(B, 4, h, w)`` and a progress; returns latents."""
@@ -101,7 +103,10 @@ def run(model: Any, conditions: Mapping[Row, list[Any]], latents: Tensor, algori
     sampling = model.get_model_object("model_sampling")
     sigmas = getattr(sampling, "sigmas", torch.zeros(0))
     if len(sigmas) != TRAINED_STEPS:
-        raise InputError("inversion needs a Stable Diffusion 1.5 or SDXL model; connect Load Checkpoint with one")
+        raise InputError(
+            "inversion needs a Stable Diffusion 1.5 or SDXL model with its own noise schedule; connect Load Checkpoint,"
+            " without a node that changes the sampling"
+        )
     guider = _Guider(model)
     guider.set_rows(conditions)
     sampler = _Sampler(algorithm, latent_preview.prepare_callback(model, steps))
@@ -109,3 +114,49 @@ def run(model: Any, conditions: Mapping[Row, list[Any]], latents: Tensor, algori
     span = torch.stack([sigmas[-1], sigmas[0]])
     found = guider.sample(torch.zeros_like(latents), latents, sampler, span, disable_pbar=True, seed=0)
     return found.to(comfy.model_management.intermediate_device())  # type: ignore[no-any-return]
+
+
+def rows_of(
+    model: Any,
+    empty: list[Any],
+    embeddings: Tensor | None = None,
+    attributes: list[Any] | None = None,
+    algorithm: AlgorithmName = "nullface",
+) -> Mapping[Row, list[Any]]:
+    """CONDITIONING of the rows; only those of an inversion where there is no person.
+
+    Args:
+        empty: of the text "".
+        embeddings: of the people ``(B, D)``.
+        attributes: of the prompt for the new faces.
+
+    Raises:
+        InputError: the MODEL has no adapter.
+    """
+    adapter = adapter_of(model)
+    away = torch.zeros(0, adapter.embedding_size) if embeddings is None else embeddings
+    # NullFace moves towards the opposite embedding, and takes the prompt in both rows.
+    away = -away if algorithm == "nullface" else away
+    # All in one pass over the adapter's weights.
+    pairs = keys_and_values(adapter, torch.cat([torch.zeros(1, adapter.embedding_size), away]))
+    nobody, person = [pair[:1] for pair in pairs], [pair[1:] for pair in pairs]
+    rows: dict[Row, list[Any]] = {
+        "nothing": with_identity(_zeros(empty), nobody),
+        "empty": with_identity(empty, nobody),
+    }
+    if embeddings is not None:
+        prompted = attributes or empty
+        rows["identity"] = with_identity(prompted if algorithm == "nullface" else empty, person)
+        rows["attributes"] = with_identity(prompted, nobody)
+    return rows
+
+
+def _zeros(conditioning: list[Any]) -> list[Any]:
+    """Zeros instead of the text, as core's Conditioning Zero Out."""
+    return [
+        [
+            torch.zeros_like(text),
+            {k: torch.zeros_like(v) if k == "pooled_output" and v is not None else v for k, v in options.items()},
+        ]
+        for text, options in conditioning
+    ]

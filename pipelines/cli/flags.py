@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,15 +44,21 @@ class CommandParser(argparse.ArgumentParser):
 
     def _with_method(self, arguments: Sequence[str]) -> list[str]:
         known = self._option_string_actions
-        method = next((b for a, b in pairwise(arguments) if a == "--method"), "")
-        method = next((a.partition("=")[2] for a in arguments if a.startswith("--method=")), method)
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        # As for any flag, the last one counts.
+        method = ""
+        for argument, value in zip(arguments[:end], [*arguments[1:end], ""], strict=True):
+            if argument == "--method":
+                method = value
+            elif argument.startswith("--method="):
+                method = argument.partition("=")[2]
         found = []
-        for argument in arguments:
+        for argument in arguments[:end]:
             flag, separator, value = argument.partition("=")
             longer = f"--{method}-{flag.removeprefix('--')}"
             own = method and flag.startswith("--") and flag not in known and longer in known
             found.append(f"{longer}{separator}{value}" if own else argument)
-        return found
+        return [*found, *arguments[end:]]
 
 
 def options_from(namespace: argparse.Namespace, cls: type[T], prefix: str = "") -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import InputError, PolicyStop
+from ..core.errors import FaceVeilError, InputError, PolicyStop
 from ..core.progress import Progress, part_of, silent
 from ..faces.align import apply
 from ..faces.crops import Place, face_mask
+from ..faces.detect import detect_faces
 from ..faces.face import Face
 from ..faces.redact import redact
 from ..imaging.resample import resize
@@ -23,6 +25,10 @@ from .replace import POLICY_STYLE
 from .report import FaceReport, Report
 from .verify import Verification, verify
 
+log = logging.getLogger(__name__)
+
+SEEDS = 1 << 64
+"""Seeds of samplers: from 0 to one less."""
 Generator = Callable[[int, Progress], Tensor]
 """Takes a seed and a progress; returns a new square ``(N, 3, S, S)`` in [0, 1] for each face."""
 
@@ -95,11 +101,14 @@ def until_different(
     """
     if len(squares) != len(places) or not places:
         raise InputError(f"{len(squares)} crops do not match {len(places)} places; connect both outputs of Crop Faces")
+    # A recognizer without a threshold is refused before the first sampling.
+    for recognizer in recognizers:
+        recognizer.threshold_at()
     best: dict[int, _Best] = {}
     originals: list[_Original | None] = []
     made = squares
     for number in range(tries):
-        made = generate(seed + number, part_of(progress, number, tries))
+        made = generate((seed + number) % SEEDS, part_of(progress, number, tries))
         _check(made, squares)
         if not originals:
             originals = [
@@ -138,16 +147,17 @@ def _in_square(place: Place, side: int) -> Face:
 
 
 def _original(square: Tensor, place: Place, side: int, recognizers: Sequence[FaceRecognizer]) -> _Original | None:
-    """None for a face without landmarks, which no recognizer can compare."""
+    """None for a face without landmarks, or that a recognizer cannot embed: nothing can be compared with it."""
     if not place.face.landmarks:
         return None
     points = _in_square(place, square.shape[-1]).points
-    return _Original(
-        resize(square, side, side),
-        face_mask(place.face, place.transform * (side / place.size), side),
-        _in_square(place, side),
-        tuple(recognizer.embed(square, points) for recognizer in recognizers),
-    )
+    try:
+        embeddings = tuple(recognizer.embed(square, points) for recognizer in recognizers)
+    except (FaceVeilError, RuntimeError, ValueError) as error:
+        log.warning("a face could not be embedded: %s", error)
+        return None
+    mask = face_mask(place.face, place.transform * (side / place.size), side)
+    return _Original(resize(square, side, side), mask, _in_square(place, side), embeddings)
 
 
 def _is_different(found: _Best | None) -> bool:
@@ -166,6 +176,13 @@ def _better(
     shown = torch.lerp(original.square, square, original.mask)
     change = Change(shown, (0, 0), original.mask, original.face.points)
     verification = verify(change, original.embeddings, recognizers)
+    # A sampler may also have put the person somewhere else in the square.
+    for face in detect_faces(shown):
+        if face.landmarks:
+            elsewhere = replace(change, points=face.points)
+            verification = min(
+                verification, verify(elsewhere, original.embeddings, recognizers), key=lambda found: found.margin
+            )
     if best is None or verification.margin > best.verification.margin:
         return _Best(square, verification, seed, tries)
     best.tries = tries
@@ -205,7 +222,7 @@ def _concluded(
 def _reason(best: _Best | None) -> str:
     """Why a face is not safe, in a clause."""
     if best is None:
-        return "no landmarks were found on it"
+        return "no recognizer could compare it"
     matched, failed = best.verification.matched_by, best.verification.failed
     if matched:
         return f"{' and '.join(matched)} still match{'es' * (len(matched) == 1)} it after {best.tries} tries"

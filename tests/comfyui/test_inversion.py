@@ -143,10 +143,10 @@ def test_the_library_opens_the_same_file_and_predicts_the_same(
                 found[t, row] = denoise(x0, t, (row,))[0]
         return x0
 
-    inversion_nodes = package("nodes.methods.inversion")
+    native = package("nodes.native.inversion")
     with torch.inference_mode():
-        rows = inversion_nodes._rows(patched[0], loaded[3], embeddings, None, algorithm(family))
-        package("nodes.native.inversion").run(patched[0], rows, latents, algorithm_of, 1)
+        rows = native.rows_of(patched[0], loaded[3], embeddings, None, algorithm(family))
+        native.run(patched[0], rows, latents, algorithm_of, 1)
         for (t, row), eps in found.items():
             # The texts come from half-precision encoders; take ComfyUI's.
             assert (own(latents * scale, t, (row,))[0] - eps).abs().max() < 2e-2 * eps.std() + 1e-3, (t, row)
@@ -271,6 +271,25 @@ def test_an_interruption_stops_it(run, files, loaded, patched, latents) -> None:
     assert len(calls) == 3
 
 
+def test_skip_moves_the_start(run, files, loaded, patched, latents, person) -> None:
+    """Also above the papers' 0.7, and strength 1.5 goes a tenth below it."""
+    given = {"model": patched[0], "latent": {"samples": latents}, "empty": loaded[3], "algorithm": algorithm(files[0])}
+    strong, weak = (run("InvertPicture", **given, steps=20, skip=skip)[0] for skip in (0.7, 0.9))
+    changes = [(result(run, patched, found, person) - latents).abs().mean() for found in (strong, weak)]
+    assert changes[1] < changes[0]
+    more = result(run, patched, weak, person, strength=1.5)
+    assert bool(torch.isfinite(more).all()) and (more - latents).abs().mean() > changes[1]
+
+
+def test_another_model_is_refused(run, files, loaded, patched, inversion, person, package) -> None:
+    import copy
+
+    other = copy.copy(patched[0])
+    other.model = copy.copy(patched[0].model)
+    with pytest.raises(package("pipelines.core.errors").InputError, match="inverted with another model"):
+        result(run, (other, patched[1]), inversion, person)
+
+
 def test_bad_connections_say_what_to_do(run, files, loaded, patched, inversion, person, package, latents) -> None:
     errors = package("pipelines.core.errors")
     with pytest.raises(errors.InputError, match="connect Apply FaceID"):
@@ -282,6 +301,18 @@ def test_bad_connections_say_what_to_do(run, files, loaded, patched, inversion, 
         result(run, patched, inversion, identity(np.eye(3, EMBEDDING), "arcface-w600k"))
     with pytest.raises(errors.InputError, match="4 channels"):
         inverted(run, files, loaded, patched, torch.zeros(1, 16, 8, 8))
+    with pytest.raises(errors.InputError, match="1 identities do not match 2"):
+        result(run, patched, inversion, person[0])
+    with pytest.raises(errors.InputError, match="has a FaceID adapter already"):
+        run("ApplyFaceID", model=patched[0], faceid=patched[1])
+    with pytest.raises(errors.InputError, match="with a mask"):
+        masked = {"samples": latents, "noise_mask": torch.ones(1, 64, 80)}
+        run("InvertPicture", model=patched[0], latent=masked, empty=loaded[3])
+    with pytest.raises(errors.InputError, match="not finite"):
+        inverted(run, files, loaded, patched, latents * torch.nan)
+    with pytest.raises(errors.InputError, match="another family"):
+        wrong = [[torch.zeros(1, 77, 5), {}]]
+        run("InvertPicture", model=patched[0], latent={"samples": latents}, empty=wrong)
     with pytest.raises(errors.WeightsError, match="models/ipadapter"):
         run("LoadFaceID", adapter="none")
     if files[0] == "sdxl":

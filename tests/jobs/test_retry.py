@@ -84,8 +84,26 @@ def test_a_face_that_cannot_be_compared_is_redacted(squares, recognizers) -> Non
     assert "could not compare" in found.report.faces[0].reason
     bare = tuple(replace(p, face=replace(p.face, landmarks=())) for p in places)
     found = until_different(originals, bare, lambda *_: other.clone(), recognizers, 0, 3, "redact")
-    assert {f.reason for f in found.report.faces} == {"no landmarks were found on it"}
+    assert {f.reason for f in found.report.faces} == {"no recognizer could compare it"}
     assert (found.squares - other).abs().amax((1, 2, 3)).min() > 0.1
+
+
+def test_a_displaced_original_is_found(squares, recognizers) -> None:
+    """Upside down: the landmarks that are expected there do not fit it."""
+    originals, _, places = squares
+    made = small(originals).flip(-2)
+    found = until_different(originals, places, lambda *_: made, recognizers, 0, 1, "pass")
+    # Where the flipped face lies inside what is pasted, it must be noticed.
+    assert [face.outcome for face in found.report.faces].count("passed") >= 2
+
+
+def test_the_last_seed_is_followed_by_the_first(squares, recognizers) -> None:
+    originals, _, places = squares
+    seeds = []
+    until_different(
+        originals, places, lambda s, _: seeds.append(s) or small(originals), recognizers, 2**64 - 1, 2, "redact"
+    )
+    assert seeds == [2**64 - 1, 0]
 
 
 def test_it_can_be_interrupted_and_bad_input_is_named(squares, recognizers) -> None:

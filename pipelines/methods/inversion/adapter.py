@@ -60,6 +60,19 @@ class Site:
     def channels(self) -> int:
         return self.key.shape[0]
 
+    def fits(self, context_size: int) -> bool:
+        """Whether both layers have LoRAs of all matrices, and of the right sizes."""
+
+        def whole(loras: dict[str, LowRank], inner: int) -> bool:
+            shapes = {part: (self.channels, inner if part in ("to_k", "to_v") else self.channels) for part in PARTS}
+            return loras.keys() == shapes.keys() and all(
+                (loras[part].up.shape[0], loras[part].down.shape[1]) == shape
+                and loras[part].up.shape[1] == loras[part].down.shape[0]
+                for part, shape in shapes.items()
+            )
+
+        return whole(self.self_lora, self.channels) and whole(self.cross_lora, context_size)
+
 
 @dataclass(frozen=True)
 class FaceIdAdapter:
@@ -146,6 +159,9 @@ def open_adapter(path: Path) -> FaceIdAdapter:
         raise WeightsError(f"{path.name} is not a plain FaceID adapter (Plus and Portrait do not fit); {_REMEDY}")
     if not all(bool(torch.isfinite(value).all()) for value in (*image_proj.values(), *layers.values())):
         raise WeightsError(f"{_WHAT} {path.name} contains values that are not finite; get a fresh copy")
+    if not any("_lora." in name for name in layers):
+        # The files of FaceID Portrait have the same projection, for several faces, and no LoRA.
+        raise WeightsError(f"{path.name} is not a plain FaceID adapter (it has no LoRA, as Portrait); {_REMEDY}")
     numbered: dict[int, dict[str, Tensor]] = {}
     for name, value in layers.items():
         match = _LAYER.fullmatch(name)
@@ -163,7 +179,9 @@ def open_adapter(path: Path) -> FaceIdAdapter:
             image_proj["proj.2.bias"]
         )
         consistent &= all(site.key.shape == site.value.shape == (site.channels, adapter.context_size) for site in sites)
-    except (KeyError, ValueError, IndexError):
+        consistent &= all(site.fits(adapter.context_size) for site in sites)
+        adapter.tokens(torch.zeros(1, adapter.embedding_size))
+    except (KeyError, ValueError, IndexError, RuntimeError, ZeroDivisionError):
         consistent = False
     if not consistent:
         raise WeightsError(f"{_WHAT} {path.name} is incomplete; get a fresh copy")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import WeightsError
+from ...core.errors import MAX_TEXT, WeightsError
 from ...core.stored import read_safetensors
 from .dials import SD15_CONTEXT
 
@@ -24,6 +24,8 @@ _SDXL_TEXTS = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.m
 _SD15_SCALE, _SDXL_SCALE = 0.18215, 0.13025
 _SD15_HEADS, _HEAD_SIZE = 8, 64
 """SD 1.5 has this many attention heads everywhere; in SDXL and in CLIP a head has this many channels."""
+_OTHER_PREDICTIONS = ("v_pred", "edm_mean", "edm_vpred.sigma_max")
+"""Tensors by which checkpoints say that their UNet does not predict the noise."""
 _REMEDY = "use a Stable Diffusion 1.5 or SDXL checkpoint in safetensors format"
 
 
@@ -76,6 +78,9 @@ def _open_folder(path: Path, dtype: torch.dtype) -> Checkpoint:
         ignored = ("architectures", "torch_dtype", "dtype", "transformers_version")
         return lambda config: kind(CLIPTextConfig(**{k: v for k, v in config.items() if k not in ignored}))
 
+    scheduler = _config_of(path / "scheduler" / "scheduler_config.json")
+    if scheduler.get("prediction_type", "epsilon") != "epsilon":
+        raise WeightsError(_other_prediction(path.name))
     encoders = {"text_encoder": clip(CLIPTextModel), "text_encoder_2": clip(CLIPTextModelWithProjection)}
     return Checkpoint(
         _part(path / "unet", UNet2DConditionModel.from_config, dtype),
@@ -95,21 +100,39 @@ def _part(folder: Path, build: Callable[[dict[str, Any]], Any], dtype: torch.dty
         )
     tensors = read_safetensors(files[0], "checkpoint", _REMEDY)[0]
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        network = build({k: v for k, v in config.items() if not k.startswith("_")})
+        network = build({k: v for k, v in _config_of(folder / "config.json").items() if not k.startswith("_")})
         return _loaded(network, tensors, dtype, assign=True)
     except (ValueError, TypeError, RuntimeError, OSError):
         raise WeightsError(f"{folder.name} in {folder.parent.name} does not fit its config.json; {_REMEDY}") from None
 
 
+def _config_of(file: Path) -> dict[str, Any]:
+    """The settings in a JSON file; none where there is no such file, or no settings in it."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
 def _open_file(path: Path, dtype: torch.dtype) -> Checkpoint:
     tensors = read_safetensors(path, "checkpoint", _REMEDY)[0]
+    if any(name in tensors for name in _OTHER_PREDICTIONS):
+        raise WeightsError(_other_prediction(path.name))
     try:
         unet = _unet(tensors, dtype)
         vae = _vae(tensors, _SD15_SCALE if unet.config.cross_attention_dim <= SD15_CONTEXT else _SDXL_SCALE)
         return Checkpoint(unet, vae, _encoders(tensors))
-    except (KeyError, IndexError, ValueError, RuntimeError, StopIteration):
-        raise WeightsError(f"{path.name} is not a checkpoint that can be read; {_REMEDY}") from None
+    except (KeyError, IndexError, ValueError, RuntimeError, StopIteration) as error:
+        reason = " ".join(str(error).split())[:MAX_TEXT] or "parts of it are missing"
+        raise WeightsError(f"{path.name} is not a whole checkpoint ({reason}); {_REMEDY}") from None
+
+
+def _other_prediction(name: str) -> str:
+    return (
+        f"the UNet of {name} does not predict the noise (v-prediction or EDM); use the nodes Invert Picture and"
+        " Anonymize by Inversion, or another checkpoint"
+    )
 
 
 def _unet(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:

@@ -168,13 +168,17 @@ def generate(
         ``(B, 4, h, w)``.
 
     Raises:
-        InputError: eta or the depth is out of range.
+        InputError: eta or the depth is out of range, or the delay reaches beyond the last step.
     """
     depth = inversion.depth if depth is None else depth
     if not 0 < eta <= 1:
         raise InputError(f"eta must be above 0 and at most 1, got {eta:g}")
     if not 1 <= depth <= inversion.depth:
         raise InputError(f"the inversion has {inversion.depth} steps, but {depth} are needed; invert with a lower skip")
+    if mask is not None and not hold and mask_delay >= depth:
+        raise InputError(
+            f"the mask would act after {mask_delay} of {depth} steps, so never; lower the delay, or take more steps"
+        )
     schedule, x = Schedule(alphas_bar.to(inversion.noisy), inversion.steps), inversion.noisy[depth]
     mask = None if mask is None else mask.to(x)
     without: Row = "attributes" if attributes else "empty"

@@ -136,7 +136,8 @@ class InversionPipeline:
         x0 = self.encode(images)
         if strength == 0:
             return self.decode(x0)
-        cells = None if mask is None else held_mask(mask, *x0.shape[-2:])
+        height, width = (side * MULTIPLE for side in x0.shape[-2:])
+        cells = None if mask is None else held_mask(mask[..., :height, :width], *x0.shape[-2:])
         return self.decode(self._generated(x0, embeddings, strength, chosen, cells, progress))
 
     def encode(self, images: Tensor) -> Tensor:

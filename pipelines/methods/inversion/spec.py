@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .method import InversionMethod
 
 AUTOMATIC = "automatic"
+MIN_SIZE = 64
+"""Pixels: in smaller squares nothing of a face can be verified."""
 _CHECKPOINT = ModelFile(
     ("checkpoints",), (".safetensors",), "", "put a Stable Diffusion 1.5 or SDXL checkpoint into models/checkpoints"
 )
@@ -76,6 +78,8 @@ def _open(options: InversionOptions) -> InversionMethod:
             " IP-Adapter FaceID as --inversion-adapter, and w600k_r50.onnx as --inversion-recognizer (checkpoint,"
             " adapter and recognizer in Python and on nodes)"
         )
+    if 0 < options.size < MIN_SIZE:
+        raise InputError(f"size must be 0 or at least {MIN_SIZE}, got {options.size}")
     recognizer = ArcFace(options.recognizer)
     device = best_device()
     networks = open_networks(
@@ -85,7 +89,7 @@ def _open(options: InversionOptions) -> InversionMethod:
     algorithm = None if options.algorithm == AUTOMATIC else options.algorithm
     keep = [region for region in KEEPABLE if getattr(options, f"keep_{region}")]
     pipeline = InversionPipeline(networks, algorithm, options.steps)  # type: ignore[arg-type]  # checked above
-    return InversionMethod(pipeline, recognizer, max(MULTIPLE, size - size % MULTIPLE), keep, options.angle)
+    return InversionMethod(pipeline, recognizer, size - size % MULTIPLE, keep, options.angle)
 
 
 def _check() -> str:

@@ -49,13 +49,18 @@ def prompt_ids(prompt: str, tokenizer: Path | None) -> list[int]:
         return [START, END]
     if tokenizer is None or not all((tokenizer / name).is_file() for name in (_VOCABULARY, _MERGES)):
         raise InputError(
-            f"a prompt needs CLIP's vocabulary; name a folder with {_VOCABULARY} and {_MERGES} as"
-            " --inversion-tokenizer, such as comfy/sd1_tokenizer in ComfyUI"
+            f"a prompt needs CLIP's vocabulary; name a folder with {_VOCABULARY} and {_MERGES} as tokenizer"
+            " (--inversion-tokenizer), such as comfy/sd1_tokenizer in ComfyUI"
         )
     from transformers import CLIPTokenizer
 
-    opened = CLIPTokenizer.from_pretrained(str(tokenizer), local_files_only=True)
-    return list(opened(prompt, truncation=True, max_length=LENGTH).input_ids)
+    try:
+        opened = CLIPTokenizer.from_pretrained(str(tokenizer), local_files_only=True)
+        return list(opened(prompt, truncation=True, max_length=LENGTH).input_ids)
+    except Exception:  # the tokenizers' errors have no common class
+        raise InputError(
+            f"{tokenizer.name} holds no vocabulary of CLIP; copy {_VOCABULARY} and {_MERGES} again"
+        ) from None
 
 
 @torch.no_grad()

@@ -75,6 +75,33 @@ def test_a_wrong_file_is_one_sentence(command, capsys, photo, flag: str, message
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("part", ["scheduler", "tokenizer", "unet"])
+def test_other_checkpoint_folders_are_one_sentence(command, checkpoint, capsys, tmp_path: Path, part: str) -> None:
+    """Of v-prediction, with a damaged vocabulary, and with a config that is none."""
+    folder = shutil.copytree(checkpoint, tmp_path / "other")
+    (folder / part).mkdir(exist_ok=True)
+    message = {"scheduler": "v-prediction", "tokenizer": "no vocabulary", "unet": "config"}[part]
+    if part == "scheduler":
+        (folder / part / "scheduler_config.json").write_text('{"prediction_type": "v_prediction"}')
+    elif part == "tokenizer":
+        for name in ("vocab.json", "merges.txt"):
+            (folder / part / name).write_text("none")
+        command += ["--prompt", "an old man"]
+    else:
+        (folder / part / "config.json").write_text("[]")
+    command[command.index("--checkpoint") + 1] = str(folder)
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_small_squares_are_refused_and_the_last_method_counts(command, capsys) -> None:
+    assert main([*command, "--inversion-size", "8"]) == 1
+    assert "at least 64" in capsys.readouterr().err
+    assert main(["anonymize", "--method", "solid", *command[1:], "--inversion-size", "8"]) == 1
+    assert "at least 64" in capsys.readouterr().err
+
+
 def test_missing_files_are_named(photo, capsys, tmp_path: Path) -> None:
     assert main(["anonymize", str(photo), "-o", str(tmp_path / "o.png"), "--method", "inversion"]) == 1
     assert "needs three files" in capsys.readouterr().err

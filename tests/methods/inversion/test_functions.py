@@ -136,6 +136,8 @@ def test_bad_settings_say_what_is_wrong(x0) -> None:
     for eta in (0.0, 1.5, float("nan")):
         with pytest.raises(InputError, match="eta must be"):
             nullface.generate(Toy(), BARS, found, eta=eta)
+    with pytest.raises(InputError, match="so never"):
+        nullface.generate(Toy(), BARS, found, mask=torch.zeros(1, 1, 6, 5), mask_delay=12)
     with pytest.raises(InputError, match="invert with a lower skip"):
         nullface.generate(Toy(), BARS, found, depth=13)
     for skip in (1.0, -0.1):
