@@ -141,6 +141,24 @@ def test_a_plan_survives_json_and_can_be_edited(clip, planned, tmp_path: Path) -
     assert np.abs(before[0].astype(int) - after[0]).mean() < 4
 
 
+def test_a_person_can_be_treated_in_a_part_of_the_video(clip, planned, tmp_path: Path) -> None:
+    path, _ = clip
+    plan, _ = planned
+    document = json.loads(plan.to_json())
+    for row in document["people"]:
+        row["treat"] = [[0, 4], [9, 9]] if row["person"] == plan.people[0] else False
+    edited = VideoPlan.from_json(json.dumps(document))
+    assert VideoPlan.from_json(edited.to_json()).limits == edited.limits
+    report = VideoJob(Settings(method="solid")).render(VideoSource(path), edited, tmp_path / "out.mp4")
+    assert report.kept == len(plan.people)
+    mine = [t for t in plan.tracks if t.person == plan.people[0]]
+    seen = [i for i in range(FRAMES) if any(i in t.track.sightings for t in mine)]
+    assert report.count("redacted") == len([i for i in seen if i <= 4 or i == 9]) > 3
+    for number, (before, after) in enumerate(zip(pixels(path), pixels(tmp_path / "out.mp4"), strict=True)):
+        changed = np.abs(before.astype(int) - after).max(2) > 60
+        assert bool(changed.mean() > 0.003) == (number in seen and (number <= 4 or number == 9)), number
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -154,7 +172,10 @@ def test_a_plan_survives_json_and_can_be_edited(clip, planned, tmp_path: Path) -
             {"tracks": [{"track": 7, "keyframes": {"3": [1, 1, 9, 9], "999": [1, 1, 9, 9]}}]},
             "track 7 has a keyframe 999",
         ),
-        ({"people": [{"person": 0, "treat": None}]}, "treat is true or false"),
+        ({"people": [{"person": 0, "treat": None}]}, "treat is true, false, or pairs"),
+        ({"people": [{"person": 0, "treat": []}]}, "treat is true, false, or pairs"),
+        ({"people": [{"person": 0, "treat": [[9, 3]]}]}, "a first and a last frame"),
+        ({"people": [{"person": 0, "treat": [[0, 1.5]]}]}, "a first and a last frame"),
         ({"tracks": [{"track": 7, "person": -1, "keyframes": {"3": [1, 1, 9, 9]}}]}, "0 or more"),
     ],
 )

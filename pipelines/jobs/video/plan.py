@@ -1,8 +1,8 @@
 """The plan of a video: its tracks and people, as a JSON file that a user can read, edit and render.
 
-What can be edited: ``treat`` of a person or a track; the ``person`` of a track, to merge or split people; tracks can be
-removed, and added with ``keyframes``: boxes for some frames, between which the box moves evenly. Added tracks are
-redacted.
+What can be edited: ``treat`` of a person or a track (true, false, or pairs of first and last frames); the ``person`` of
+a track, to merge or split people; tracks can be removed, and added with ``keyframes``: boxes for some frames, between
+which the box moves evenly. Added tracks are redacted.
 """
 
 from __future__ import annotations
@@ -43,13 +43,18 @@ class PlannedFace:
     person: int | None
 
 
+Limits = tuple[tuple[int, int], ...]
+"""First and last frames of the parts of a video in which a face is treated; empty: in all of it."""
+
+
 @dataclass(frozen=True)
 class PlannedTrack:
-    """One track, whose face it is, and whether it is treated."""
+    """One track, whose face it is, and whether it is treated; where there are ``limits``, only in these frames."""
 
     track: Track
     person: int | None = None
     treat: bool = True
+    limits: Limits = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class VideoPlan:
         span: the part of the video that the frames are counted in.
         tracks: all of them.
         kept: numbers of people who are not treated.
+        limits: of people who are treated in parts of the video only.
     """
 
     digest: str
@@ -74,6 +80,7 @@ class VideoPlan:
     span: Span = Span()
     tracks: tuple[PlannedTrack, ...] = ()
     kept: frozenset[int] = field(default_factory=frozenset)
+    limits: Mapping[int, Limits] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: VideoSource, scan: Scan, kept: frozenset[int] = frozenset()) -> VideoPlan:
@@ -91,13 +98,19 @@ class VideoPlan:
 
     @property
     def untreated(self) -> int:
-        """Number of people, and of tracks that nobody knows, that stay as they are."""
-        left = {t.person for t in self.tracks if not self.is_treated(t) and t.person is not None}
-        unknown = sum(t.person is None for t in self.tracks if not self.is_treated(t))
-        return len(left) + unknown
+        """Number of people, and of tracks that nobody knows, that stay as they are in some frame."""
+        left = [t for t in self.tracks if not all(self.is_treated_in(t, i) for i in t.track.sightings)]
+        return len({t.person for t in left if t.person is not None}) + sum(t.person is None for t in left)
 
     def is_treated(self, track: PlannedTrack) -> bool:
+        """Whether a track is treated, at least in a part of the video."""
         return track.treat and track.person not in self.kept
+
+    def is_treated_in(self, track: PlannedTrack, frame: int) -> bool:
+        """Whether a track is treated in a frame."""
+        own = () if track.person is None else self.limits.get(track.person, ())
+        both = (track.limits, own)
+        return self.is_treated(track) and all(any(a <= frame <= b for a, b in part) for part in both if part)
 
     def by_frame(self) -> FrameIndex:
         """Quick access to the faces of a frame."""
@@ -127,7 +140,12 @@ class VideoPlan:
     def to_json(self) -> str:
         """As a text that ``from_json`` reads."""
         people = [
-            {"person": n, "treat": n not in self.kept, "frames": self._count(n), "first_seen": self._first(n)}
+            {
+                "person": n,
+                "treat": _value(n not in self.kept, self.limits.get(n, ())),
+                "frames": self._count(n),
+                "first_seen": self._first(n),
+            }
             for n in self.people
         ]
         tracks = ",\n  ".join(json.dumps(_track_row(t)) for t in self.tracks)
@@ -167,6 +185,7 @@ class VideoPlan:
                 Span(float(video.get("start", 0.0)), None if end is None else float(end)),
                 tuple(_planned(row, place, frames) for place, row in enumerate(document["tracks"])),
                 kept,
+                {int(row["person"]): limits for row in document["people"] if (limits := _limits(row))},
             )
         except KeyError as error:
             raise InputError(f"the video plan has an invalid value: {error} is missing; correct it") from None
@@ -189,7 +208,8 @@ class FrameIndex:
         self._by_frame: dict[int, list[int]] = {}
         for place, planned in enumerate(self._tracks):
             for frame in planned.track.sightings:
-                self._by_frame.setdefault(frame, []).append(place)
+                if plan.is_treated_in(planned, frame):
+                    self._by_frame.setdefault(frame, []).append(place)
 
     def __getitem__(self, frame: int) -> list[PlannedFace]:
         """Small faces first: they are behind large ones."""
@@ -235,7 +255,7 @@ def _track_row(planned: PlannedTrack) -> dict[str, Any]:
     row: dict[str, Any] = {
         "track": track.number,
         "person": planned.person,
-        "treat": planned.treat,
+        "treat": _value(planned.treat, planned.limits),
         "first_frame": frames[0],
         "origins": "".join(_LETTERS[s.origin] for s in sightings),
         "scores": [round(float(s.score), 2) for s in sightings],
@@ -252,18 +272,34 @@ def _track_row(planned: PlannedTrack) -> dict[str, Any]:
 def _flag(row: Mapping[str, Any]) -> bool:
     """Whether a person or a track is treated."""
     value = row.get("treat", True)
-    if not isinstance(value, bool):
-        raise ValueError(f"treat is true or false, not {json.dumps(value)}")
-    return value
+    if not isinstance(value, bool | list) or value == []:
+        raise ValueError(f"treat is true, false, or pairs of frames, not {json.dumps(value)}")
+    return value is not False
+
+
+def _limits(row: Mapping[str, Any]) -> Limits:
+    """The frames that the treatment of a person or a track is limited to."""
+    value = row.get("treat", True)
+    pairs = value if isinstance(value, list) else []
+    whole = (list, tuple)
+    good = all(isinstance(p, whole) and len(p) == 2 and all(type(i) is int for i in p) and p[0] <= p[1] for p in pairs)
+    if not good:
+        raise ValueError(f"treat has pairs of a first and a last frame, such as [[0, 99]], not {json.dumps(value)}")
+    return tuple((first, last) for first, last in pairs)
+
+
+def _value(treat: bool, limits: Limits) -> bool | Limits:
+    """What the plan's file says of a person or a track."""
+    return limits if treat and limits else treat
 
 
 def _planned(row: Mapping[str, Any], place: int, count: int) -> PlannedTrack:
     person = None if row.get("person") is None else int(row["person"])
     if person is not None and person < 0:
         raise ValueError(f"a person's number is 0 or more, not {person}")
-    number, treat = int(row.get("track", place)), _flag(row)
+    number, treat, limits = int(row.get("track", place)), _flag(row), _limits(row)
     if "keyframes" in row:
-        return PlannedTrack(Track(number, _between(row["keyframes"], number, count)), person, treat)
+        return PlannedTrack(Track(number, _between(row["keyframes"], number, count)), person, treat, limits)
     first, sightings = int(row["first_frame"]), dict[int, Sighting]()
     for i, (letter, score, box) in enumerate(zip(row["origins"], row["scores"], row["boxes"], strict=True)):
         sightings[first + i] = Sighting(_box(box), float(score), None, _ORIGINS[letter])
@@ -273,7 +309,7 @@ def _planned(row: Mapping[str, Any], place: int, count: int) -> PlannedTrack:
         values = np.frombuffer(zlib.decompress(base64.b64decode(row["landmarks"])), "<i2")
         for i, steps in zip(frames, values.reshape(len(frames), LANDMARKS, 2), strict=True):
             track.place(i, points=_from_steps(sightings[i].box, steps))
-    return PlannedTrack(track, person, treat)
+    return PlannedTrack(track, person, treat, limits)
 
 
 def _between(keyframes: Mapping[str, Sequence[float]], track: int, count: int) -> dict[int, Sighting]:
