@@ -47,9 +47,9 @@ class CommandParser(argparse.ArgumentParser):
         end = arguments.index("--") if "--" in arguments else len(arguments)
         # As for any flag, the last one counts.
         method = ""
-        for argument, value in zip(arguments[:end], [*arguments[1:end], ""], strict=True):
+        for place, argument in enumerate(arguments[:end]):
             if argument == "--method":
-                method = value
+                method = "".join(arguments[place + 1 : place + 2])
             elif argument.startswith("--method="):
                 method = argument.partition("=")[2]
         found = []
