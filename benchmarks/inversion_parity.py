@@ -114,7 +114,9 @@ def run(case: Case, denoise: Any, x0: Tensor, bars: Tensor) -> tuple[Tensor, lis
         depth = steps - s["skip"]
         found = nullface.invert(denoise, bars, x0, noises[:depth], steps)
         z = [nullface.noise_map(found, bars, k, s["eta"]) for k in range(1, depth + 1)]
-        mask = c["mask_latent"] if case.entry.get("mask") else None
+        # Our function refuses a mask that would never act; theirs ignores it.
+        acts = s["mask_delay_steps"] < depth
+        mask = c["mask_latent"] if case.entry.get("mask") and acts else None
         final = nullface.generate(
             denoise, bars, found, s["guidance_scale"], s["eta"], mask=mask, mask_delay=s["mask_delay_steps"]
         )
@@ -199,6 +201,8 @@ def comfy_error(case: Case) -> float:
 
 def vector_error(folder: Path, manifest: dict[str, Any]) -> float:
     """Largest error of the recorded turned vectors."""
+    if not (folder / "vectors.safetensors").is_file():
+        return 0.0
     vectors = load_file(folder / "vectors.safetensors")
     errors = [
         np.abs(
