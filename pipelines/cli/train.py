@@ -33,5 +33,8 @@ def _train(trainer: TrainerSpec[Any], namespace: argparse.Namespace) -> int:
     check_outputs(written, [path for path in inputs if path not in written], namespace.overwrite)
     with progress_bar() as progress:
         sentence = trainer.run(options, progress)
+    from ..training.devices import leave_processes
+
+    leave_processes()
     say(sentence)
     return OK

@@ -157,6 +157,16 @@ def is_first_process() -> bool:
     return bool(_processes().is_main_process)
 
 
+def leave_processes() -> None:
+    """Wait for the other processes of a training, and end the connections to them.
+
+    A process that ends with open connections may abort, and its launcher then stops those that are not ready.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def _processes() -> Any:
     """The processes of this training."""
     from accelerate import PartialState

