@@ -32,7 +32,7 @@ InversionSocket = io.Custom("FACEVEIL_INVERSION")
 """An ``Inverted``."""
 ORIGINAL, RECONSTRUCTED = "original", "reconstructed"
 BY_STRENGTH = 0.0
-"""Widget value of guidance and skip that follow the strength."""
+"""Value of the guidance widget that follows the strength."""
 
 
 @dataclass(frozen=True)

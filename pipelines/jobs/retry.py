@@ -108,7 +108,8 @@ def until_different(
     originals: list[_Original | None] = []
     made = squares
     for number in range(tries):
-        made = generate((seed + number) % SEEDS, part_of(progress, number, tries))
+        tried = (seed + number) % SEEDS
+        made = generate(tried, part_of(progress, number, tries))
         _check(made, squares)
         if not originals:
             originals = [
@@ -117,7 +118,7 @@ def until_different(
             ]
         for i, original in enumerate(originals):
             if original is not None and not _is_different(best.get(i)):
-                best[i] = _better(best.get(i), made[i : i + 1], original, recognizers, seed + number, number + 1)
+                best[i] = _better(best.get(i), made[i : i + 1], original, recognizers, tried, number + 1)
         if all(original is None or _is_different(best.get(i)) for i, original in enumerate(originals)):
             break
     concluded = [

@@ -93,14 +93,15 @@ def _open_folder(path: Path, dtype: torch.dtype) -> Checkpoint:
 def _part(folder: Path, build: Callable[[dict[str, Any]], Any], dtype: torch.dtype) -> Any:
     """One network of a folder in the layout of diffusers; the whole file, or that in half precision."""
     files = sorted(folder.glob("*.safetensors"), key=lambda file: len(file.name))
-    if not files or not (folder / "config.json").is_file():
+    config = _config_of(folder / "config.json")
+    if not files or not config:
         raise WeightsError(
             f"{folder.parent.name} is no checkpoint folder of diffusers: {folder.name} lacks its config or safetensors;"
             f" {_REMEDY}"
         )
     tensors = read_safetensors(files[0], "checkpoint", _REMEDY)[0]
     try:
-        network = build({k: v for k, v in _config_of(folder / "config.json").items() if not k.startswith("_")})
+        network = build({k: v for k, v in config.items() if not k.startswith("_")})
         return _loaded(network, tensors, dtype, assign=True)
     except (ValueError, TypeError, RuntimeError, OSError):
         raise WeightsError(f"{folder.name} in {folder.parent.name} does not fit its config.json; {_REMEDY}") from None
