@@ -156,7 +156,36 @@ def memory_reset(patch) -> None:
     patch.setattr(reverse, "noise_maps", maps)
 
 
+def another_neighbor(patch) -> None:
+    """The stale prediction of the generation's first step is placed at a time step beside the start."""
+    original = reverse.Solver.step
+
+    def step(self, number, x, eps, first_order=False):
+        times = self._timesteps
+        if number == 0 and self._last is not None:
+            self._timesteps = (*times[:-1], times[0] + 20)
+        try:
+            return original(self, number, x, eps, first_order)
+        finally:
+            self._timesteps = times
+
+    patch.setattr(reverse.Solver, "step", step)
+
+
+def last_step_to_clean(patch) -> None:
+    original = reverse.Solver.step
+
+    def step(self, number, x, eps, first_order=False):
+        mean, sigma = original(self, number, x, eps, first_order)
+        # The clean latent is the data prediction itself.
+        return (self._last, torch.tensor(1.0)) if number == len(self._timesteps) - 1 else (mean, sigma)
+
+    patch.setattr(reverse.Solver, "step", step)
+
+
 REVERSED = {
+    "the stale prediction lies elsewhere": another_neighbor,
+    "the last step leads to the clean latent": last_step_to_clean,
     "time steps are rounded": rounded_steps,
     "the last noise map is zero": last_map_zero,
     "first order": first_order,
@@ -222,3 +251,10 @@ def test_nobody_s_tokens_are_not_zero(parity, case_of, monkeypatch) -> None:
     _, person = parity.tokens_of(case)
     monkeypatch.setattr(parity, "tokens_of", lambda _: (torch.zeros_like(person), person))
     assert final_error(parity, case) > BROKEN
+
+
+@pytest.mark.parametrize("name", [FULL, KEEP, REVERSE])
+def test_the_sign_of_the_embedding_counts(parity, case_of, name: str) -> None:
+    case = case_of(name)
+    opposite = case.recorded | {"face_embedding": -case.recorded["face_embedding"]}
+    assert final_error(parity, replace(case, recorded=opposite)) > BROKEN
