@@ -317,10 +317,12 @@ def _recognizer_files(named: list[str]) -> list[Path]:
 
 def _pseudonym_files(options: argparse.Namespace) -> list[Path]:
     """The key and its ledger, which may not exist yet."""
+    key = options.pseudonyms
+    if key is None:
+        return []
     from ..identity.pseudonym import KEY_SUFFIX, LEDGER_SUFFIX
 
-    key = options.pseudonyms
-    return [] if key is None else [key, key.with_suffix(KEY_SUFFIX), key.with_name(f"{key.stem}{LEDGER_SUFFIX}")]
+    return [key, key.with_suffix(KEY_SUFFIX), key.with_name(f"{key.stem}{LEDGER_SUFFIX}")]
 
 
 def settings_from(options: argparse.Namespace) -> Settings:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from ..core.errors import FaceVeilError, OutputError, unexpected
 from ..core.files import exists, read_text
@@ -26,42 +25,21 @@ from ..imaging.video import VideoSource
 from ..jobs.folder import treat_file
 from ..jobs.manifest import Manifest, Resumed, digest
 from ..jobs.photo import Watch, anonymize_loaded
-from ..jobs.report import AnyReport
 from ..jobs.restore import ImageSealer, digest_of_video
 from ..jobs.settings import GivenIdentity, Result
 from ..jobs.tasks import Task
 from ..jobs.vault import VaultWriter
 from ..methods.base import AnyMethod
-from ..methods.identities import MethodIdentity, load_any_identity
+from ..methods.identities import load_any_identity
 from ..methods.registry import open_method
 from ..viz.sheets import preview_rows
 from .anonymize import method_options, settings_from
 from .resume import id_of, manifest_folder
+from .treated import Treated
 from .vault import secret_from
 from .videos import job_from, open_source, plan_from
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Treated:
-    """What is left of a treated file, small enough to be sent to another process.
-
-    Attributes:
-        report: what was done; None where the file failed.
-        error: why it failed.
-        identities: what is shown on the replaced faces.
-        rows: for the preview sheet.
-    """
-
-    task: Task
-    report: AnyReport | None = None
-    error: FaceVeilError | None = None
-    identities: Sequence[MethodIdentity] = ()
-    rows: Sequence[Image.Image] = ()
 
 
 class Opened:
@@ -135,7 +113,7 @@ class Opened:
         if task.is_video:
             return self._treat_video(task, progress)
         result = treat_file(task, self._anonymized) if not self.options.vault else self._sealed(task)
-        shown = [one for one in result.identities if one is not None]
+        shown = [one for one in result.identities if one is not None] if self.options.save_identity else []
         rows = preview_rows(load_image(task.source).pixels, result) if self.options.preview else []
         return Treated(task, result.report, identities=shown, rows=rows)
 

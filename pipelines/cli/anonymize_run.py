@@ -12,24 +12,24 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import FaceVeilError, InputError, PolicyStop
+from ..core.errors import FaceVeilError, InputError, PolicyStop, WorkerLost
 from ..core.files import write_whole
 from ..core.parallel import parallel
 from ..core.progress import Progress, part_of
-from ..imaging.load import load_image
 from ..jobs.cluster import Cluster, on_cluster
-from ..jobs.photo import search_identity
 from ..jobs.tasks import Task
-from ..methods.identities import MethodIdentity, save_any_identity
 from ..methods.registry import method_specs
-from ..viz.sheets import stack_rows
-from .anonymize_file import Opened, Treated
 from .terminal import OK, SOME_FAILED, UNPROTECTED, progress_bar, say
+from .treated import Treated
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from PIL import Image
+
+    from ..jobs.settings import GivenIdentity
+    from ..methods.identities import MethodIdentity
+    from .anonymize_file import Opened
 
 MAX_SHARED = 6
 """Images that a shared identity is searched over; more cost time and change little."""
@@ -44,19 +44,21 @@ def run(options: argparse.Namespace, tasks: Sequence[Task]) -> int:
     # A worker of a cluster treats whole files; without one, a video is spread over the processes.
     images, videos = ([t for t in tasks if (t.is_video and not options.cluster) == kind] for kind in (False, True))
     count = processes(options, len(images))
-    opened = Opened(options)
-    if options.same_person and opened.method is not None and images:
-        opened.identity = _shared_identity(opened, images)
+    # Processes open what they need themselves: they would only wait while it is loaded here as well.
+    needed = count == 1 or videos or options.same_person or options.cluster
+    here = _opened_here(options, images) if needed else None
+    shared = here.identity if here is not None and options.same_person else None
     done: list[Treated] = []
     with progress_bar() as progress:
         try:
-            for treated in _treated(opened, images, count, progress) if images else ():
+            for treated in _treated(options, here, shared, images, count, progress) if images else ():
                 _tell(treated)
                 done.append(treated)
-        except InputError as error:  # a process was killed
+        except WorkerLost as error:
             done += [Treated(task, error=error) for task in images[len(done) :]]
         for place, task in enumerate(videos):
-            done.append(opened.treat(task, part_of(progress, place, len(videos))))
+            assert here is not None
+            done.append(here.treat(task, part_of(progress, place, len(videos))))
             _tell(done[-1])
     code = _conclude(done)
     try:
@@ -98,20 +100,39 @@ def _fitting_memory() -> int:
     return max(1, memory // PROCESS_MEMORY)
 
 
-def _treated(opened: Opened, tasks: Sequence[Task], count: int, progress: Progress) -> Iterator[Treated]:
-    if opened.options.cluster:
-        return _on_cluster(opened, tasks, progress)
+def _opened_here(options: argparse.Namespace, images: Sequence[Task]) -> Opened:
+    """What the flags name, with the identity that all images share."""
+    from .anonymize_file import Opened
+
+    opened = Opened(options)
+    if options.same_person and opened.method is not None and images:
+        opened.identity = _shared_identity(opened, images)
+    return opened
+
+
+def _treated(
+    options: argparse.Namespace,
+    here: Opened | None,
+    shared: GivenIdentity | None,
+    tasks: Sequence[Task],
+    count: int,
+    progress: Progress,
+) -> Iterator[Treated]:
+    if options.cluster:
+        return _on_cluster(options, shared, tasks, progress)
     if count == 1:
-        return parallel(opened.treat, [(task,) for task in tasks], 1, progress, "anonymizing")
-    packed = pickle.dumps((opened.options, opened.identity if opened.options.same_person else None))
+        assert here is not None
+        return parallel(here.treat, [(task,) for task in tasks], 1, progress, "anonymizing")
+    packed = pickle.dumps((options, shared))
     return parallel(_treat_elsewhere, [(packed, task) for task in tasks], count, progress, "anonymizing", chunk=1)
 
 
-def _on_cluster(opened: Opened, tasks: Sequence[Task], progress: Progress) -> Iterator[Treated]:
-    options = opened.options
+def _on_cluster(
+    options: argparse.Namespace, shared: GivenIdentity | None, tasks: Sequence[Task], progress: Progress
+) -> Iterator[Treated]:
     workers = 1 if _is_ordered(options) else options.jobs or os.cpu_count() or 1
     alone = argparse.Namespace(**{**vars(options), "jobs": 1, "run": None})
-    packed = pickle.dumps((alone, opened.identity if options.same_person else None))
+    packed = pickle.dumps((alone, shared))
     cluster = Cluster(workers, options.address, options.worker_gpus)
     return on_cluster(_treat_elsewhere, [(packed, task) for task in tasks], cluster, progress, "anonymizing")
 
@@ -123,6 +144,8 @@ def _treat_elsewhere(packed: bytes, task: Task) -> Treated:
 @lru_cache(maxsize=1)
 def _opened(packed: bytes) -> Opened:
     """What the flags name, opened once in a process; ``packed`` comes from the process that started it."""
+    from .anonymize_file import Opened
+
     options, identity = pickle.loads(packed)
     opened = Opened(options)
     if identity is not None:
@@ -131,6 +154,9 @@ def _opened(packed: bytes) -> Opened:
 
 
 def _shared_identity(opened: Opened, tasks: Sequence[Task]) -> MethodIdentity:
+    from ..imaging.load import load_image
+    from ..jobs.photo import search_identity
+
     assert opened.method is not None
     images = []
     for task in tasks[:MAX_SHARED]:
@@ -164,6 +190,8 @@ def _write_side_files(options: argparse.Namespace, done: Sequence[Treated]) -> N
         write_whole(options.report, json.dumps(rows, indent=2).encode())
     sheet: list[Image.Image] = [row for d in done for row in d.rows]
     if options.preview and sheet:
+        from ..viz.sheets import stack_rows
+
         write_whole(options.preview, stack_rows(sheet))
     if options.save_identity:
         _save_shown(options.save_identity, [one for d in done for one in d.identities])
@@ -175,6 +203,8 @@ def _save_shown(path: Path, shown: Sequence[MethodIdentity]) -> None:
     Raises:
         InputError: none was shown, or several.
     """
+    from ..methods.identities import save_any_identity
+
     different = {pickle.dumps(one): one for one in shown}
     if len(different) != 1:
         count = len(different) or "no"

@@ -14,6 +14,10 @@ class InputError(FaceVeilError):
     """A file, image, plan or parameter cannot be used."""
 
 
+class WorkerLost(InputError):
+    """A process or a machine that did a part of the work is gone; what it had not finished can be done again."""
+
+
 class OutputError(FaceVeilError):
     """A result cannot be written."""
 

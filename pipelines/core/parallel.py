@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from .errors import InputError
+from .errors import WorkerLost
 from .progress import Progress
 
 MAX_CHUNK = 32
@@ -39,7 +39,7 @@ def parallel(
         chunk: jobs that a process fetches at once; at most ``MAX_CHUNK``, fewer for few jobs, when omitted.
 
     Raises:
-        InputError: a process was killed.
+        WorkerLost: a process was killed.
     """
     progress(0, len(jobs), what)
     results = (work(*job) for job in jobs) if workers == 1 or not jobs else _elsewhere(work, jobs, workers, chunk)
@@ -60,7 +60,7 @@ def _elsewhere(work: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers:
             results = pool.map(work, *zip(*jobs, strict=True), chunksize=chunk)
         yield from results
     except BrokenProcessPool:
-        raise InputError("a process was killed, probably because the memory is full; use fewer processes") from None
+        raise WorkerLost("a process was killed, probably because the memory is full; use fewer processes") from None
     except BaseException:
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
@@ -97,7 +97,7 @@ def streamed(
         What was handed through, and the result of its work.
 
     Raises:
-        InputError: a process was killed.
+        WorkerLost: a process was killed.
     """
     if workers == 1:
         yield from ((item, None if arguments is None else work(*arguments)) for item, arguments in jobs)
@@ -115,7 +115,7 @@ def streamed(
             for first, future in waiting:
                 yield first, None if future is None else future.result()
         except BrokenProcessPool:
-            raise InputError("a process was killed, probably because the memory is full; use fewer processes") from None
+            raise WorkerLost("a process was killed, probably because the memory is full; use fewer processes") from None
         except BaseException:
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..core.errors import InputError
+from ..core.errors import InputError, WorkerLost
 from ..core.files import short_reason
 from ..core.progress import Progress
 
@@ -63,7 +63,8 @@ def on_cluster(
         what: names the work to ``progress``, which is called first and after each job.
 
     Raises:
-        InputError: Ray is not installed, the cluster cannot be reached, or a worker keeps dying.
+        InputError: Ray is not installed, or the cluster cannot be reached.
+        WorkerLost: a worker keeps dying.
     """
     # Ray would report its use to its makers.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -92,7 +93,7 @@ def on_cluster(
             progress(done + 1, len(jobs), what)
             yield pickle.loads(row["result"])
     except ray.exceptions.RayError as error:
-        raise InputError(f"the cluster failed ({short_reason(error)}); run again with --resume") from None
+        raise WorkerLost(f"the cluster failed ({short_reason(error)}); run again with --resume") from None
     finally:
         ray.shutdown()
 
