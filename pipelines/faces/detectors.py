@@ -25,6 +25,9 @@ from .names import DETECTORS
 
 log = logging.getLogger(__name__)
 
+KEPT_PIXELS = 1_500_000
+"""Pixels of a searched image up to which its memory (300 MB) is kept for the next one, which halves the time."""
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -52,13 +55,16 @@ class CenterFace:
 
     def __init__(self, path: Path) -> None:
         self._session = _open_with_dynamic_size(path)
+        self._releasing = import_onnxruntime().RunOptions()
+        self._releasing.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def __call__(self, image: Tensor, threshold: float) -> list[Detection]:
         height, width = image.shape[-2:]
         padded = [-(-n // 32) * 32 for n in (height, width)]
         batch = torch.zeros(1, 3, *padded)
         batch[..., :height, :width] = image * 255.0
-        heat, scale, offset, points = self._session.run(None, {"input.1": batch.numpy()})
+        after = self._releasing if padded[0] * padded[1] > KEPT_PIXELS else None
+        heat, scale, offset, points = self._session.run(None, {"input.1": batch.numpy()}, after)
         # Around a face many positions score high; only the peak is one detection.
         peaks = torch.nn.functional.max_pool2d(torch.from_numpy(heat), 3, 1, 1).numpy()
         rows, columns = np.nonzero((heat[0, 0] > threshold) & (heat[0, 0] == peaks[0, 0]))
@@ -143,8 +149,6 @@ def _open_with_dynamic_size(path: Path) -> Any:
         for axis, name in ((0, "batch"), (2, f"{value.name}_h"), (3, f"{value.name}_w")):
             value.type.tensor_type.shape.dim[axis].dim_param = name
     options = session_options()
-    # The memory arena would never release the memory of the largest image.
-    options.enable_cpu_mem_arena = False
     # A plan of the memory would be kept for every size of image.
     options.enable_mem_pattern = False
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..imaging.resample import blur, pixel_grid
+from ..imaging.resample import blur
 from .face import inter_ocular
 
 FOREHEAD_HEIGHT = 0.95
@@ -65,9 +65,9 @@ def ellipse_mask(
     """Fill the ellipse inside a box; ``grow`` as a fraction of the box (0.2 = 20 % larger), ``feather`` in pixels."""
     x1, y1, x2, y2 = box
     rx, ry = max((x2 - x1) / 2 * (1 + grow), 0.5), max((y2 - y1) / 2 * (1 + grow), 0.5)
-    distance = (
-        (pixel_grid(height, width) - torch.tensor([(x1 + x2) / 2, (y1 + y2) / 2])) / torch.tensor([rx, ry])
-    ).norm(dim=-1)
+    x = (torch.arange(width) + 0.5 - (x1 + x2) / 2) / rx
+    y = (torch.arange(height) + 0.5 - (y1 + y2) / 2) / ry
+    distance = (x * x + (y * y)[:, None]).sqrt()
     mask = (0.5 + (1 - distance) * min(rx, ry)).clamp(0, 1)[None, None]
     return blur(mask, feather) if feather > 0 else mask
 

@@ -25,8 +25,8 @@ MIN_BLOCK = 8
 """Pixels of a block: smaller ones would leave a small face as it is."""
 BLUR_SHARE = 0.22
 """Standard deviation of the blur as a fraction of the longer side of the face."""
-WINDOW_MARGIN = 1.0
-"""Around a face, as a share of its longer side: more than any redaction reaches."""
+WINDOW_MARGIN, WIDE_MARGIN = 0.3, 1.0
+"""Around a face, as a share of its longer side: more than a redaction depends on; blurs and stickers reach farther."""
 GROW = 0.25
 """Enlargement of the box. Detectors box the inner face; redaction also includes hairline, ears and chin."""
 
@@ -76,10 +76,10 @@ def redact(
     return result, mask
 
 
-def redaction_window(face: Face, height: int, width: int) -> tuple[slice, slice]:
+def redaction_window(face: Face, height: int, width: int, style: RedactionStyle) -> tuple[slice, slice]:
     """Rows and columns of an image that a redaction of the face depends on and changes, with room to spare."""
     x1, y1, x2, y2 = _whole_face_box(face)
-    margin = WINDOW_MARGIN * max(x2 - x1, y2 - y1) + MIN_BLOCK
+    margin = (WIDE_MARGIN if style in ("blur", "sticker") else WINDOW_MARGIN) * max(x2 - x1, y2 - y1) + MIN_BLOCK
 
     def span(low: float, high: float, length: int) -> slice:
         first = int(np.clip(np.floor(low - margin), 0, length - 1))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.progress import Progress, part_of, silent
-from ..imaging.resample import resize, resize_inside
+from ..imaging.resample import each_plane, resize, resize_inside
 from .align import apply, box_transform, crop, invert
 from .detectors import CenterFace, Detection, Detector
 from .face import SURE_SCORE
@@ -252,8 +252,10 @@ def _with_margin(image: Tensor) -> _View:
 
 def _closed(image: Tensor) -> Tensor:
     """Morphological closing: lines darker than what is around them disappear."""
-    dilated = F.max_pool2d(image, WIRE, 1, WIRE // 2)
-    return -F.max_pool2d(-dilated, WIRE, 1, WIRE // 2)
+    import cv2
+
+    square = np.ones((WIRE, WIRE), np.uint8)
+    return each_plane(image, lambda plane: cv2.morphologyEx(plane, cv2.MORPH_CLOSE, square))
 
 
 def _rotated(image: Tensor, lowest: float) -> Iterator[_View]:

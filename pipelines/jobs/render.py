@@ -63,7 +63,8 @@ class Canvas:
         Raises:
             FaceVeilError: the redaction reaches no pixel of the image.
         """
-        rows, columns = redaction_window(face, *self.pixels.shape[-2:])
+        height, width = self.pixels.shape[-2:]
+        rows, columns = redaction_window(face, height, width, style)
         where = (slice(face.image, face.image + 1), slice(None), rows, columns)
         moved = face.moved(-columns.start, -rows.start)
         redacted, mask = redact(self.pixels[where], moved, style, shape, sticker=sticker)

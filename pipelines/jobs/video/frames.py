@@ -8,6 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ...faces.names import RedactionStyle
+from ...faces.redact import redaction_window
 from ...imaging.uint8 import to_tensor, to_uint8, to_uint16
 from ...imaging.video import VideoFrame
 from ...methods.base import AnyMethod
@@ -96,6 +98,8 @@ class FrameTreatment:
         Raises:
             PolicyStop: the policy is ``stop`` and a face would not be protected.
         """
+        if self._method is None:
+            return self._redacted(work)
         canvas = Canvas(to_tensor(work.pixels), in_place=True, watched=True)
         owners = np.full(work.pixels.shape[:2], -1, np.int16)
         treatment = FaceTreatment(canvas, self._settings, self._method, self._recognizers, frames=True)
@@ -106,12 +110,28 @@ class FrameTreatment:
             # Without a role nobody knows what to show, or from whom it must differ.
             embeddings = None if role is None or not face.landmarks else role.embeddings
             wanted = None if role is None else role.identity
-            seen = bool(face.landmarks) or self._method is None
-            treated = treatment.treat(face, number, embeddings, wanted, seen=seen)
+            treated = treatment.treat(face, number, embeddings, wanted, seen=bool(face.landmarks))
             rows.append((planned.person, treated.report))
             owners[canvas.recent[0, 0].numpy()] = number
             canvas.forget()
         return Done(_restored(canvas, work.pixels, owners >= 0), owners, tuple(rows))
+
+    def _redacted(self, work: Work) -> Done:
+        """Redact each face in a window of its own: the faces of a frame can lie far apart."""
+        height, width = work.pixels.shape[:2]
+        pixels, owners = work.pixels.copy(), np.full((height, width), -1, np.int16)
+        rows = []
+        for number, planned in enumerate(work.faces):
+            style: RedactionStyle = self._settings.method  # type: ignore[assignment]  # Settings checked it
+            place = redaction_window(planned.face, height, width, style)
+            canvas = Canvas(to_tensor(pixels[place]), in_place=True)
+            moved = planned.face.moved(-place[1].start, -place[0].start)
+            treated = FaceTreatment(canvas, self._settings, None, (), frames=True).treat(moved, number, None, None)
+            rows.append((planned.person, treated.report))
+            changed = canvas.changed[0, 0].numpy()
+            pixels[place] = _restored(canvas, pixels[place], changed)
+            owners[place][changed] = number
+        return Done(pixels, owners, tuple(rows))
 
 
 def cut_out(frame: VideoFrame, faces: Sequence[PlannedFace], reach: float = REACH) -> tuple[Work, tuple[slice, slice]]:

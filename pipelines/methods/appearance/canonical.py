@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...faces.face import MIRROR, eye_centers
 from ...faces.masks import polygon_mask
-from ...imaging.resample import blur, pixel_grid, sample
+from ...imaging.resample import blur, each_plane, pixel_grid, sample
 from ...imaging.warp import thin_plate
 
 SIZE = 256
@@ -234,10 +234,11 @@ def smooth_step(value: Tensor, low: float, high: float) -> Tensor:
 
 def dilate(mask: Tensor, radius: float) -> Tensor:
     """Dilate a canonical mask by ``radius`` IOD."""
-    r = max(1, round(radius * PX))
-    # A square is a row, then a column: the same result in a tenth of the time.
-    rows = torch.nn.functional.max_pool2d(mask, (1, 2 * r + 1), 1, (0, r))
-    return torch.nn.functional.max_pool2d(rows, (2 * r + 1, 1), 1, (r, 0))
+    import cv2
+
+    side = 2 * max(1, round(radius * PX)) + 1
+    square = np.ones((side, side), np.uint8)
+    return each_plane(mask, lambda plane: cv2.dilate(plane, square))
 
 
 def erode(mask: Tensor, radius: float) -> Tensor:

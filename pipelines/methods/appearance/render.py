@@ -16,7 +16,7 @@ from torch import Tensor
 from ...faces.face import mouth_gap
 from ...geometry.shape_model import ShapeFit
 from ...imaging.resample import blur, pixel_grid, resize, sample
-from ...imaging.warp import thin_plate
+from ...imaging.warp import interpolated
 from .canonical import REGIONS, Pose2D, RenderMasks, interpolate_lattice, lattice, smooth_step
 from .network import AppearanceModel, Codes
 from .rotated import ROTATED_YAW, RotatedFace
@@ -293,8 +293,10 @@ def warp_field(subject: Subject, points: np.ndarray) -> tuple[Tensor, Tensor]:
     values = np.concatenate([before - after, np.zeros((48, 2))])
     nodes = lattice(height, width, max(iod / 8, 6.0))
     queries = nodes.reshape(-1, 2).numpy()
-    operator = thin_plate(torch.from_numpy((source - center) / iod), torch.from_numpy((queries - center) / iod), 5e-3)
-    field = operator @ torch.from_numpy(values)
+    nodes_after, given, wanted = (
+        torch.from_numpy(a) for a in ((source - center) / iod, values, (queries - center) / iod)
+    )
+    field = interpolated(nodes_after, given, wanted, stiffness=5e-3)
     radius = np.hypot(*((queries - center) / iod / np.array(RINGS[0])).T)
     field = field * torch.from_numpy(np.clip((1.12 - radius) / 0.12, 0, 1))[:, None]
     dense = interpolate_lattice(field.view(*nodes.shape).float(), height, width)
