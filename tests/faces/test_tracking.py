@@ -93,6 +93,22 @@ def test_a_lost_face_is_not_held_forever(card: Card) -> None:
     assert 20 < tracker.tracks[0].last < 45
 
 
+def test_what_only_the_thorough_search_sees_is_followed_back_to_the_one_before(card: Card) -> None:
+    class Shallow(FaceFinder):
+        def quick(self, small: np.ndarray, scale: float) -> list[Detection]:
+            return []
+
+    # In the frame since shortly after the first thorough search; the next one comes two seconds later.
+    shot = Shot(60, [(0, lambda t: Pose(0.9 + 1.6 * max(0.0, 1 - 6 * t), 0.5, 0.8))])
+    tracker, truth = Tracker(Shallow(open_detector()), RATE), list[list[Truth]]()
+    for pixels, faces in frames_of([shot], [card], *SIZE):
+        tracker.add(pixels)
+        truth.append(faces)
+    since = next(i for i, faces in enumerate(truth) if faces[0].counts)
+    assert since < 12 and min(t.measured()[0] for t in tracker.tracks) == 50
+    assert missed(tracker, truth) == []
+
+
 def test_a_cut_ends_all_tracks(card: Card) -> None:
     other = Card("flipped", card.pixels[:, ::-1].copy(), card.box, card.points)
     shots = [Shot(8, [(0, still)]), Shot(8, [(1, lambda t: Pose(0.5, 0.5, 0.6))])]

@@ -28,7 +28,9 @@ LOST_SECONDS = 1.0
 HOLD_SECONDS = 0.25
 """Time for which the last box stays where not even the optical flow finds the face."""
 THOROUGH_SECONDS = 2.0
-"""Time between two thorough searches."""
+"""Time between two thorough searches, and for which a face that only they find is followed back."""
+KNOWN_SECONDS = max(LOST_SECONDS, THOROUGH_SECONDS)
+"""Time after which nothing that is known of a frame changes any more."""
 CUT = 0.09
 """Mean absolute difference of two frames in [0, 1], shrunk to a thumbnail, at which the scene changes."""
 CUT_RISE = 2.5
@@ -93,7 +95,7 @@ class Tracker:
         self.tracks: list[Track] = []
         self.cuts: list[int] = []
         self._active: list[_Active] = []
-        self._grays: deque[np.ndarray] = deque(maxlen=self._lost + 1)
+        self._grays: deque[np.ndarray] = deque(maxlen=max(self._lost, self._every) + 1)
         self._thumbnail: np.ndarray | None = None
         self._difference = 0.0
         self._number = -1
@@ -104,7 +106,7 @@ class Tracker:
     @property
     def delay(self) -> int:
         """Frames after which nothing that is known of a frame changes any more."""
-        return self._lost + 1
+        return max(self._lost, self._every) + 1
 
     @property
     def active(self) -> list[Track]:
@@ -128,17 +130,22 @@ class Tracker:
         thorough = len(self._grays) == 1 or self._since_thorough >= self._every
         looked = None if thorough or self._looked else self._look_at_all(pixels)
         self._looked = looked is not None
+        quick, more = list[Detection](), list[Detection]()
         if looked is None:
-            found = self._finder.quick(small, self._scale)
+            quick = self._finder.quick(small, self._scale)
             if thorough:
-                found = _merged(found, self._finder.thorough(pixels))
+                more = self._finder.thorough(pixels)
                 self._since_thorough = 0
+            found = _merged(quick, more)
         else:
             found = looked
+        hard = [d for d in more if all(iou(d.box, q.box) < MIN_OVERLAP for q in quick)]
         free = self._assign(pixels, found)
         self._recover(pixels)
         for detection in self._confirmed(pixels, free):
-            self._start(pixels, detection)
+            # What the quick search does not see can have been there since the thorough search before.
+            missed = any(iou(detection.box, d.box) >= MIN_OVERLAP for d in hard)
+            self._start(pixels, detection, self._every if missed else self._lost)
         self._untangle()
 
     def _look_at_all(self, pixels: np.ndarray) -> list[Detection] | None:
@@ -235,7 +242,8 @@ class Tracker:
                 known.append(best.box)
         return sure
 
-    def _start(self, pixels: np.ndarray, detection: Detection) -> None:
+    def _start(self, pixels: np.ndarray, detection: Detection, back_to: int) -> None:
+        """Begin a track, and follow it back over at most ``back_to`` frames."""
         track = Track(len(self.tracks))
         self.tracks.append(track)
         active = _Active(track, detection.box)
@@ -243,7 +251,7 @@ class Tracker:
         self._see(pixels, active, detection)
         box = detection.box * self._scale
         grays = list(self._grays)
-        for back in range(1, len(grays)):
+        for back in range(1, min(len(grays), back_to + 1)):
             moved = follow(grays[-back], grays[-back - 1], box)
             number = self._number - back
             if moved is None and back == 1:

@@ -1,6 +1,6 @@
 """Redact all faces of a video in one pass: a frame is written as soon as nothing that is known of it can change.
 
-Frames wait in memory for about a second, because a new face is followed back that far. Where they would need too much
+Frames wait in memory for about two seconds, because a new face is followed back that far. Where they would need too much
 memory, the video is read twice instead, as for a replacement.
 """
 
@@ -17,7 +17,7 @@ from ...core.progress import Progress, silent
 from ...faces.detectors import Detector, open_detector
 from ...faces.tracking.finder import FaceFinder
 from ...faces.tracking.track import Track
-from ...faces.tracking.tracker import LOST_SECONDS, Tracker
+from ...faces.tracking.tracker import KNOWN_SECONDS, Tracker
 from ...imaging.video import StreamPacket, VideoFrame, VideoSource, ahead
 from ...imaging.video_write import VideoFormat, VideoTarget
 from ..policy import Policy
@@ -36,7 +36,7 @@ def fits_one_pass(source: VideoSource) -> bool:
     """Whether the waiting frames fit into memory."""
     info = source.info
     frame = info.width * info.height * 3 * (2 if info.deep else 1)
-    return frame * (LOST_SECONDS * float(info.rate) + 2) <= MAX_WAITING
+    return frame * (KNOWN_SECONDS * float(info.rate) + 2) <= MAX_WAITING
 
 
 def redact_in_one_pass(
