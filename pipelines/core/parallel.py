@@ -1,9 +1,10 @@
-"""Spread work over processes."""
+"""Spread work over processes, and compute items ahead in a thread."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -122,6 +123,45 @@ def streamed(
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def ahead(items: Iterator[T], count: int) -> Iterator[T]:
+    """The items, up to ``count`` of them computed ahead in a thread; its exceptions are raised here."""
+    waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(count)
+    stopped = threading.Event()
+
+    def put(item: tuple[bool, Any]) -> bool:
+        while not stopped.is_set():
+            try:
+                waiting.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def fill() -> None:
+        try:
+            for item in items:
+                if not put((True, item)):
+                    return
+            put((False, None))
+        except BaseException as error:  # it belongs to the reader
+            put((False, error))
+
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while True:
+            more, item = waiting.get()
+            if more:
+                yield item
+            elif item is None:
+                return
+            else:
+                raise item
+    finally:
+        stopped.set()
+        thread.join()
 
 
 @contextmanager

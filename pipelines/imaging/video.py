@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import math
 import os
-import queue
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.errors import FaceVeilError, InputError
 from ..core.files import exists, short_reason
+from ..core.parallel import ahead
+from .hdr import UNKNOWN, Mastering, mastering_of
 
 if TYPE_CHECKING:
     import av
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 MAX_SECONDS = 1e7
 MAX_FRAME_PIXELS = 70_000_000
 """Larger frames (8K has 33 megapixels) are refused."""
+MILLISECOND = Fraction(1, 1000)
+"""Time base of streams that name none."""
+RGB = (("rgb24", "rgb48le"), ("rgba", "rgba64le"))
+"""FFmpeg's names of RGB without and with alpha, of 8 and of 16 bits."""
 AHEAD = 4
 """Frames that are decoded while earlier ones are treated."""
 HD_HEIGHT = 720
@@ -37,7 +41,6 @@ EXACT = 0x4 | 0x2000 | 0x40000
 """FFmpeg's flags for bicubic, full chroma and accurate rounding: without them each conversion darkens by one level."""
 COPIED = ("audio", "subtitle")
 """Kinds of streams that are copied. Data streams (GPS, telemetry), attachments and cover images are not."""
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,11 @@ class VideoInfo:
         frames: expected number of frames in the span; 0 where it is unknown.
         duration: of the span in seconds; 0 where it is unknown.
         deep: whether a channel has more than 8 bits.
+        alpha: whether frames have transparency.
+        base: unit of the frames' times, in seconds.
         matrix: number of the color matrix by which frames are converted to RGB and back.
+        counted: whether ``frames`` was counted by the container, not computed from the average rate.
+        mastering: HDR metadata.
     """
 
     width: int
@@ -82,7 +89,11 @@ class VideoInfo:
     frames: int
     duration: float
     deep: bool
+    alpha: bool
+    base: Fraction
     matrix: int
+    counted: bool = False
+    mastering: Mastering = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -94,12 +105,14 @@ class VideoFrame:
         pixels: ``(H, W, 3)``, RGB, uint8, or uint16 for a deep video.
         pts: its time in units of the video stream's time base, from the start of the span.
         duration: in the same units; 0 where it is unknown.
+        alpha: ``(H, W)`` of the same type; None where there is no transparency.
     """
 
     index: int
     pixels: np.ndarray
     pts: int
     duration: int
+    alpha: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -217,12 +230,17 @@ class VideoSource:
         except FaceVeilError:
             raise
         except Exception as error:  # see __init__
+            if count:
+                seconds = float(last * self.info.base)
+                raise InputError(
+                    f"{self.name} is damaged after {seconds:.1f} s; get a fresh copy, or give --end"
+                ) from None
             raise self._damaged(error) from None
         if count == 0:
             raise InputError(f"no frame of {self.name} can be read in this span; check the file and --start and --end")
 
     def _frame(self, frame: Any, stream: av.VideoStream, index: int, start: float) -> VideoFrame | str:
-        base = stream.time_base or Fraction(1, 1000)
+        base = stream.time_base or MILLISECOND
         pts = frame.pts if frame.pts is not None else frame.dts
         if pts is None:
             pts = round(index / float(self.info.rate) / base)
@@ -238,8 +256,8 @@ class VideoSource:
         if (frame.width, frame.height) != size:
             raise InputError(f"the frames of {self.name} change their size at {seconds:.1f} s; convert it first")
         shift = 0 if self.span.whole else round((self.span.start + start) / base)
-        pixels = to_rgb(frame, self.info)
-        return VideoFrame(index, pixels, int(pts) - shift, int(getattr(frame, "duration", 0) or 0))
+        pixels, alpha = to_rgb(frame, self.info)
+        return VideoFrame(index, pixels, int(pts) - shift, int(getattr(frame, "duration", 0) or 0), alpha)
 
     def _is_inside(self, packet: av.Packet, start: float) -> bool:
         """Whether a packet of another stream has a time within the span."""
@@ -270,14 +288,27 @@ class VideoSource:
         if not 0 < rate <= 1000:
             rate = Fraction(25)
         seconds = self._seconds(container, stream)
-        frames = stream.frames if self.span.whole and stream.frames > 0 else round(seconds * rate)
+        counted = self.span.whole and stream.frames > 0
+        frames = stream.frames if counted else round(seconds * rate)
         matrix = int(first.colorspace)
         if matrix not in MATRICES:
             matrix = BT709 if first.height >= HD_HEIGHT else BT601
         turns = round(getattr(first, "rotation", 0) / 90) % 4
         width, height = (first.height, first.width) if turns % 2 else (first.width, first.height)
-        deep = any(component.bits > 8 for component in first.format.components)
-        return VideoInfo(width, height, turns, rate, int(frames), seconds, deep, matrix)
+        return VideoInfo(
+            width=width,
+            height=height,
+            turns=turns,
+            rate=rate,
+            frames=int(frames),
+            duration=seconds,
+            deep=any(component.bits > 8 for component in first.format.components),
+            alpha=any(component.is_alpha for component in first.format.components),
+            base=stream.time_base or MILLISECOND,
+            matrix=matrix,
+            counted=counted,
+            mastering=mastering_of(first),
+        )
 
     def _seconds(self, container: av.container.InputContainer, stream: av.VideoStream) -> float:
         whole = 0.0
@@ -313,55 +344,20 @@ def is_cover(stream: Any) -> bool:
     return "attached_pic" in str(stream.disposition).lower()
 
 
-def to_rgb(frame: Any, info: VideoInfo) -> np.ndarray:
-    """A decoded frame as an upright array ``(H, W, 3)``, by the matrix of ``info``."""
-    layout = "rgb48le" if info.deep else "rgb24"
+def to_rgb(frame: Any, info: VideoInfo) -> tuple[np.ndarray, np.ndarray | None]:
+    """A decoded frame as an upright array ``(H, W, 3)``, by the matrix of ``info``, and its alpha ``(H, W)``."""
+    layout = RGB[info.alpha][info.deep]
     array: np.ndarray = converted(frame, layout, info.matrix).to_ndarray()
-    return np.ascontiguousarray(np.rot90(array, info.turns)) if info.turns else array
+    if info.turns:
+        array = np.ascontiguousarray(np.rot90(array, info.turns))
+    if not info.alpha:
+        return array, None
+    return np.ascontiguousarray(array[..., :3]), np.ascontiguousarray(array[..., 3])
 
 
 def converted(frame: Any, layout: str, matrix: int | None) -> Any:
     """A frame of PyAV in another pixel format, without a shift of its colors."""
     return frame.reformat(format=layout, src_colorspace=matrix, dst_colorspace=matrix, interpolation=EXACT)
-
-
-def ahead(items: Iterator[T], count: int) -> Iterator[T]:
-    """The items, up to ``count`` of them computed ahead in a thread; its exceptions are raised here."""
-    waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(count)
-    stopped = threading.Event()
-
-    def put(item: tuple[bool, Any]) -> bool:
-        while not stopped.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def fill() -> None:
-        try:
-            for item in items:
-                if not put((True, item)):
-                    return
-            put((False, None))
-        except BaseException as error:  # it belongs to the reader
-            put((False, error))
-
-    thread = threading.Thread(target=fill, daemon=True)
-    thread.start()
-    try:
-        while True:
-            more, item = waiting.get()
-            if more:
-                yield item
-            elif item is None:
-                return
-            else:
-                raise item
-    finally:
-        stopped.set()
-        thread.join()
 
 
 def _frame_type() -> type[Any]:

@@ -16,7 +16,8 @@ from ..core.errors import InputError, OutputError
 from ..core.files import Unfinished, short_reason
 from ..core.threads import same_priority
 from .formats import VIDEO_CODECS, VIDEO_OUTPUTS
-from .video import COPIED, StreamPacket, VideoFrame, VideoSource, converted, is_cover
+from .hdr import encoder_options
+from .video import COPIED, RGB, StreamPacket, VideoFrame, VideoInfo, VideoSource, converted, is_cover
 
 if TYPE_CHECKING:
     import av
@@ -32,6 +33,7 @@ class _Encoder:
         formats: pixel formats for 8 and for more bits.
         hardware: encoders of graphics chips, tried in this order where the user allows it.
         even: whether both sides of a 4:2:0 frame must be even.
+        alpha: pixel formats with transparency for 8 and for more bits; empty where there is none.
     """
 
     name: str
@@ -39,6 +41,7 @@ class _Encoder:
     formats: tuple[str, str]
     hardware: tuple[str, ...] = ()
     even: bool = False
+    alpha: tuple[str, str] = ("", "")
 
 
 _ENCODERS: Mapping[str, _Encoder] = {
@@ -67,10 +70,13 @@ _ENCODERS: Mapping[str, _Encoder] = {
         "libvpx-vp9",
         {"crf": "22", "b:v": "0", "deadline": "realtime", "cpu-used": "5", "row-mt": "1"},
         ("yuv420p", "yuv420p10le"),
+        alpha=("yuva420p", ""),
     ),
-    "prores": _Encoder("prores_ks", {"profile": "3"}, ("yuv422p10le", "yuv422p10le")),
-    "ffv1": _Encoder("ffv1", {"level": "3", "slicecrc": "1"}, ("bgr0", "gbrp16le")),
+    "prores": _Encoder("prores_ks", {"profile": "3"}, ("yuv422p10le",) * 2, alpha=("yuva444p10le",) * 2),
+    "ffv1": _Encoder("ffv1", {"level": "3", "slicecrc": "1"}, ("bgr0", "gbrp16le"), alpha=("bgra", "gbrap16le")),
 }
+_WITH_ALPHA = {"prores": {"profile": "4444"}}
+"""Options of codecs whose usual ones have no transparency."""
 _FAMILIES = {"vp8": "vp9"}
 """Codecs that are written as another one."""
 _MP4 = ("h264", "hevc", "av1", "vp9")
@@ -86,6 +92,8 @@ _ALLOWED = {
     ".m2ts": _TS,
 }
 """Codecs that a container takes, the preferred one first; others take all."""
+_TRANSPARENT = {".mov": ("prores",), ".mkv": ("ffv1", "prores", "vp9"), ".webm": ("vp9",), ".avi": ("ffv1",)}
+"""Codecs whose transparency a container takes, the preferred one first; others take none."""
 _WITHOUT_TIMES = (".avi",)
 """Containers that store no times: frames follow each other at a constant rate, in the order they are shown."""
 _APPLE = (".mp4", ".m4v", ".mov")
@@ -138,7 +146,7 @@ class VideoTarget:
         suffix = path.suffix.lower()
         if suffix not in VIDEO_OUTPUTS:
             raise OutputError(f"{path.name} has no known video suffix; use {', '.join(VIDEO_OUTPUTS)}")
-        codec = _codec_for(format.codec, suffix, self._stream_in.codec_context.name, path)
+        codec = _codec_for(format.codec, suffix, self._stream_in.codec_context.name, path, source.info)
         self._file = Unfinished(path)
         try:
             self._open(suffix, codec, format, container)
@@ -152,7 +160,8 @@ class VideoTarget:
         self._out = av.open(str(self._file.path), "w", format=muxer(suffix), options=muxer_options(suffix))
         self._constant = suffix in _WITHOUT_TIMES
         more = {"bf": "0"} if self._constant and codec == "h264" else {}
-        self._video = _add_video(self._out, codec, self._source, self._stream_in, format.hardware, more)
+        self._video = _add_video(self._out, codec, suffix, self._source, self._stream_in, format.hardware, more)
+        self._alpha = self._video.pix_fmt in _ENCODERS[codec].alpha
         if self._constant:
             self._video.time_base = self._video.codec_context.time_base = 1 / self._source.info.rate
         if codec == "hevc" and suffix in _APPLE:
@@ -169,6 +178,15 @@ class VideoTarget:
     def copied(self) -> tuple[int, ...]:
         """Indices of the source's streams whose packets ``copy`` takes."""
         return tuple(self._copied)
+
+    @property
+    def losses(self) -> list[str]:
+        """Sentences on what of the source this file cannot hold."""
+        # FFmpeg decodes VP8 and VP9 without the transparency that a tag announces.
+        transparent = self._source.info.alpha or self._stream_in.metadata.get("alpha_mode") == "1"
+        if transparent and not self._alpha:
+            return ["the transparency is lost; write prores into a .mov file, or ffv1 into a .mkv file, to keep it"]
+        return []
 
     def __enter__(self) -> Self:
         return self
@@ -199,8 +217,11 @@ class VideoTarget:
         import av
 
         info = self._source.info
-        layout = "rgb48le" if frame.pixels.dtype == np.uint16 else "rgb24"
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.pixels), format=layout)
+        layout, pixels = RGB[self._alpha][frame.pixels.dtype == np.uint16], frame.pixels
+        if self._alpha:
+            assert frame.alpha is not None
+            pixels = np.dstack([pixels, frame.alpha])
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=layout)
         context = self._video.codec_context
         # Without the source's matrix and range the colors would shift.
         matrix = None if context.pix_fmt.startswith(("bgr", "gbr")) else info.matrix
@@ -243,7 +264,7 @@ class VideoTarget:
         )
 
 
-def _codec_for(wanted: str, suffix: str, source: str, path: Path) -> str:
+def _codec_for(wanted: str, suffix: str, source: str, path: Path, info: VideoInfo) -> str:
     allowed = _ALLOWED.get(suffix, tuple(_ENCODERS))
     if wanted != "auto":
         if wanted not in allowed:
@@ -252,6 +273,8 @@ def _codec_for(wanted: str, suffix: str, source: str, path: Path) -> str:
     same = _FAMILIES.get(source, source)
     if same in _ENCODERS and same in allowed:
         return same
+    if info.alpha and suffix in _TRANSPARENT:
+        return _TRANSPARENT[suffix][0]
     return "h264" if "h264" in allowed else allowed[0]
 
 
@@ -300,6 +323,7 @@ def add_chapters(out: Any, container: Any) -> None:
 def _add_video(
     out: Any,
     codec: str,
+    suffix: str,
     source: VideoSource,
     stream_in: av.VideoStream,
     hardware: bool,
@@ -307,6 +331,9 @@ def _add_video(
 ) -> Any:
     encoder, info = _ENCODERS[codec], source.info
     pixel_format = encoder.formats[info.deep]
+    if info.alpha and codec in _TRANSPARENT.get(suffix, ()) and encoder.alpha[info.deep]:
+        pixel_format = encoder.alpha[info.deep]
+        more = {**more, **_WITH_ALPHA.get(codec, {})}
     if encoder.even and (info.width % 2 or info.height % 2):
         pixel_format = FULL_CHROMA[pixel_format]
     name = next((n for n in encoder.hardware if hardware and _opens(n, pixel_format)), encoder.name)
@@ -315,6 +342,8 @@ def _add_video(
             f"av1 cannot hold the odd size {info.width} x {info.height} of {source.name}; choose --video-codec vp9"
         )
     options = {**encoder.options, **more} if name == encoder.name else dict(more)
+    for option, value in encoder_options(info.mastering, name).items():
+        options[option] = f"{options[option]}:{value}" if option in options else value
     stream = out.add_stream(name, rate=info.rate, options=options)
     stream.width, stream.height, stream.pix_fmt = info.width, info.height, pixel_format
     base = stream_in.time_base or Fraction(1, 1000)

@@ -1,6 +1,6 @@
 """Redact all faces of a video in one pass: a frame is written as soon as nothing that is known of it can change.
 
-Frames wait in memory for about two seconds, because a new face is followed back that far. Where they would need too much
+Frames wait in memory for about two seconds, because a new face is followed back that far. Where they need too much
 memory, the video is read twice instead, as for a replacement.
 """
 
@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...core.errors import InputError, PolicyStop
+from ...core.parallel import ahead
 from ...core.progress import Progress, silent
 from ...faces.detectors import Detector, open_detector
 from ...faces.tracking.finder import FaceFinder
 from ...faces.tracking.track import Track
 from ...faces.tracking.tracker import KNOWN_SECONDS, Tracker
-from ...imaging.video import StreamPacket, VideoFrame, VideoSource, ahead
+from ...imaging.video import StreamPacket, VideoFrame, VideoSource
 from ...imaging.video_write import VideoFormat, VideoTarget
 from ..policy import Policy
 from ..settings import Settings
@@ -76,14 +77,15 @@ def redact_in_one_pass(
                 pixels[place] = done.pixels
                 frame = replace(item, pixels=pixels)
             out.write(frame)
-            report.frames += 1
+            report.add_frame(item)
             if show is not None and item.index % PREVIEW_EVERY == 0:
                 show(frame.pixels)
+        report.notes += out.losses
         if not tracker.tracks:
             check_empty(source, settings.policy, vault is not None)
     if not tracker.tracks and settings.policy.no_face == "redact":
         return redacted_whole(source, target, format, progress)
-    report.compare(source.info.frames, not source.span.whole)
+    report.compare(source)
     return report
 
 

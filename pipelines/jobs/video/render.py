@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import InputError
-from ...core.parallel import streamed
+from ...core.parallel import ahead, streamed
 from ...core.progress import Progress, silent
-from ...imaging.video import StreamPacket, VideoFrame, VideoSource, ahead
+from ...imaging.video import StreamPacket, VideoFrame, VideoSource
 from ...imaging.video_write import VideoFormat, VideoTarget
 from ..render import FILL
 from ..vault import UNKNOWN, Sealed, VaultWriter
@@ -69,15 +69,16 @@ def render(
                 continue
             progress(item.index, plan.frames, "replacing faces")
             out.write(item)
-            report.frames += 1
+            report.add_frame(item)
             if done is not None:
                 report.add(done.rows)
             if show is not None and item.index % PREVIEW_EVERY == 0:
                 show(item.pixels)
+        report.notes += out.losses
         if report.frames != plan.frames:
             raise InputError(f"{source.name} has {report.frames} frames, but {plan.frames} were planned; plan it again")
     progress(plan.frames, plan.frames, "replacing faces")
-    report.compare(source.info.frames, not source.span.whole)
+    report.compare(source)
     return report
 
 
@@ -151,5 +152,6 @@ def redacted_whole(source: VideoSource, target: Path, format: VideoFormat, progr
             progress(item.index, max(source.info.frames, item.index + 1), "redacting frames")
             gray = np.iinfo(item.pixels.dtype).max * FILL
             out.write(replace(item, pixels=np.full_like(item.pixels, round(gray))))
-            report.frames += 1
+            report.add_frame(item)
+        report.notes += out.losses
     return report

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...imaging.video import VideoFrame, VideoSource
 from ..report import OUTCOMES, FaceReport, Outcome
 
 FORMAT = "faceveil.video-report/1"
@@ -52,6 +53,7 @@ class VideoReport:
 
     Attributes:
         frames: how many were written.
+        end: of the last one, in units of the video's time base.
         method: that was asked for.
         kept: people, and unknown faces, that were left as they are on purpose.
         notes: sentences about the whole video.
@@ -59,14 +61,25 @@ class VideoReport:
 
     method: str
     frames: int = 0
+    end: int = 0
     kept: int = 0
     notes: list[str] = field(default_factory=list)
     people: dict[int | None, PersonReport] = field(default_factory=dict)
 
-    def compare(self, expected: int, trimmed: bool) -> None:
+    def add_frame(self, frame: VideoFrame) -> None:
+        """Count a written frame."""
+        self.frames += 1
+        self.end = frame.pts + frame.duration
+
+    def compare(self, source: VideoSource) -> None:
         """Note that a video ended early."""
-        if not trimmed and self.frames < COMPLETE * expected:
-            self.notes.append(f"only {self.frames} of about {expected} frames could be read; the file may be cut off")
+        info, end = source.info, float(self.end * source.info.base)
+        if not source.span.whole:
+            return
+        if info.counted and self.frames < COMPLETE * info.frames:
+            self.notes.append(f"only {self.frames} of {info.frames} frames could be read; the file may be cut off")
+        elif not info.counted and end < COMPLETE * info.duration - float(1 / info.rate):
+            self.notes.append(f"only {end:.1f} of {info.duration:.1f} s could be read; the file may be cut off")
 
     def add(self, rows: Sequence[tuple[int | None, FaceReport]]) -> None:
         """Count the faces of one frame."""
