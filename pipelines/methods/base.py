@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -15,6 +15,7 @@ from ..faces.align import footprint
 from ..faces.face import Face, inter_ocular
 from ..faces.paste import paste
 from ..identity.identity import Identity
+from ..recognition.base import FaceRecognizer
 from .identities import MethodIdentity
 
 MIN_IOD = 12.0
@@ -119,6 +120,42 @@ class SettlingMethod(Protocol[P_contra]):
 
     def settled(self, prepared: Sequence[P_contra], identity: MethodIdentity) -> MethodIdentity:
         """The identity with what was measured on some frames of its person; ``render`` takes it like any other."""
+
+
+@dataclass(frozen=True)
+class StreamedFrame:
+    """One frame of a stream: the image ``(1, 3, H, W)``, and how many of its faces were replaced and redacted."""
+
+    image: Tensor
+    replaced: int
+    redacted: int
+
+
+@runtime_checkable
+class StreamingMethod(Protocol):
+    """A method that can draw the frames of a video in order, each by those around it.
+
+    It compares the results with the originals itself, and redacts what it cannot replace.
+    """
+
+    @property
+    def streams(self) -> bool:
+        """Whether it was opened for that; else the frames are rendered one by one, as by any other method."""
+
+    def stream(
+        self,
+        frames: Iterable[tuple[Tensor, Sequence[Face]]],
+        recognizers: Sequence[FaceRecognizer],
+        seed: int,
+        strength: float,
+        progress: Progress = silent,
+    ) -> Iterator[StreamedFrame]:
+        """The frames with their faces replaced; each may come some frames later than it was read.
+
+        Args:
+            frames: images ``(1, 3, H, W)`` and the faces to replace; those without landmarks are redacted.
+            recognizers: a face that one of them still finds is redacted.
+        """
 
 
 AnyMethod = Method[Any]

@@ -13,7 +13,7 @@ from ...faces.detectors import Detector
 from ...faces.select import WORDS, Selection
 from ...imaging.video import VideoSource
 from ...imaging.video_write import VideoFormat
-from ...methods.base import AnyMethod
+from ...methods.base import AnyMethod, StreamingMethod
 from ...methods.registry import method_specs, open_method
 from ...recognition.base import FaceRecognizer
 from ...recognition.catalog import built_in_recognizers
@@ -29,6 +29,7 @@ from .redact import check_empty, fits_one_pass, redact_in_one_pass
 from .render import ShowFrame, redacted_whole, render
 from .report import VideoReport
 from .scan import scan
+from .stream import stream
 
 SCANNED, CAST = 0.3, 0.4
 """Share of a job's time after which the scan, and the search for identities, are done."""
@@ -138,6 +139,12 @@ class VideoJob:
         if people is None:
             people = enrolled(source, plan, asked, _share(progress, 0, SCANNED))
         method = self.method or open_method(settings.method, self.options)
+        if isinstance(method, StreamingMethod) and method.streams:
+            if self.identity is not None or vault is not None:
+                raise InputError(
+                    "a reenacted video takes no given identity and no vault; leave out the network for clips"
+                )
+            return stream(source, plan, settings, method, asked, target, self.format, rendering, show)
         searching = _share(progress, SCANNED, CAST)
         cast = cast_people(people, plan, settings, method, asked, self.identity, searching)
         count = self._count(plan)

@@ -86,6 +86,11 @@ class VideoReport:
         for person, row in rows:
             self.people.setdefault(person, PersonReport(person)).add(row)
 
+    def tally(self, outcome: Outcome, count: int) -> None:
+        """Count faces of one frame of which only the outcome is known."""
+        if count:
+            self.people.setdefault(None, PersonReport(None)).outcomes[outcome] += count
+
     def count(self, outcome: Outcome) -> int:
         """How many faces, counted in every frame, had an outcome."""
         return sum(p.outcomes[outcome] for p in self.people.values())

@@ -7,7 +7,8 @@ person.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ from ...identity.identity import Identity
 from ...identity.lds import LEVELS, IdentitySampler, builtin_sampler
 from ...recognition.base import FaceRecognizer, unit
 from ...recognition.catalog import open_recognizer
-from ..base import MAX_STRENGTH, Change, View, pasted, too_small
+from ..base import MAX_STRENGTH, Change, StreamedFrame, View, pasted, too_small
 from ..identities import MethodIdentity
 from .conditions import FaceReader, FaceView, conditions_of, paste_mask
 from .people import NewPerson, Sampling, alpha_of, with_geometry
@@ -58,6 +59,7 @@ class DiffDeIDMethod:
         identities, geometries: samplers of z_id and of the identity coefficients.
         steps, guidance: as for ``DiffDeIDPipeline.sample``.
         level: 1 to 10; 0 for the level of the strength.
+        clips: the network for clips, with which videos are reenacted.
     """
 
     name = NAME
@@ -72,6 +74,7 @@ class DiffDeIDMethod:
         steps: int = STEPS,
         guidance: float = 1.0,
         level: int = 0,
+        clips: Checkpoint | None = None,
     ) -> None:
         for what, space, needed in (
             ("recognizer", recognizer.name, checkpoint.space),
@@ -83,7 +86,7 @@ class DiffDeIDMethod:
         self.checkpoint, self.reader, self.recognizer = checkpoint, reader, recognizer
         self.identities, self.geometries = identities, geometries
         self.pipeline = DiffDeIDPipeline(checkpoint.network)
-        self.steps, self.guidance, self.level = steps, guidance, level
+        self.steps, self.guidance, self.level, self.clips = steps, guidance, level, clips
 
     def unsupported_reason(self, face: Face) -> str | None:
         return too_small(face)
@@ -93,7 +96,7 @@ class DiffDeIDMethod:
         return Prepared(view, self.reader(view.image, view.face.points), own)
 
     def occlusion_reason(self, prepared: Prepared) -> str | None:
-        yaw = float(np.degrees(abs(prepared.face.coefficients.angles[0, 1])))
+        yaw = float(np.degrees(abs(float(prepared.face.coefficients.angles[0, 1]))))
         return f"its yaw is too large ({yaw:.0f} degrees, the limit is {MAX_YAW:.0f})" if yaw > MAX_YAW else None
 
     def sample_identity(self, prepared: Sequence[Prepared], seed: int, progress: Progress = silent) -> MethodIdentity:
@@ -122,6 +125,32 @@ class DiffDeIDMethod:
         own, alpha = prepared[0].own, np.mean([alpha_of(p.face) for p in prepared], axis=0)
         person, _ = self._sampling(LEVELS, seed).choose(own, alpha)
         return MethodIdentity(NAME, seed, identity, {_GEOMETRY: person.alpha})
+
+    @property
+    def streams(self) -> bool:
+        return self.clips is not None
+
+    def stream(
+        self,
+        frames: Iterable[tuple[Tensor, Sequence[Face]]],
+        recognizers: Sequence[FaceRecognizer],
+        seed: int,
+        strength: float,
+        progress: Progress = silent,
+    ) -> Iterator[StreamedFrame]:
+        from .video import Reenactment
+
+        waiting: deque[Sequence[Face]] = deque()
+
+        def images() -> Iterator[Tensor]:
+            for image, faces in frames:
+                waiting.append(faces)
+                yield image
+
+        reenactment = Reenactment(
+            self, self.clips, recognizers, lambda _: waiting.popleft(), seed, strength, self.steps
+        )
+        return reenactment(images(), progress)
 
     def _sampling(self, level: int, seed: int) -> Sampling:
         return Sampling(self.identities, self.geometries, level, seed)
@@ -181,15 +210,19 @@ def method_of(
     guidance: float = 1.0,
     level: int = 0,
     parser: FaceParser | None = None,
+    clips: Checkpoint | None = None,
 ) -> DiffDeIDMethod:
     """The method with the built-in morphable model and samplers, on the best device.
 
     Raises:
-        WeightsError: the checkpoint was trained on clips.
+        WeightsError: the checkpoint was trained on clips, or that of the clips was not.
     """
     if not checkpoint.space:
         raise WeightsError("this DiffDeID checkpoint was trained on clips; choose one for images")
-    checkpoint.network.to(best_device())
+    if clips is not None and clips.space:
+        raise WeightsError("the DiffDeID checkpoint for clips was trained on images; make one with diffdeid-video")
+    for network in (c.network for c in (checkpoint, clips) if c is not None):
+        network.to(best_device())
     return DiffDeIDMethod(
         checkpoint,
         FaceReader(built_in_morphable_model(), checkpoint.network.config.size, parser),
@@ -199,6 +232,7 @@ def method_of(
         steps,
         guidance,
         level,
+        clips,
     )
 
 

@@ -45,6 +45,14 @@ class DiffDeIDOptions:
         ),
     )
 
+    clips: Path | None = option(
+        None,
+        "File of faceveil train diffdeid-video: videos are reenacted with it; photos do not need it.",
+        model_file=ModelFile(
+            ("faceveil",), (".safetensors",), "video", "train one with faceveil train diffdeid-video, or omit it"
+        ),
+    )
+
     def __post_init__(self) -> None:
         check_options(self)
 
@@ -111,7 +119,9 @@ def _open(options: DiffDeIDOptions) -> DiffDeIDMethod:
         from ...faces.parse import open_parser
 
         parser = open_parser(options.parser)
-    return method_of(Checkpoint.open(options.checkpoint), options.steps, options.guidance, options.level, parser)
+    checkpoint = Checkpoint.open(options.checkpoint)
+    clips = None if options.clips is None else Checkpoint.open(options.clips)
+    return method_of(checkpoint, options.steps, options.guidance, options.level, parser, clips)
 
 
 def _check() -> str:

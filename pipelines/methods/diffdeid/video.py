@@ -27,7 +27,7 @@ from ...faces.redact import redact
 from ...geometry.coefficients import Coefficients
 from ...imaging.resample import resize
 from ...recognition.base import FaceRecognizer
-from ..base import MAX_STRENGTH, Change, View, pasted
+from ..base import MAX_STRENGTH, Change, StreamedFrame, View, pasted
 from .clips import CONSTANT, RADIUS
 from .conditions import paste_mask, reference_image, render_face
 from .method import DiffDeIDMethod, Prepared
@@ -127,15 +127,6 @@ class Waiting:
     seen: list[Seen]
 
 
-@dataclass(frozen=True)
-class Result:
-    """One frame: the image ``(1, 3, H, W)``, and how many faces were replaced and redacted."""
-
-    image: Tensor
-    replaced: int
-    redacted: int
-
-
 class Reenactment:
     """Streams the frames of one video.
 
@@ -172,7 +163,7 @@ class Reenactment:
         self._presence = Presence()
         self._thumbnail: Tensor | None = None
 
-    def __call__(self, frames: Iterable[Tensor], progress: Progress = silent) -> Iterator[Result]:
+    def __call__(self, frames: Iterable[Tensor], progress: Progress = silent) -> Iterator[StreamedFrame]:
         """De-identify frames ``(1, 3, H, W)`` in [0, 1]; each result comes 13 frames after its frame was read."""
         waiting: deque[Waiting] = deque()
         for number, image in enumerate(frames):
@@ -240,7 +231,7 @@ class Reenactment:
         self.people.append(Person([], self._method.person(prepared, identity, self._strength), seed))
         return self.people[-1]
 
-    def _draw(self, frame: Waiting, progress: Progress) -> Result:
+    def _draw(self, frame: Waiting, progress: Progress) -> StreamedFrame:
         result, replaced, redacted = frame.image, 0, 0
         for item in frame.seen:
             changed = self._replaced(frame.number, result, item, progress)
@@ -250,7 +241,7 @@ class Reenactment:
                 result, replaced = changed, replaced + 1
         for box in self._presence.missed(frame.number):
             result, redacted = redact(result, Face(box, (), 1.0))[0], redacted + 1
-        return Result(result, replaced, redacted)
+        return StreamedFrame(result, replaced, redacted)
 
     def _replaced(self, number: int, image: Tensor, item: Seen, progress: Progress) -> Tensor | None:
         """The image with the face redrawn; None where it cannot be, or a recognizer still finds the original."""

@@ -9,12 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from faceveil.pipelines.core.errors import InputError
+from clips import write_clip
+from faceveil.pipelines.core.errors import InputError, PolicyStop
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.face import Box, Faces
 from faceveil.pipelines.geometry.builtin import NAME, built_in_morphable_model
 from faceveil.pipelines.geometry.coefficients import Standardizer
 from faceveil.pipelines.imaging.load import load_image
+from faceveil.pipelines.imaging.uint8 import to_tensor, to_uint8
+from faceveil.pipelines.imaging.video import VideoSource
+from faceveil.pipelines.jobs.policy import Policy
+from faceveil.pipelines.jobs.settings import Settings
+from faceveil.pipelines.jobs.video.job import VideoJob
 from faceveil.pipelines.methods.diffdeid.clips import RADIUS, build_clips, find_clips, window_of
 from faceveil.pipelines.methods.diffdeid.conditions import layout_of
 from faceveil.pipelines.methods.diffdeid.method import DiffDeIDMethod
@@ -24,6 +30,7 @@ from faceveil.pipelines.methods.diffdeid.presence import HOLD, MAX_GAP, Presence
 from faceveil.pipelines.methods.diffdeid.spec import DiffDeIDOptions
 from faceveil.pipelines.methods.diffdeid.training import Recipe, train
 from faceveil.pipelines.methods.diffdeid.video import Reenactment
+from faceveil.pipelines.methods.identities import MethodIdentity
 from faceveil.pipelines.methods.registry import open_method
 from faceveil.pipelines.recognition.catalog import built_in_recognizers
 from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
@@ -60,8 +67,20 @@ class Stranger:
     def embed(self, image, points):
         return default_recognizer().embed(image, points)
 
+    def embed_many(self, images, points):
+        return default_recognizer().embed_many(images, points)
+
     def distance(self, a, b):
         return 1.0
+
+
+class Friend(Stranger):
+    """A recognizer that always finds the original."""
+
+    name = "friend"
+
+    def distance(self, a, b):
+        return 0.1
 
 
 def detect(image):
@@ -71,6 +90,52 @@ def detect(image):
 def reenact(method, clips, frames, recognizers=None, detector=detect):
     stream = Reenactment(method, clips, recognizers or built_in_recognizers(), detector, steps=1)
     return stream, list(stream(frames))
+
+
+@pytest.fixture(scope="module")
+def film(moving, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    write_clip(path, [to_uint8(image) for image in moving])
+    return path
+
+
+@pytest.fixture(scope="module")
+def job(checkpoint_file, clips, tmp_path_factory) -> VideoJob:
+    file = tmp_path_factory.mktemp("clips") / "diffdeid_video.safetensors"
+    clips.save(file)
+    return VideoJob(Settings(method="diffdeid"), options=DiffDeIDOptions(checkpoint_file, steps=1, clips=file))
+
+
+def test_a_video_file_is_reenacted(job, film, tmp_path):
+    report = job.run(VideoSource(film), tmp_path / "out.mp4")
+    assert report.frames == 4 and report.safe
+    assert report.count("replaced") + report.count("redacted") == 4
+    both = zip(VideoSource(film).frames(), VideoSource(tmp_path / "out.mp4").frames(), strict=True)
+    for before, after in both:
+        x, y = detect(to_tensor(before.pixels))[0].points[30].astype(int)
+        assert np.abs(before.pixels[y, x].astype(int) - after.pixels[y, x]).max() > 10
+        # Far from the face only the codec changes pixels.
+        assert np.abs(before.pixels[:20, :20].astype(int) - after.pixels[:20, :20]).max() < 30
+
+
+def test_whoever_is_kept_is_not_reenacted(job, film, tmp_path):
+    source = VideoSource(film)
+    plan, _ = job.plan(source)
+    report = job.render(source, replace(plan, kept=frozenset(plan.people)), tmp_path / "out.mp4")
+    assert not report.people and report.kept == 1
+
+
+def test_what_a_reenacted_video_cannot_have(job, film, tmp_path):
+    stops = replace(job, settings=replace(job.settings, policy=Policy.always("stop")))
+    with pytest.raises(PolicyStop, match="frame 0"):
+        # A recognizer that always finds the original.
+        replace(stops, recognizers=[Friend()]).run(VideoSource(film), tmp_path / "out.mp4")
+    with pytest.raises(InputError, match="no vault"):
+        replace(job, identity=MethodIdentity("diffdeid", 0)).run(VideoSource(film), tmp_path / "out.mp4")
+    with pytest.raises(InputError, match="strength"):
+        still = replace(job, settings=replace(job.settings, strength=0.0))
+        still.run(VideoSource(film), tmp_path / "out.mp4")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("with_clips", [True, False])
@@ -90,10 +155,6 @@ def test_the_network_for_clips_draws_the_frames(method, clips, moving):
 
 
 def test_a_face_that_is_still_recognized_is_redacted(method, moving):
-    class Friend(Stranger):
-        def distance(self, a, b):
-            return 0.1
-
     _, results = reenact(method, None, moving[:2], [Friend()])
     assert [(r.replaced, r.redacted) for r in results] == [(0, 1)] * 2
     x, y = detect(moving[0])[0].points[30].astype(int)
