@@ -173,10 +173,12 @@ def _add_identity(group: Any) -> None:
 
 def anonymize(options: argparse.Namespace) -> int:
     """Run ``anonymize`` or ``render``, and return the exit code."""
-    from ..jobs.tasks import plan_tasks, skipped_files
+    from ..jobs.remote import check_remote_outputs, plan_any_tasks
+    from ..jobs.tasks import skipped_files
+    from .resume import remote_notes
 
     _check_flags(options)
-    tasks = plan_tasks(options.input, options.output)
+    tasks = plan_any_tasks(options.input, options.output)
     _check_vault(options, tasks)
     _check_videos(options, tasks)
     if options.preview and options.preview.suffix.lower() != PREVIEW_SUFFIX:
@@ -185,8 +187,10 @@ def anonymize(options: argparse.Namespace) -> int:
         raise InputError(f"a plan belongs to one image or video, but {len(tasks)} are given")
     # Missing files are reported before networks are loaded, which takes seconds.
     _check_files(options, tasks)
-    read = [*(task.source for task in tasks), *options.include, *options.exclude, *_single_files(options)]
-    outputs = [task.target for task in tasks]
+    check_remote_outputs(tasks, remote_notes(options), options.overwrite, options.resume)
+    local = [task for task in tasks if not task.source_url]
+    read = [*(task.source for task in local), *options.include, *options.exclude, *_single_files(options)]
+    outputs = [task.target for task in tasks if not task.target_url]
     side_files = [p for p in (options.report, options.preview, options.save_identity, options.vault) if p is not None]
     read += [*_pseudonym_files(options), *_needed(options)]
     # With --resume, the manifest tells for each existing output whether it is one of an earlier run.
@@ -225,8 +229,8 @@ def _check_vault(options: argparse.Namespace, tasks: list[Task]) -> None:
         return
     if len(tasks) > 1:
         raise InputError(f"a vault belongs to one image or video, but {len(tasks)} are given; run them one by one")
-    if options.cluster:
-        raise InputError("a vault is written on this machine; leave out --cluster")
+    if options.cluster or tasks[0].is_remote:
+        raise InputError("a vault is written on this machine; leave out --cluster, and name files, not URLs")
     if options.key is None and not options.passphrase:
         raise InputError("--vault needs --key FILE or --passphrase")
     if not tasks[0].is_video:
@@ -238,9 +242,9 @@ def _check_vault(options: argparse.Namespace, tasks: list[Task]) -> None:
 def _made_before(options: argparse.Namespace, outputs: list[Path]) -> set[Path]:
     """Outputs that the manifest of the folder knows, with ``--resume``."""
     from ..jobs.manifest import Manifest
-    from .resume import manifest_folder
+    from .resume import manifest_folder, remote_notes
 
-    if not options.resume:
+    if not options.resume or remote_notes(options) is not None:
         return set()
     folder = manifest_folder(options)
     if folder is None:
@@ -285,7 +289,7 @@ def _check_flags(options: argparse.Namespace) -> None:
 
 def _check_files(options: argparse.Namespace, tasks: list[Task]) -> None:
     """Raise where a file that the whole run needs is missing; a batch goes on past some missing inputs."""
-    if not any(exists(task.source) for task in tasks):
+    if not any(task.source_url or exists(task.source) for task in tasks):
         raise InputError(f"{tasks[0].source.name} does not exist; check its name and folder")
     for path in (*options.include, *options.exclude, *_single_files(options), *_needed(options)):
         if not exists(path):

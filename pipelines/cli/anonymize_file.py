@@ -25,6 +25,7 @@ from ..imaging.video import VideoSource
 from ..jobs.folder import treat_file
 from ..jobs.manifest import Manifest, Resumed, digest
 from ..jobs.photo import Watch, anonymize_loaded
+from ..jobs.remote import staged
 from ..jobs.restore import ImageSealer, digest_of_video
 from ..jobs.settings import GivenIdentity, Result
 from ..jobs.tasks import Task
@@ -34,7 +35,7 @@ from ..methods.identities import load_any_identity
 from ..methods.registry import open_method
 from ..viz.sheets import preview_rows
 from .anonymize import method_options, settings_from
-from .resume import id_of, manifest_folder
+from .resume import id_of, manifest_folder, remote_notes
 from .treated import Treated
 from .vault import secret_from
 from .videos import job_from, open_source, plan_from
@@ -67,6 +68,8 @@ class Opened:
             progress: of a video; images are treated at once.
         """
         try:
+            if task.is_remote:
+                return self._treat_remote(task, progress)
             # What is no file, such as a pipe, has no content to note: reading it would wait forever.
             if self._manifest is None or not (exists(task.source) and task.source.is_file()):
                 return self._treat(task, progress)
@@ -91,6 +94,26 @@ class Opened:
         assert treated.report is not None
         manifest.finish(name, task.target, treated.report.exposed, json.loads(treated.report.to_json()))
         return treated
+
+    def _treat_remote(self, task: Task, progress: Progress) -> Treated:
+        """Treat a file behind a URL, and note it where the output is a folder behind one."""
+        notes = remote_notes(self.options)
+        name = "" if notes is None else id_of(self.options, task)
+        if notes is not None:
+            if self.options.resume and (entry := notes.finished(name, task)) is not None:
+                return Treated(task, Resumed(entry.report, entry.exposed))
+            notes.write(name, task, "started")
+        try:
+            with staged(task) as local:
+                treated = self._treat(local, progress)
+        except FaceVeilError as error:
+            if notes is not None:
+                notes.write(name, task, "failed", reason=type(error).__name__)
+            raise
+        assert treated.report is not None
+        if notes is not None:
+            notes.write(name, task, "done", treated.report.exposed, report=json.loads(treated.report.to_json()))
+        return replace(treated, task=task)
 
     def _compared(self, manifest: Manifest, task: Task, name: str, progress: Progress) -> Treated:
         """Treat a file whose output exists although no run has finished it: it may be ours, or the user's."""

@@ -9,6 +9,7 @@ import os
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -156,19 +157,20 @@ def _opened(packed: bytes) -> Opened:
 def _shared_identity(opened: Opened, tasks: Sequence[Task]) -> MethodIdentity:
     from ..imaging.load import load_image
     from ..jobs.photo import search_identity
+    from ..jobs.remote import staged
 
     assert opened.method is not None
     images = []
     for task in tasks[:MAX_SHARED]:
         # A bad file is reported when its turn comes.
-        with suppress(FaceVeilError):
-            images.append(load_image(task.source))
+        with suppress(FaceVeilError), staged(replace(task, target_url="")) as local:
+            images.append(load_image(local.source))
     return search_identity(images, opened.settings, opened.method)
 
 
 def _tell(treated: Treated) -> None:
     if treated.report is not None:
-        say(f"{treated.task.target}: " + treated.report.text().replace("\n", "\n  "))
+        say(f"{treated.task.shown}: " + treated.report.text().replace("\n", "\n  "))
 
 
 def _conclude(done: Sequence[Treated]) -> int:

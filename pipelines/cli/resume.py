@@ -12,6 +12,7 @@ from ...weights.catalog import cards
 from ..core.files import is_folder
 from ..imaging.formats import FORMATS, VIDEO_OUTPUTS
 from ..jobs.manifest import digest
+from ..jobs.remote import Notes, is_url, source_checksum
 from ..jobs.tasks import Task
 
 _WITHOUT_EFFECT = (
@@ -27,8 +28,18 @@ def manifest_folder(options: argparse.Namespace) -> Path | None:
     if options.output is None or not several:
         return None
     output = Path(options.output)
+    if is_url(options.output):
+        return None
     one_file = output.suffix.lower() in (*FORMATS, *VIDEO_OUTPUTS) and not is_folder(output)
     return None if one_file else output
+
+
+def remote_notes(options: argparse.Namespace) -> Notes | None:
+    """Where a run into a folder behind a URL notes what was done."""
+    output = options.output
+    if not is_url(output) or Path(output).suffix.lower() in (*FORMATS, *VIDEO_OUTPUTS):
+        return None
+    return Notes(output)
 
 
 def id_of(options: argparse.Namespace, task: Task) -> str:
@@ -41,7 +52,7 @@ def id_of(options: argparse.Namespace, task: Task) -> str:
     from ..core.files import short_reason
 
     try:
-        content = digest(task.source)
+        content = source_checksum(task) if task.source_url else digest(task.source)
     except OSError as error:
         raise InputError(f"{task.source.name} cannot be read ({short_reason(error)})") from None
     settings = {k: _value(v) for k, v in sorted(vars(options).items()) if k not in _WITHOUT_EFFECT and not callable(v)}

@@ -2,7 +2,7 @@
 
 Each worker is an actor that opens the method once. Ray starts lost workers again and repeats what they were doing;
 outputs are written whole or not at all, so a repeated file ends as if nothing had happened. All machines must see the
-inputs and outputs under the same paths.
+inputs and outputs under the same paths, or as URLs.
 """
 
 from __future__ import annotations

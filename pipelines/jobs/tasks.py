@@ -14,14 +14,31 @@ from ..imaging.formats import FORMATS, VIDEO_OUTPUTS, VIDEO_SUFFIXES
 
 @dataclass(frozen=True)
 class Task:
-    """One image or video to read, and the file to write its result to."""
+    """One image or video to read, and the file to write its result to.
+
+    Attributes:
+        source: of a source behind a URL, only its place below the input folder.
+        target: likewise.
+        source_url, target_url: empty for local files.
+    """
 
     source: Path
     target: Path
+    source_url: str = ""
+    target_url: str = ""
 
     @property
     def is_video(self) -> bool:
         return self.source.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def is_remote(self) -> bool:
+        return bool(self.source_url or self.target_url)
+
+    @property
+    def shown(self) -> str:
+        """The target as the user knows it."""
+        return self.target_url or str(self.target)
 
 
 UNWRITTEN = (".gif", ".ogv", ".3gp", ".mxf", ".mpg", ".mpeg", ".wmv", ".flv")
@@ -59,10 +76,10 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
             f"{Path(output).name} has no suffix of a video that can be written; use {', '.join(VIDEO_OUTPUTS)}"
         )
     elif output is not None:
-        tasks = [Task(source, Path(output) / _writable(relative)) for source, relative in found]
+        tasks = [Task(source, Path(output) / writable(relative)) for source, relative in found]
     else:
         tasks = [
-            Task(source, source.with_name(f"{source.stem}{VEILED}{_writable(source).suffix}")) for source, _ in found
+            Task(source, source.with_name(f"{source.stem}{VEILED}{writable(source).suffix}")) for source, _ in found
         ]
     # A file that is named twice, by itself and by a glob, is treated once.
     return list(dict.fromkeys(tasks))
@@ -96,7 +113,7 @@ def _expand(text: str) -> list[tuple[Path, Path]]:
     return [(p, Path(p.name)) for p in sorted(map(Path, glob.glob(text, recursive=True))) if p.is_file()]
 
 
-def _writable(path: Path) -> Path:
+def writable(path: Path) -> Path:
     """Replace a suffix that cannot be written by ``.png``, or ``.mp4`` for a video."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
