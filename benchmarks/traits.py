@@ -101,9 +101,8 @@ def report(
         cosines.append(np.mean(own))
         hits.append(np.mean(first))
     c, r = estimate(np.array(cosines), who), estimate(np.array(hits), who)
-    print(
-        f"{what:22} mean cosine {c.mean:.3f} [{c.low:.3f}, {c.high:.3f}], rank 1 {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}]"
-    )
+    texts = [f"{e.mean:.3f} [{e.low:.3f}, {e.high:.3f}]" for e in (c, r)]
+    print(f"{what:22} mean cosine {texts[0]}, rank 1 {texts[1]}")
 
 
 if __name__ == "__main__":
