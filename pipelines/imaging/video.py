@@ -17,7 +17,9 @@ import numpy as np
 from ..core.errors import FaceVeilError, InputError
 from ..core.files import exists, short_reason
 from ..core.parallel import ahead
+from .convert import converted
 from .hdr import UNKNOWN, Mastering, mastering_of
+from .patch import Decoded
 
 if TYPE_CHECKING:
     import av
@@ -37,8 +39,6 @@ BT709, BT601 = 1, 5
 """Numbers of color matrices in H.273, which FFmpeg uses."""
 MATRICES = (BT709, 4, BT601, 6, 7, 9)
 """Those that can be converted; others, and videos that name none, are guessed."""
-EXACT = 0x4 | 0x2000 | 0x40000
-"""FFmpeg's flags for bicubic, full chroma and accurate rounding: without them each conversion darkens by one level."""
 COPIED = ("audio", "subtitle")
 """Kinds of streams that are copied. Data streams (GPS, telemetry), attachments and cover images are not."""
 
@@ -106,6 +106,8 @@ class VideoFrame:
         pts: its time in units of the video stream's time base, from the start of the span.
         duration: in the same units; 0 where it is unknown.
         alpha: ``(H, W)`` of the same type; None where there is no transparency.
+        decoded: what the pixels were before anything was changed; None where they are not those of a file, or were
+            turned.
     """
 
     index: int
@@ -113,6 +115,7 @@ class VideoFrame:
     pts: int
     duration: int
     alpha: np.ndarray | None = None
+    decoded: Decoded | None = None
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,10 @@ class VideoSource:
             raise InputError(f"the frames of {self.name} change their size at {seconds:.1f} s; convert it first")
         shift = 0 if self.span.whole else round((self.span.start + start) / base)
         pixels, alpha = to_rgb(frame, self.info)
-        return VideoFrame(index, pixels, int(pts) - shift, int(getattr(frame, "duration", 0) or 0), alpha)
+        # Nobody can change them in place: a change is what differs from them.
+        pixels.flags.writeable = False
+        decoded = None if self.info.turns else Decoded(frame, pixels)
+        return VideoFrame(index, pixels, int(pts) - shift, int(getattr(frame, "duration", 0) or 0), alpha, decoded)
 
     def _is_inside(self, packet: av.Packet, start: float) -> bool:
         """Whether a packet of another stream has a time within the span."""
@@ -353,11 +359,6 @@ def to_rgb(frame: Any, info: VideoInfo) -> tuple[np.ndarray, np.ndarray | None]:
     if not info.alpha:
         return array, None
     return np.ascontiguousarray(array[..., :3]), np.ascontiguousarray(array[..., 3])
-
-
-def converted(frame: Any, layout: str, matrix: int | None) -> Any:
-    """A frame of PyAV in another pixel format, without a shift of its colors."""
-    return frame.reformat(format=layout, src_colorspace=matrix, dst_colorspace=matrix, interpolation=EXACT)
 
 
 def _frame_type() -> type[Any]:

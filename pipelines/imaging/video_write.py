@@ -15,9 +15,11 @@ import numpy as np
 from ..core.errors import InputError, OutputError
 from ..core.files import Unfinished, short_reason
 from ..core.threads import same_priority
+from .convert import converted
 from .formats import VIDEO_CODECS, VIDEO_OUTPUTS
 from .hdr import encoder_options
-from .video import COPIED, RGB, StreamPacket, VideoFrame, VideoInfo, VideoSource, converted, is_cover
+from .patch import FULL_RANGE, can_patch, patched
+from .video import COPIED, RGB, StreamPacket, VideoFrame, VideoInfo, VideoSource, is_cover
 
 if TYPE_CHECKING:
     import av
@@ -101,8 +103,6 @@ _WITHOUT_TIMES = (".avi",)
 _APPLE = (".mp4", ".m4v", ".mov")
 FULL_CHROMA = {"yuv420p": "yuv444p", "yuv420p10le": "yuv444p10le"}
 """Where a side is odd, chroma cannot be halved."""
-FULL_RANGE = 2
-"""FFmpeg's number of the color range in which 0 is black and 255 white."""
 
 
 @dataclass(frozen=True)
@@ -218,15 +218,18 @@ class VideoTarget:
         import av
 
         info = self._source.info
-        layout, pixels = RGB[self._alpha][frame.pixels.dtype == np.uint16], frame.pixels
-        if self._alpha:
-            assert frame.alpha is not None
-            pixels = np.dstack([pixels, frame.alpha])
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=layout)
         context = self._video.codec_context
-        # Without the source's matrix and range the colors would shift.
-        matrix = None if context.pix_fmt.startswith(("bgr", "gbr")) else info.matrix
-        picture = converted(picture, context.pix_fmt, matrix)
+        if frame.decoded is not None and can_patch(frame.decoded, context.pix_fmt):
+            picture = patched(frame.decoded, frame.pixels, info.matrix)
+        else:
+            layout, pixels = RGB[self._alpha][frame.pixels.dtype == np.uint16], frame.pixels
+            if self._alpha:
+                assert frame.alpha is not None
+                pixels = np.dstack([pixels, frame.alpha])
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=layout)
+            # Without the source's matrix and range the colors would shift.
+            matrix = None if context.pix_fmt.startswith(("bgr", "gbr")) else info.matrix
+            picture = converted(picture, context.pix_fmt, matrix)
         picture.pts, picture.time_base = frame.pts, context.time_base
         if self._constant:
             picture.pts = frame.index

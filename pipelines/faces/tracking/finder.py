@@ -55,7 +55,7 @@ class FaceFinder:
 
     def quick(self, small: np.ndarray, scale: float) -> list[Detection]:
         """Detections with a score of at least ``LOW`` in a shrunk frame, in pixels of the frame itself."""
-        image = torch.from_numpy(small).movedim(-1, 0)[None].float() / 255
+        image = to_tensor(small)
         height, width = small.shape[:2]
         padded = torch.nn.functional.pad(image, (0, max(0, 64 - width), 0, max(0, 64 - height)), value=0.5)
         found = self._detector(padded, LOW)
