@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from .errors import WorkerLost
 from .progress import Progress
 
 MAX_CHUNK = 32
 """Jobs that a process fetches at once."""
+POLL_SECONDS = 0.25
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 R = TypeVar("R")
 T = TypeVar("T")
@@ -49,31 +50,97 @@ def parallel(
         yield result
 
 
-def _elsewhere(work: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, chunk: int | None) -> Iterator[R]:
-    others = set(multiprocessing.active_children())
-    # Forking a process that runs torch threads can hang.
-    context = multiprocessing.get_context("spawn")
-    chunk = chunk or max(1, min(MAX_CHUNK, len(jobs) // (4 * workers)))
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare)
-    try:
-        # All processes are started when the work is submitted.
-        with _one_thread_each():
-            results = pool.map(work, *zip(*jobs, strict=True), chunksize=chunk)
-        yield from results
-    except BrokenProcessPool:
-        raise WorkerLost("a process was killed, probably because the memory is full; use fewer processes") from None
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _elsewhere(work: Callable[..., R], jobs: Sequence[tuple[Any, ...]], count: int, chunk: int | None) -> Iterator[R]:
+    chunk = chunk or max(1, min(MAX_CHUNK, len(jobs) // (4 * count)))
+    with Workers(count) as workers:
+        yield from workers.map(work, jobs, chunk)
+
+
+class Workers:
+    """Processes of one thread each for all work of one job. The end of the ``with`` block stops them, an exception at
+    once.
+
+    They are started by the first work they get.
+
+    Args:
+        count: of processes.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool: ProcessPoolExecutor | None = None
+        self._others: set[Any] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is None:
+            return
+        if kind is not None:
+            for process in set(multiprocessing.active_children()) - self._others:
+                process.terminate()
+        self._pool.shutdown(cancel_futures=True)
+
+    def submit(self, work: Callable[..., R], *arguments: Any) -> Future[R]:
+        """Begin some work; ``result`` waits for it."""
+        try:
+            with _one_thread_each():
+                return self._started().submit(work, *arguments)
+        except BrokenProcessPool:
+            raise _lost() from None
+
+    def map(self, work: Callable[..., R], jobs: Sequence[tuple[Any, ...]], chunk: int) -> Iterator[R]:
+        """``work(*job)`` for each job in order; a process fetches ``chunk`` of them at once.
+
+        Raises:
+            WorkerLost: a process was killed.
+        """
+        try:
+            # All processes are started when the work is submitted.
+            with _one_thread_each():
+                results = self._started().map(work, *zip(*jobs, strict=True), chunksize=chunk)
+            yield from results
+        except BrokenProcessPool:
+            raise _lost() from None
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._others = set(multiprocessing.active_children())
+            # Forking a process that runs torch threads can hang.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=_prepare)
+        return self._pool
+
+
+def result(future: Future[R], while_waiting: Callable[[], None]) -> R:
+    """The result of submitted work; ``while_waiting`` is called a few times a second, and may raise to interrupt.
+
+    Raises:
+        WorkerLost: a process was killed.
+    """
+    while True:
+        try:
+            return future.result(POLL_SECONDS)
+        except BrokenProcessPool:
+            raise _lost() from None
+        except TimeoutError:
+            # The work itself may have raised one.
+            if future.done():
+                raise
+            while_waiting()
+
+
+def _lost() -> WorkerLost:
+    return WorkerLost("a process was killed, probably because the memory is full; use fewer processes")
 
 
 def _prepare() -> None:
+    import cv2
     import torch
 
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -86,13 +153,13 @@ def _end_with_parent() -> None:
 
 
 def streamed(
-    work: Callable[..., R], jobs: Iterable[tuple[T, tuple[Any, ...] | None]], workers: int, ahead: int
+    work: Callable[..., R], jobs: Iterable[tuple[T, tuple[Any, ...] | None]], workers: Workers, ahead: int
 ) -> Iterator[tuple[T, R | None]]:
     """Do the work of a stream of jobs in order; at most ``ahead`` of them are under way.
 
     Args:
         jobs: pairs of what is handed through and the arguments of ``work``; None where there is nothing to do.
-        workers: processes of one thread each; for one worker the work is done in this process.
+        workers: for one of them the work is done in this process.
 
     Returns:
         What was handed through, and the result of its work.
@@ -100,29 +167,21 @@ def streamed(
     Raises:
         WorkerLost: a process was killed.
     """
-    if workers == 1:
+    if workers.count == 1:
         yield from ((item, None if arguments is None else work(*arguments)) for item, arguments in jobs)
         return
-    others = set(multiprocessing.active_children())
     waiting: deque[tuple[T, Future[R] | None]] = deque()
-    with _one_thread_each():
-        pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare)
-        try:
-            for item, arguments in jobs:
-                waiting.append((item, None if arguments is None else pool.submit(work, *arguments)))
-                while waiting and (len(waiting) > ahead or waiting[0][1] is None):
-                    first, future = waiting.popleft()
-                    yield first, None if future is None else future.result()
-            for first, future in waiting:
-                yield first, None if future is None else future.result()
-        except BrokenProcessPool:
-            raise WorkerLost("a process was killed, probably because the memory is full; use fewer processes") from None
-        except BaseException:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+    for item, arguments in jobs:
+        waiting.append((item, None if arguments is None else workers.submit(work, *arguments)))
+        while waiting and (len(waiting) > ahead or waiting[0][1] is None):
+            first, future = waiting.popleft()
+            yield first, None if future is None else result(future, _wait_on)
+    for first, future in waiting:
+        yield first, None if future is None else result(future, _wait_on)
+
+
+def _wait_on() -> None:
+    """Nothing to do while work is under way; the caller is interrupted where it takes the results."""
 
 
 def ahead(items: Iterator[T], count: int) -> Iterator[T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,10 @@ def session_options() -> Any:
     """Options of all onnxruntime sessions."""
     options = import_onnxruntime().SessionOptions()
     options.log_severity_level = 3
+    # Like other libraries of linear algebra; several processes would else share the cores badly.
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdigit():
+        options.intra_op_num_threads = int(threads)
     # Threads that wait for work would take as much processor time as the work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import pickle
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
-
 from ...core.errors import InputError
+from ...core.parallel import Workers, result
 from ...core.progress import Progress, part_of, silent
 from ...core.seeds import face_seed
 from ...identity.identity import Identity
@@ -19,37 +22,36 @@ from ...recognition.base import FaceRecognizer
 from ..people import pseudonym_of
 from ..replace import COMFORTABLE
 from ..settings import GivenIdentity, Settings
-from ..verify import verify
+from .frames import Studio, try_elsewhere
 from .people import Person
 from .plan import VideoPlan
+from .roles import Role, Tried, try_identity
 
 MORE_TRIES = 2
 """Times as many identities are tried as for a photo: each frame must pass, and the search is made once."""
 
 
 @dataclass(frozen=True)
-class Role:
-    """What is shown on one person, and how the recognizers know them.
+class Casting:
+    """What the search for identities needs.
 
     Attributes:
-        identity: shown in all frames.
-        embeddings: the mean ``(D,)`` for each recognizer; each frame is compared with them.
+        recognizers: all that are asked, in the order of the people's means.
+        studio: opens the same method in another process.
+        workers: that try identities, several at once where there are several.
     """
 
-    identity: MethodIdentity
-    embeddings: tuple[np.ndarray, ...]
-
-
-Cast = Mapping[int, Role]
-"""Number of a person to their role; whoever has none is redacted."""
+    method: AnyMethod
+    settings: Settings
+    recognizers: Sequence[FaceRecognizer]
+    studio: Studio
+    workers: Workers
 
 
 def cast_people(
     people: Sequence[Person],
     plan: VideoPlan,
-    settings: Settings,
-    method: AnyMethod,
-    recognizers: Sequence[FaceRecognizer],
+    casting: Casting,
     given: GivenIdentity | None = None,
     progress: Progress = silent,
 ) -> dict[int, Role]:
@@ -66,6 +68,7 @@ def cast_people(
         raise InputError("a video takes one identity for all people, or pseudonyms; connect one of these")
     if isinstance(given, Identity) and len(given) != 1:
         raise InputError(f"a video takes one identity for all people, got {len(given)}")
+    method, settings = casting.method, casting.settings
     treated = [p for p in people if p.number in plan.people and p.number not in plan.kept]
     prepared = {p.number: _prepared(p, method) for p in treated}
     able = [p for p in treated if prepared[p.number]]
@@ -76,57 +79,66 @@ def cast_people(
     for done, person in enumerate(able):
         step = part_of(progress, done, len(able))
         progress(done, len(able), "searching identities")
-        casting = _Casting(method, settings, recognizers, person, prepared[person.number])
-        identity = casting.identity(given, step)
+        seed = face_seed(settings.seed, (0.0, 0.0, 0.0, 0.0), person.number)
+        if given is None:
+            identity = _searched(casting, person, prepared[person.number], seed, step)
+        else:
+            identity = _shown(casting, person, prepared[person.number], given, seed, step)
         if isinstance(method, SettlingMethod):
             identity = method.settled(prepared[person.number], identity)
         cast[person.number] = Role(identity, person.means)
     return cast
 
 
-class _Casting:
-    """Finds the identity of one person."""
+def _shown(
+    casting: Casting, person: Person, prepared: Sequence[Any], given: GivenIdentity, seed: int, progress: Progress
+) -> MethodIdentity:
+    """What the method renders for a given identity."""
+    if isinstance(given, MethodIdentity):
+        return given
+    if isinstance(given, Pseudonyms):
+        vectors = {r.name: mean for r, mean in zip(casting.recognizers, person.means, strict=True)}
+        given = pseudonym_of(given, casting.recognizers[0].name, vectors)
+    assert isinstance(given, Identity)
+    return casting.method.from_identity(prepared, given, seed, progress)
 
-    def __init__(
-        self,
-        method: AnyMethod,
-        settings: Settings,
-        recognizers: Sequence[FaceRecognizer],
-        person: Person,
-        prepared: Sequence[Any],
-    ) -> None:
-        self._method, self._settings, self._recognizers = method, settings, recognizers
-        self._person, self._prepared = person, prepared
-        self._seed = face_seed(settings.seed, (0.0, 0.0, 0.0, 0.0), person.number)
 
-    def identity(self, given: GivenIdentity | None, progress: Progress) -> MethodIdentity:
-        if isinstance(given, MethodIdentity):
-            return given
-        if isinstance(given, Pseudonyms):
-            vectors = {r.name: mean for r, mean in zip(self._recognizers, self._person.means, strict=True)}
-            given = pseudonym_of(given, self._recognizers[0].name, vectors)
-        if isinstance(given, Identity):
-            return self._method.from_identity(self._prepared, given, self._seed, progress)
-        best, best_margin = None, -np.inf
-        tries = MORE_TRIES * self._settings.tries
-        for attempt in range(tries):
-            step = part_of(progress, attempt, tries)
-            identity = self._method.sample_identity(self._prepared, self._seed + attempt, step)
-            margin = self._margin(identity)
-            if margin > best_margin:
-                best, best_margin = identity, margin
-            if margin >= COMFORTABLE:
-                break
-        assert best is not None
-        return best
+def _searched(
+    casting: Casting, person: Person, prepared: Sequence[Any], seed: int, progress: Progress
+) -> MethodIdentity:
+    """The first identity that is comfortably far from the original, or the farthest one."""
+    best: Tried | None = None
+    tries = MORE_TRIES * casting.settings.tries
+    search = _search_elsewhere if casting.workers.count > 1 else _search_here
+    for tried in search(casting, person, prepared, [seed + attempt for attempt in range(tries)], progress):
+        if best is None or tried.margin > best.margin:
+            best = tried
+        if tried.margin >= COMFORTABLE:
+            break
+    assert best is not None
+    return best.identity
 
-    def _margin(self, identity: MethodIdentity) -> float:
-        """Distance to the original in thresholds, at the view and by the recognizer that find both most alike."""
-        margins = []
-        for view in self._prepared:
-            change = self._method.render(view, identity, self._settings.strength)
-            margins.append(verify(change, self._person.means, self._recognizers).margin)
-        return min(margins)
+
+def _search_here(
+    casting: Casting, person: Person, prepared: Sequence[Any], seeds: Sequence[int], progress: Progress
+) -> Iterator[Tried]:
+    strength = casting.settings.strength
+    for done, seed in enumerate(seeds):
+        step = part_of(progress, done, len(seeds))
+        yield try_identity(casting.method, casting.recognizers, prepared, person.means, seed, strength, step)
+
+
+def _search_elsewhere(
+    casting: Casting, person: Person, prepared: Sequence[Any], seeds: Sequence[int], progress: Progress
+) -> Iterator[Tried]:
+    """The same, with the next tries under way in the other processes."""
+    packed, work = pickle.dumps(casting.studio), (tuple(prepared), person.means)
+    waiting: deque[Future[Tried]] = deque()
+    for done in range(len(seeds)):
+        while len(waiting) < casting.workers.count and done + len(waiting) < len(seeds):
+            seed = seeds[done + len(waiting)]
+            waiting.append(casting.workers.submit(try_elsewhere, packed, *work, seed))
+        yield result(waiting.popleft(), partial(progress, done, len(seeds), "searching an identity"))
 
 
 def _prepared(person: Person, method: AnyMethod) -> list[Any]:

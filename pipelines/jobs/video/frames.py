@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ from ..render import Canvas
 from ..replace import FaceTreatment
 from ..report import FaceReport
 from ..settings import Settings
-from .cast import Cast
 from .plan import PlannedFace
+from .roles import Cast, Tried, try_identity
 
 REACH = 1.5
 """Around the faces of a frame, as a share of the largest one's size: more than any method cuts out."""
@@ -36,10 +37,12 @@ class Work:
     Attributes:
         pixels: ``(h, w, 3)``, uint8 or uint16.
         faces: in pixels of the window.
+        cast: the roles of these people.
     """
 
     pixels: np.ndarray
     faces: tuple[PlannedFace, ...]
+    cast: Cast
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,11 @@ class Studio:
     Attributes:
         settings: how faces are treated.
         options: of the method.
-        cast: what is shown on whom.
         verifiers: further recognizers as ``KIND:FILE``.
     """
 
     settings: Settings
     options: object | None
-    cast: Cast
     verifiers: tuple[str, ...] = ()
 
 
@@ -77,10 +78,8 @@ class FrameTreatment:
         recognizers: all that are asked, in the order of the roles' embeddings.
     """
 
-    def __init__(
-        self, settings: Settings, method: AnyMethod | None, recognizers: Sequence[FaceRecognizer], cast: Cast
-    ) -> None:
-        self._settings, self._method, self._recognizers, self._cast = settings, method, recognizers, cast
+    def __init__(self, settings: Settings, method: AnyMethod | None, recognizers: Sequence[FaceRecognizer]) -> None:
+        self._settings, self._method, self._recognizers = settings, method, recognizers
 
     @classmethod
     def opened(cls, studio: Studio) -> FrameTreatment:
@@ -90,7 +89,13 @@ class FrameTreatment:
         settings = studio.settings
         method = None if settings.redacts_only else open_method(settings.method, studio.options)
         recognizers = () if method is None else built_in_recognizers()
-        return cls(settings, method, (*recognizers, *map(recognizer_named, studio.verifiers)), studio.cast)
+        return cls(settings, method, (*recognizers, *map(recognizer_named, studio.verifiers)))
+
+    def try_identity(self, prepared: Sequence[Any], embeddings: tuple[np.ndarray, ...], seed: int) -> Tried:
+        """See ``roles.try_identity``."""
+        assert self._method is not None
+        strength = self._settings.strength
+        return try_identity(self._method, self._recognizers, prepared, embeddings, seed, strength)
 
     def treat(self, work: Work) -> Done:
         """Treat all faces of one frame.
@@ -105,7 +110,7 @@ class FrameTreatment:
         treatment = FaceTreatment(canvas, self._settings, self._method, self._recognizers, frames=True)
         rows = []
         for number, planned in enumerate(work.faces):
-            role = None if planned.person is None else self._cast.get(planned.person)
+            role = None if planned.person is None else work.cast.get(planned.person)
             face = planned.face
             # Without a role nobody knows what to show, or from whom it must differ.
             embeddings = None if role is None or not face.landmarks else role.embeddings
@@ -134,7 +139,9 @@ class FrameTreatment:
         return Done(pixels, owners, tuple(rows))
 
 
-def cut_out(frame: VideoFrame, faces: Sequence[PlannedFace], reach: float = REACH) -> tuple[Work, tuple[slice, slice]]:
+def cut_out(
+    frame: VideoFrame, faces: Sequence[PlannedFace], cast: Cast, reach: float = REACH
+) -> tuple[Work, tuple[slice, slice]]:
     """The window around the faces of a frame, and its place."""
     height, width = frame.pixels.shape[:2]
     pad = reach * max(p.face.size for p in faces)
@@ -143,12 +150,18 @@ def cut_out(frame: VideoFrame, faces: Sequence[PlannedFace], reach: float = REAC
     x2, y2 = (int(np.clip(np.ceil(v), 1, n)) for v, n in zip(boxes[:, 2:].max(0) + pad, (width, height), strict=True))
     place = slice(y1, max(y2, y1 + 1)), slice(x1, max(x2, x1 + 1))
     moved = tuple(replace(p, face=p.face.moved(-x1, -y1)) for p in faces)
-    return Work(np.ascontiguousarray(frame.pixels[place]), moved), place
+    roles = {p.person: cast[p.person] for p in faces if p.person is not None and p.person in cast}
+    return Work(np.ascontiguousarray(frame.pixels[place]), moved, roles), place
 
 
 def treat_elsewhere(studio_bytes: bytes, work: Work) -> Done:
     """``FrameTreatment.treat`` in a process of its own."""
     return _opened(studio_bytes).treat(work)
+
+
+def try_elsewhere(studio_bytes: bytes, prepared: Sequence[Any], embeddings: tuple[np.ndarray, ...], seed: int) -> Tried:
+    """``FrameTreatment.try_identity`` in a process of its own."""
+    return _opened(studio_bytes).try_identity(prepared, embeddings, seed)
 
 
 @lru_cache(maxsize=1)

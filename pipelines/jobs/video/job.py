@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...core.errors import InputError
+from ...core.parallel import Workers
 from ...core.progress import Progress, silent
 from ...faces.detectors import Detector
 from ...faces.select import WORDS, Selection
@@ -20,7 +21,7 @@ from ...recognition.catalog import built_in_recognizers
 from ..people import is_selected
 from ..settings import GivenIdentity, Settings
 from ..vault import VaultWriter
-from .cast import cast_people
+from .cast import Casting, cast_people
 from .frames import FrameTreatment, Studio
 from .people import Person, embedded
 from .plan import VideoPlan
@@ -134,8 +135,8 @@ class VideoJob:
                 return redacted_whole(source, target, self.format, progress)
         asked, rendering = self._asked, _share(progress, CAST, 1)
         if settings.redacts_only:
-            studio, redaction = Studio(settings, None, {}), FrameTreatment(settings, None, asked, {})
-            return render(source, plan, studio, target, self.format, redaction, 1, rendering, show, vault)
+            studio, redaction = Studio(settings, None), FrameTreatment(settings, None, asked)
+            return render(source, plan, studio, {}, target, self.format, redaction, None, rendering, show, vault)
         if people is None:
             people = enrolled(source, plan, asked, _share(progress, 0, SCANNED))
         method = self.method or open_method(settings.method, self.options)
@@ -145,12 +146,12 @@ class VideoJob:
                     "a reenacted video takes no given identity and no vault; leave out the network for clips"
                 )
             return stream(source, plan, settings, method, asked, target, self.format, rendering, show)
-        searching = _share(progress, SCANNED, CAST)
-        cast = cast_people(people, plan, settings, method, asked, self.identity, searching)
-        count = self._count(plan)
-        studio = Studio(settings, self.options, cast, self.verifiers)
-        treatment = FrameTreatment(settings, method, asked, cast) if count == 1 else None
-        return render(source, plan, studio, target, self.format, treatment, count, rendering, show, vault)
+        with Workers(self._count(plan)) as workers:
+            studio = Studio(settings, self.options, self.verifiers)
+            casting = Casting(method, settings, asked, studio, workers)
+            cast = cast_people(people, plan, casting, self.identity, _share(progress, SCANNED, CAST))
+            treatment = FrameTreatment(settings, method, asked) if workers.count == 1 else None
+            return render(source, plan, studio, cast, target, self.format, treatment, workers, rendering, show, vault)
 
     @property
     def _asked(self) -> tuple[FaceRecognizer, ...]:

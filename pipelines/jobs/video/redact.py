@@ -58,7 +58,7 @@ def redact_in_one_pass(
         PolicyStop: the policy is ``stop`` and there is no face.
     """
     tracker = Tracker(FaceFinder(detector or open_detector(), settings.sensitivity), float(source.info.rate))
-    treatment, report = FrameTreatment(settings, None, (), {}), VideoReport(settings.method)
+    treatment, report = FrameTreatment(settings, None, ()), VideoReport(settings.method)
     with closing(source.open()) as container, VideoTarget(target, source, container, format) as out:
         # Frames are searched in a thread while earlier ones are redacted and encoded.
         for item, faces in ahead(_searched(source, out.copied, tracker), WRITTEN):
@@ -68,7 +68,7 @@ def redact_in_one_pass(
             progress(item.index, max(source.info.frames, item.index + 1), "redacting faces")
             frame = item
             if faces:
-                work, place = cut_out(item, faces, REDACTION_REACH)
+                work, place = cut_out(item, faces, {}, REDACTION_REACH)
                 done = treatment.treat(work)
                 report.add(done.rows)
                 if vault is not None:

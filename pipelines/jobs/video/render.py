@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ...core.errors import InputError
-from ...core.parallel import ahead, streamed
+from ...core.parallel import Workers, ahead, streamed
 from ...core.progress import Progress, silent
 from ...imaging.video import StreamPacket, VideoFrame, VideoSource
 from ...imaging.video_write import VideoFormat, VideoTarget
@@ -20,6 +20,7 @@ from ..vault import UNKNOWN, Sealed, VaultWriter
 from .frames import REACH, REDACTION_REACH, Done, FrameTreatment, Studio, Work, cut_out, treat_elsewhere
 from .plan import FrameIndex, VideoPlan
 from .report import VideoReport
+from .roles import Cast
 
 AHEAD = 3
 """Frames for each process that wait for it."""
@@ -35,10 +36,11 @@ def render(
     source: VideoSource,
     plan: VideoPlan,
     studio: Studio,
+    cast: Cast,
     target: Path,
     format: VideoFormat,
     treatment: FrameTreatment | None = None,
-    processes: int = 1,
+    workers: Workers | None = None,
     progress: Progress = silent,
     show: ShowFrame | None = None,
     vault: VaultWriter | None = None,
@@ -47,9 +49,10 @@ def render(
 
     Args:
         studio: how they are treated.
+        cast: what is shown on whom.
         target: file to write.
         treatment: an opened one for this process; opened from ``studio`` when omitted.
-        processes: how many treat frames.
+        workers: processes that treat frames; none when omitted.
         progress: called before each frame; it may raise to interrupt, and nothing is left of the target.
         show: called with some of the finished frames.
         vault: gets the original pixels of all faces; the caller finishes it.
@@ -60,10 +63,11 @@ def render(
         PolicyStop: the policy is ``stop`` and a face would not be protected.
     """
     plan.check(source)
+    workers = workers or Workers(1)
     report = VideoReport(studio.settings.method, kept=plan.untreated)
     with closing(source.open()) as container, VideoTarget(target, source, container, format) as out:
         # Frames are treated in a thread while earlier ones are encoded.
-        for item, done in ahead(_rendered(source, plan, studio, out.copied, treatment, processes, vault), WRITTEN):
+        for item, done in ahead(_rendered(source, plan, studio, cast, out.copied, treatment, workers, vault), WRITTEN):
             if not isinstance(item, VideoFrame):
                 out.copy(item)
                 continue
@@ -86,26 +90,27 @@ def _rendered(
     source: VideoSource,
     plan: VideoPlan,
     studio: Studio,
+    cast: Cast,
     copied: Sequence[int],
     treatment: FrameTreatment | None,
-    processes: int,
+    workers: Workers,
     vault: VaultWriter | None,
 ) -> Iterator[tuple[VideoFrame | StreamPacket, Done | None]]:
     """All frames with their faces treated, and the packets in between, in order."""
     index = plan.by_frame()
     opened = treatment
-    if opened is None and processes == 1:
+    if opened is None and workers.count == 1:
         opened = FrameTreatment.opened(studio)
-    packed = b"" if processes == 1 else pickle.dumps(studio)
+    packed = b"" if workers.count == 1 else pickle.dumps(studio)
 
     def here(_: bytes, work: Work) -> Done:
         assert opened is not None
         return opened.treat(work)
 
     reach = REDACTION_REACH if studio.settings.redacts_only else REACH
-    jobs = _jobs(source, index, tuple(copied), packed, reach)
-    treat = treat_elsewhere if processes > 1 else here
-    for (item, place), done in streamed(treat, jobs, processes, AHEAD * processes):
+    jobs = _jobs(source, index, cast, tuple(copied), packed, reach)
+    treat = treat_elsewhere if workers.count > 1 else here
+    for (item, place), done in streamed(treat, jobs, workers, AHEAD * workers.count):
         if done is None or place is None or not isinstance(item, VideoFrame):
             yield item, done
             continue
@@ -129,7 +134,7 @@ _Place = tuple[slice, slice] | None
 
 
 def _jobs(
-    source: VideoSource, index: FrameIndex, copied: tuple[int, ...], packed: bytes, reach: float
+    source: VideoSource, index: FrameIndex, cast: Cast, copied: tuple[int, ...], packed: bytes, reach: float
 ) -> Iterator[tuple[tuple[VideoFrame | StreamPacket, _Place], tuple[bytes, Work] | None]]:
     """Each item of the video, and the work that it makes."""
     for item in source.items(copied):
@@ -137,7 +142,7 @@ def _jobs(
         if not isinstance(item, VideoFrame) or not faces:
             yield (item, None), None
             continue
-        work, place = cut_out(item, faces, reach)
+        work, place = cut_out(item, faces, cast, reach)
         yield (item, place), (packed, work)
 
 
