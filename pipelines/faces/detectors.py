@@ -25,8 +25,8 @@ from .names import DETECTORS
 
 log = logging.getLogger(__name__)
 
-KEPT_PIXELS = 1_500_000
-"""Pixels of a searched image up to which its memory (300 MB) is kept for the next one, which halves the time."""
+KEPT_PIXELS = 1_000_000
+"""Pixels of a searched image up to which its memory (200 MB) is kept for the next one, which halves the time."""
 
 
 @dataclass(frozen=True)

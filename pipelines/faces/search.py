@@ -28,7 +28,7 @@ MAX_SIDE = 5000
 """Longer side, in pixels, up to which an image is searched at its own size."""
 OTHER_SIDE = 2800
 """The same for other detectors than CenterFace."""
-TILE, TILE_OVERLAP = 2048, 256
+TILE, TILE_OVERLAP = 1536, 256
 """Maximum side and overlap, in pixels, of the tiles of a large image: memory grows with the tile, not with the image.
 Faces larger than the overlap are found at the smaller sizes."""
 SCALES = (960, 416)
