@@ -173,7 +173,7 @@ def _add_identity(group: Any) -> None:
 
 def anonymize(options: argparse.Namespace) -> int:
     """Run ``anonymize`` or ``render``, and return the exit code."""
-    from ..jobs.remote import check_remote_outputs, plan_any_tasks
+    from ..jobs.remote import check_places, plan_any_tasks, skipped_remote
     from ..jobs.tasks import skipped_files
     from .resume import remote_notes
 
@@ -187,7 +187,7 @@ def anonymize(options: argparse.Namespace) -> int:
         raise InputError(f"a plan belongs to one image or video, but {len(tasks)} are given")
     # Missing files are reported before networks are loaded, which takes seconds.
     _check_files(options, tasks)
-    check_remote_outputs(tasks, remote_notes(options), options.overwrite, options.resume)
+    check_places(tasks, remote_notes(options), options.overwrite, options.resume)
     local = [task for task in tasks if not task.source_url]
     read = [*(task.source for task in local), *options.include, *options.exclude, *_single_files(options)]
     outputs = [task.target for task in tasks if not task.target_url]
@@ -198,7 +198,7 @@ def anonymize(options: argparse.Namespace) -> int:
     check_outputs([*outputs, *side_files], read, options.overwrite, known)
     from .anonymize_run import run
 
-    _tell_skipped(skipped_files(options.input, options.output))
+    _tell_skipped([*skipped_files(options.input, options.output), *skipped_remote(options.input)])
     return run(options, tasks)
 
 
@@ -262,6 +262,12 @@ def _tell_skipped(files: list[Path]) -> None:
 
 def _check_flags(options: argparse.Namespace) -> None:
     """Raise where flags contradict each other."""
+    from ..jobs.remote import was_url
+
+    for flag, value in vars(options).items():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and was_url(path):
+                raise InputError(f"--{flag.replace('_', '-')} takes a local file, not a URL; fetch it first")
     specs = method_specs()
     for name, spec in specs.items():
         flags = given_flags(options, spec.options, name) if name != options.method else []

@@ -68,14 +68,20 @@ class Opened:
             progress: of a video; images are treated at once.
         """
         try:
-            if task.is_remote:
+            if task.target_url:
                 return self._treat_remote(task, progress)
-            # What is no file, such as a pipe, has no content to note: reading it would wait forever.
-            if self._manifest is None or not (exists(task.source) and task.source.is_file()):
-                return self._treat(task, progress)
-            return self._noted(self._manifest, task, progress)
+            if task.source_url:
+                with staged(task) as local:
+                    return replace(self._treat_local(local, progress), task=task)
+            return self._treat_local(task, progress)
         except FaceVeilError as error:
             return Treated(task, error=error)
+
+    def _treat_local(self, task: Task, progress: Progress) -> Treated:
+        # What is no file, such as a pipe, has no content to note: reading it would wait forever.
+        if self._manifest is None or not (exists(task.source) and task.source.is_file()):
+            return self._treat(task, progress)
+        return self._noted(self._manifest, task, progress)
 
     def _noted(self, manifest: Manifest, task: Task, progress: Progress) -> Treated:
         """Treat a file, and note it in the manifest; what an earlier run has finished is left alone."""
@@ -100,7 +106,7 @@ class Opened:
         notes = remote_notes(self.options)
         name = "" if notes is None else id_of(self.options, task)
         if notes is not None:
-            if self.options.resume and (entry := notes.finished(name, task)) is not None:
+            if self.options.resume and (entry := notes.finished(name, task, self.options.overwrite)) is not None:
                 return Treated(task, Resumed(entry.report, entry.exposed))
             notes.write(name, task, "started")
         try:

@@ -12,7 +12,7 @@ from ...weights.catalog import cards
 from ..core.files import is_folder
 from ..imaging.formats import FORMATS, VIDEO_OUTPUTS
 from ..jobs.manifest import digest
-from ..jobs.remote import Notes, is_url, source_checksum
+from ..jobs.remote import Notes, checksum, is_url, names_file
 from ..jobs.tasks import Task
 
 _WITHOUT_EFFECT = (
@@ -24,7 +24,7 @@ _WITHOUT_EFFECT = (
 
 def manifest_folder(options: argparse.Namespace) -> Path | None:
     """The output folder of a run over several files; None where it treats one, or writes beside its inputs."""
-    several = len(options.input) > 1 or any(is_folder(Path(text)) for text in options.input)
+    several = len(options.input) > 1 or any(_is_folder(text) for text in options.input)
     if options.output is None or not several:
         return None
     output = Path(options.output)
@@ -34,10 +34,15 @@ def manifest_folder(options: argparse.Namespace) -> Path | None:
     return None if one_file else output
 
 
+def _is_folder(text: str) -> bool:
+    """Whether an input is a folder; behind a URL that is what does not look like a file."""
+    return not names_file(text) if is_url(text) else is_folder(Path(text))
+
+
 def remote_notes(options: argparse.Namespace) -> Notes | None:
     """Where a run into a folder behind a URL notes what was done."""
     output = options.output
-    if not is_url(output) or Path(output).suffix.lower() in (*FORMATS, *VIDEO_OUTPUTS):
+    if not is_url(output) or names_file(output):
         return None
     return Notes(output)
 
@@ -52,7 +57,7 @@ def id_of(options: argparse.Namespace, task: Task) -> str:
     from ..core.files import short_reason
 
     try:
-        content = source_checksum(task) if task.source_url else digest(task.source)
+        content = checksum(task.source_url) if task.source_url else digest(task.source)
     except OSError as error:
         raise InputError(f"{task.source.name} cannot be read ({short_reason(error)})") from None
     settings = {k: _value(v) for k, v in sorted(vars(options).items()) if k not in _WITHOUT_EFFECT and not callable(v)}

@@ -15,7 +15,7 @@ from ..core.errors import InputError
 from ..imaging.resample import blur
 from .align import box_transform
 from .face import Face
-from .masks import box_mask, ellipse_mask, hull_mask
+from .masks import box_mask, ellipse_mask, hull_mask, outline
 from .names import REDACTION_SHAPES, REDACTION_STYLES, RedactionShape, RedactionStyle
 from .paste import paste
 
@@ -76,9 +76,15 @@ def redact(
     return result, mask
 
 
-def redaction_window(face: Face, height: int, width: int, style: RedactionStyle) -> tuple[slice, slice]:
+def redaction_window(
+    face: Face, height: int, width: int, style: RedactionStyle, shape: RedactionShape
+) -> tuple[slice, slice]:
     """Rows and columns of an image that a redaction of the face depends on and changes, with room to spare."""
     x1, y1, x2, y2 = _whole_face_box(face)
+    if shape == "hull" and face.landmarks:
+        # The forehead can lie far above a tight box.
+        low, high = outline(face.points, GROW).min(0), outline(face.points, GROW).max(0)
+        x1, y1, x2, y2 = min(x1, low[0]), min(y1, low[1]), max(x2, high[0]), max(y2, high[1])
     margin = (WIDE_MARGIN if style in ("blur", "sticker") else WINDOW_MARGIN) * max(x2 - x1, y2 - y1) + MIN_BLOCK
 
     def span(low: float, high: float, length: int) -> slice:

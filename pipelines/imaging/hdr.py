@@ -12,6 +12,8 @@ from typing import Any
 _DISPLAY, _LIGHT = "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"
 _RATIONALS = 10
 """Of FFmpeg's AVMasteringDisplayMetadata: x and y of red, green, blue and white; lowest and highest luminance."""
+MAX_LUMINANCE, MAX_CONTENT = 10_000.0, 65_535
+"""Largest luminance of PQ in cd/m2, and largest number that fits into the stream."""
 _CHROMATICITY_STEPS, _LUMINANCE_STEPS = 50_000, 10_000
 """Units of x264 and x265 in one unit of chromaticity, and in one cd/m2."""
 
@@ -42,11 +44,14 @@ def mastering_of(frame: Any) -> Mastering:
         numbers = struct.unpack_from(f"={2 * (_RATIONALS + 1)}i", data[_DISPLAY])
         values = [n / d if d else 0.0 for n, d in zip(numbers[:20:2], numbers[1:20:2], strict=True)]
         has_primaries, has_luminance = numbers[20:]
-        primaries = tuple((values[i], values[i + 1]) for i in (0, 2, 4, 6)) if has_primaries else None
-        luminance = (values[8], values[9]) if has_luminance else None
+        # Encoders refuse or wrap impossible numbers.
+        if has_primaries and all(0 < v <= 1 for v in values[:8]):
+            primaries = tuple((values[i], values[i + 1]) for i in (0, 2, 4, 6))
+        if has_luminance and 0 <= values[8] < values[9] <= MAX_LUMINANCE:
+            luminance = (values[8], values[9])
     if len(data.get(_LIGHT, b"")) >= 8:
         highest, average = struct.unpack_from("=2I", data[_LIGHT])
-        content = (highest, average) if highest or average else None
+        content = (highest, average) if 0 < max(highest, average) <= MAX_CONTENT else None
     return Mastering(primaries, luminance, content)
 
 

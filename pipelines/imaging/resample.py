@@ -31,6 +31,8 @@ def blur(image: Tensor, sigma: float) -> Tensor:
 
 def each_plane(image: Tensor, work: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     """A function of OpenCV on each plane ``(H, W)`` of a tensor ``(..., H, W)`` on the CPU."""
+    if image.numel() == 0:
+        return image.clone()
     planes = image.reshape(-1, *image.shape[-2:]).numpy()
     result = np.empty_like(planes)
     for plane, target in zip(planes, result, strict=True):

@@ -98,6 +98,8 @@ _ALLOWED = {
 """Codecs that a container takes, the preferred one first; others take all."""
 _TRANSPARENT = {".mov": ("prores",), ".mkv": ("ffv1", "prores", "vp9"), ".webm": ("vp9",), ".avi": ("ffv1",)}
 """Codecs whose transparency a container takes, the preferred one first; others take none."""
+RGB_MATRIX = 0
+"""Number of the color matrix of RGB in H.273."""
 _WITHOUT_TIMES = (".avi",)
 """Containers that store no times: frames follow each other at a constant rate, in the order they are shown."""
 _APPLE = (".mp4", ".m4v", ".mov")
@@ -183,11 +185,14 @@ class VideoTarget:
     @property
     def losses(self) -> list[str]:
         """Sentences on what of the source this file cannot hold."""
+        lost = []
+        if self._source.info.deep and not any(bits in self._video.pix_fmt for bits in ("10", "12", "14", "16")):
+            lost.append("only 8 bits a channel were written, because this encoder has no more; choose another codec")
         # FFmpeg decodes VP8 and VP9 without the transparency that a tag announces.
         transparent = self._source.info.alpha or self._stream_in.metadata.get("alpha_mode") == "1"
         if transparent and not self._alpha:
-            return ["the transparency is lost; write prores into a .mov file, or ffv1 into a .mkv file, to keep it"]
-        return []
+            lost.append("the transparency is lost; write prores into a .mov file, or ffv1 into a .mkv file, to keep it")
+        return lost
 
     def __enter__(self) -> Self:
         return self
@@ -332,11 +337,14 @@ def _add_video(
     stream_in: av.VideoStream,
     hardware: bool,
 ) -> Any:
+    import av
+
     encoder, info = _ENCODERS[codec], source.info
-    pixel_format, more = encoder.formats[info.deep], dict[str, str]()
-    if info.alpha and codec in _TRANSPARENT.get(suffix, ()) and encoder.alpha[info.deep]:
-        pixel_format = encoder.alpha[info.deep]
-        more = _WITH_ALPHA.get(codec, {})
+    transparent = info.alpha and codec in _TRANSPARENT.get(suffix, ())
+    formats, more = (encoder.alpha, _WITH_ALPHA.get(codec, {})) if transparent else (encoder.formats, {})
+    # Many builds of libvpx have 8 bits only.
+    known = {f.name for f in av.Codec(encoder.name, "w").video_formats or ()}
+    pixel_format = formats[info.deep and formats[True] in known]
     if encoder.even and (info.width % 2 or info.height % 2):
         pixel_format = FULL_CHROMA[pixel_format]
     name = next((n for n in encoder.hardware if hardware and _opens(n, pixel_format)), encoder.name)
@@ -353,7 +361,8 @@ def _add_video(
     stream.time_base = stream.codec_context.time_base = base
     context, given = stream.codec_context, stream_in.codec_context
     if not pixel_format.startswith(("bgr", "gbr")):
-        context.colorspace = given.colorspace
+        # The matrix of an RGB source is no matrix of YUV.
+        context.colorspace = given.colorspace if given.colorspace != RGB_MATRIX else info.matrix
     context.color_primaries, context.color_trc = given.color_primaries, given.color_trc
     context.color_range = given.color_range if given.color_range != FULL_RANGE else 1
     ratio = stream_in.sample_aspect_ratio

@@ -64,7 +64,7 @@ class Canvas:
             FaceVeilError: the redaction reaches no pixel of the image.
         """
         height, width = self.pixels.shape[-2:]
-        rows, columns = redaction_window(face, height, width, style)
+        rows, columns = redaction_window(face, height, width, style, shape)
         where = (slice(face.image, face.image + 1), slice(None), rows, columns)
         moved = face.moved(-columns.start, -rows.start)
         redacted, mask = redact(self.pixels[where], moved, style, shape, sticker=sticker)

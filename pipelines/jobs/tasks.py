@@ -69,7 +69,7 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
             raise InputError(
                 f"{len(found)} files cannot be written to the one file {Path(output).name}; name a folder with -o"
             )
-        _check_kind(found[0][0], Path(output))
+        check_kind(found[0][0], Path(output))
         tasks = [Task(found[0][0], Path(output))]
     elif output is not None and len(found) == 1 and _names_a_file(found[0][0], Path(output)):
         raise InputError(
@@ -130,7 +130,7 @@ def _is_known(path: Path) -> bool:
     return path.suffix.lower() in (*FORMATS, *VIDEO_SUFFIXES)
 
 
-def _check_kind(source: Path, output: Path) -> None:
+def check_kind(source: Path, output: Path) -> None:
     """Raise where an image would be written as a video, or a video as an image."""
     if (source.suffix.lower() in VIDEO_SUFFIXES) != (output.suffix.lower() in VIDEO_OUTPUTS):
         kinds = ("a video", "an image") if source.suffix.lower() in VIDEO_SUFFIXES else ("an image", "a video")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.faces.detect import detect_faces
 from faceveil.pipelines.faces.face import Face
 from faceveil.pipelines.faces.names import REDACTION_SHAPES, REDACTION_STYLES
-from faceveil.pipelines.faces.redact import redact
+from faceveil.pipelines.faces.redact import redact, redaction_window
 
 
 def _sticker() -> torch.Tensor:
@@ -54,3 +56,26 @@ def test_a_face_without_landmarks_is_redacted(portrait) -> None:
 def test_the_sticker_style_needs_a_sticker(portrait, portrait_faces) -> None:
     with pytest.raises(InputError, match="needs an image"):
         redact(portrait, portrait_faces[0], "sticker")
+
+
+@pytest.mark.parametrize("style", REDACTION_STYLES)
+@pytest.mark.parametrize("shape", REDACTION_SHAPES)
+def test_a_window_is_enough(portrait, portrait_faces, style, shape) -> None:
+    """A redaction in its window equals one in the whole image, also where the box is tight or partly outside."""
+    large = torch.nn.functional.interpolate(portrait, scale_factor=3, mode="bilinear")
+    sticker = torch.rand(1, 4, 40, 30, generator=torch.Generator().manual_seed(0))
+    points = portrait_faces[0].points * 3
+    (x1, y1), (x2, y2) = points.min(0), points.max(0)
+    tight = portrait_faces[0].with_points(points).moved(0, 0)
+    faces = [
+        replace(tight, box=(x1, y1, x2, y2)),
+        Face((1400.0, 900.0, 1600.0, 1300.0)),
+        Face((-40.0, 5.0, 60.0, 90.0)),
+    ]
+    for face in faces:
+        whole, mask = redact(large, face, style, shape, sticker=sticker)
+        rows, columns = redaction_window(face, *large.shape[-2:], style=style, shape=shape)
+        moved = face.moved(-columns.start, -rows.start)
+        part, part_mask = redact(large[..., rows, columns], moved, style, shape, sticker=sticker)
+        assert mask.sum() == pytest.approx(float(part_mask.sum()), abs=1)
+        assert (whole[..., rows, columns] - part).abs().max() < 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import av
@@ -10,6 +11,7 @@ import pytest
 from faceveil.pipelines.core.errors import FaceVeilError
 from faceveil.pipelines.imaging.hdr import mastering_of
 from faceveil.pipelines.imaging.video import VideoSource
+from faceveil.pipelines.imaging.video_write import VideoFormat
 from faceveil.pipelines.jobs.policy import Policy
 from faceveil.pipelines.jobs.settings import Settings
 from faceveil.pipelines.jobs.video.job import VideoJob
@@ -106,3 +108,52 @@ def test_frames_without_hdr_metadata(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.avi")) as container:
         found = mastering_of(next(container.decode(video=0)))
     assert (found.primaries, found.luminance, found.content) == (None, None, None)
+
+
+def test_ten_bits_become_eight_where_the_encoder_has_no_more(tmp_path: Path) -> None:
+    written(Stream("ffv1", "yuv420p10le"))(tmp_path / "in.mkv")
+    report = treated(tmp_path / "in.mkv", tmp_path / "out.webm")
+    deep = VideoSource(tmp_path / "out.webm").info.deep
+    assert report.frames == COUNT and any("only 8 bits" in note for note in report.notes) != deep
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.webm", "out.mkv"])
+def test_rgb_sources_get_a_matrix_of_yuv(tmp_path: Path, target: str) -> None:
+    written(Stream("png", "rgb24"))(tmp_path / "in.mov")
+    VideoJob(
+        Settings(method="solid", policy=Policy(no_face="pass")), VideoFormat("vp9" if "webm" in target else "h264")
+    ).run(VideoSource(tmp_path / "in.mov"), tmp_path / target)
+    with av.open(str(tmp_path / target)) as container:
+        assert int(container.streams.video[0].codec_context.colorspace) != 0
+    both = (VideoSource(tmp_path / name).frames() for name in ("in.mov", target))
+    for before, after in zip(*both, strict=True):
+        assert np.abs(before.pixels.astype(int) - after.pixels).mean() < 6
+
+
+def test_impossible_hdr_metadata_is_left_out() -> None:
+    def data(numbers: list[tuple[int, int]]) -> bytes:
+        return struct.pack("=22i", *(n for pair in numbers for n in pair), 1, 1)
+
+    class Item:
+        def __init__(self, name: str, content: bytes) -> None:
+            self.type, self._content = type("Type", (), {"name": name}), content
+
+        def __bytes__(self) -> bytes:
+            return self._content
+
+    class Frame:
+        def __init__(self, primary: tuple[int, int], highest: tuple[int, int], content: int) -> None:
+            display = data([primary] * 8 + [(1, 100), highest])
+            light = struct.pack("=2I", content, 1)
+            self.side_data = [Item("MASTERING_DISPLAY_METADATA", display), Item("CONTENT_LIGHT_LEVEL", light)]
+
+    good = mastering_of(Frame((1, 3), (1000, 1), 900))
+    assert good.primaries is not None and good.luminance == (0.01, 1000.0) and good.content == (900, 1)
+    for primary, highest, content in (
+        ((2, 1), (2_000_000_000, 1), 70_000),
+        ((-1, 3), (0, 0), 0),
+        ((1, 0), (-5, 1), 65_536),
+    ):
+        bad = mastering_of(Frame(primary, highest, content))
+        assert (bad.primaries, bad.luminance) == (None, None)
+        assert bad.content in (None, (0, 1))

@@ -106,6 +106,71 @@ def test_nothing_of_the_user_is_overwritten(memory, capsys: pytest.CaptureFixtur
     assert sent(memory, "/bucket/out") == {"1.png": b"mine"}
 
 
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("file://{0}/in", "{0}/in"),
+        ("{0}/in", "file://{0}/in"),
+        ("{0}/in", "local://{0}/in/"),
+        ("memory://bucket/in", "memory:///bucket/in"),
+        ("memory://bucket/in/0.png", "MEMORY://bucket/in/0.png"),
+    ],
+)
+def test_an_input_is_never_overwritten(memory, folder: Path, tmp_path: Path, capsys, source: str, target: str) -> None:
+    before, there = outputs(folder), sent(memory, "/bucket/in")
+    words = (source.format(tmp_path), "-o", target.format(tmp_path), "--overwrite", "--jobs", 1)
+    assert run(*words) == SOME_FAILED
+    assert "is an input" in capsys.readouterr().err
+    assert outputs(folder) == before and sent(memory, "/bucket/in") == there
+
+
+def test_resume_overwrites_nothing_that_changed(memory, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("memory://bucket/in", "-o", "memory://bucket/out", "--jobs", 1)
+    assert run(*words) == OK
+    whole = sent(memory, "/bucket/out")
+    mine = bytes(len(whole["0.png"]))
+    memory.pipe_file("/bucket/out/0.png", mine)
+    assert run(*words, "--resume") == SOME_FAILED
+    assert "0.png was made with other settings, from another file, or changed" in capsys.readouterr().err
+    assert run(*words, "--shape", "box", "--resume") == SOME_FAILED
+    assert sent(memory, "/bucket/out") == {**whole, "0.png": mine}
+    assert run(*words, "--resume", "--overwrite") == OK
+    assert sent(memory, "/bucket/out") == whole
+
+
+def test_urls_into_a_local_folder_resume_as_local_files_do(memory, tmp_path: Path, capsys) -> None:
+    words = ("memory://bucket/in", "-o", tmp_path / "out", "--jobs", 1)
+    assert run(*words) == OK
+    (tmp_path / "out" / "0.png").write_bytes(b"mine")
+    assert run(*words, "--resume") == SOME_FAILED
+    assert (tmp_path / "out" / "0.png").read_bytes() == b"mine"
+    assert capsys.readouterr().out.count("finished by an earlier run") == 4
+
+
+def test_an_output_folder_in_the_input_is_no_input(memory) -> None:
+    words = ("memory://bucket/in", "-o", "memory://bucket/in/out", "--jobs", 1)
+    assert run(*words) == OK
+    whole = sent(memory, "/bucket/in")
+    assert run(*words, "--resume") == OK
+    assert sent(memory, "/bucket/in") == whole
+
+
+def test_odd_names(memory, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("star*.png", "q?.png", "br[1].png", "a b#c%20.png", "ü.png", "c::1.png"):
+        picture(9).save(folder / name)
+    assert run(folder, "-o", f"file://{tmp_path}/out", "--jobs", 1) == SOME_FAILED
+    assert "has '::' in its name" in capsys.readouterr().err
+    expected = {p.name for p in folder.rglob("*") if p.suffix in (".png", ".mp4")} - {"c::1.png"}
+    assert {Path(name).name for name in outputs(tmp_path / "out")} == expected
+    assert {p.name for p in (tmp_path / "out").iterdir() if p.is_dir()} == {"deep", NOTES}
+
+
+def test_a_folder_at_the_place_of_an_output(folder: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "out" / "0.png").mkdir(parents=True)
+    assert run(folder / "0.png", "-o", f"file://{tmp_path}/out", "--jobs", 1) == SOME_FAILED
+    assert list((tmp_path / "out" / "0.png").iterdir()) == []
+
+
 def test_a_bad_file_stops_no_other(memory, capsys: pytest.CaptureFixture[str]) -> None:
     memory.pipe_file("/bucket/in/1.png", b"no image")
     assert run("memory://bucket/in", "-o", "memory://bucket/out", "--jobs", 1) == SOME_FAILED
@@ -119,6 +184,12 @@ def test_a_bad_file_stops_no_other(memory, capsys: pytest.CaptureFixture[str]) -
     [
         (("nonsense://a/b", "-o", "out"), "nonsense"),
         (("memory://nowhere", "-o", "out"), "no image or video was found below memory://nowhere"),
+        (("memory://", "-o", "out"), "memory:// names no bucket or folder"),
+        (("memory://bucket/in/0.png", "-o", "memory://"), "memory:// names no bucket or folder"),
+        (("memory://bucket/in/0.png", "-o", "memory://b/o.gif"), "o.gif has no suffix that can be written"),
+        (("memory://bucket/in/0.png", "-o", "memory://b/o.mp4"), "is an image, but o.mp4 names a video"),
+        (("memory://bucket/in", "-o", "out", "--report", "memory://b/r.json"), "--report takes a local file"),
+        (("memory://bucket/in", "-o", "out", "--pseudonyms", "s3://b/my.key"), "--pseudonyms takes a local file"),
         (("memory://bucket/in",), "name a folder or a file with -o"),
         (("memory://bucket/in", "-o", "memory://bucket/one.png"), "cannot be written to the one file one.png"),
         (("memory://bucket/in/0.png", "-o", "memory://b/a.png", "--vault", "v", "--key", "k"), "name files, not URLs"),

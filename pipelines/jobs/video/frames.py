@@ -128,7 +128,7 @@ class FrameTreatment:
         rows = []
         for number, planned in enumerate(work.faces):
             style: RedactionStyle = self._settings.method  # type: ignore[assignment]  # Settings checked it
-            place = redaction_window(planned.face, height, width, style)
+            place = redaction_window(planned.face, height, width, style, self._settings.shape)
             canvas = Canvas(to_tensor(pixels[place]), in_place=True)
             moved = planned.face.moved(-place[1].start, -place[0].start)
             treated = FaceTreatment(canvas, self._settings, None, (), frames=True).treat(moved, number, None, None)

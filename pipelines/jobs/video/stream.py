@@ -45,6 +45,10 @@ def stream(
     """
     if settings.strength <= 0:
         raise InputError("a reenacted video needs a strength above 0")
+    if settings.same_person or plan.limits or any(planned.limits for planned in plan.tracks):
+        raise InputError(
+            "a reenacted video takes no --same-person and no limits of frames; leave out the network for clips"
+        )
     report, index = VideoReport(settings.method, kept=plan.untreated), plan.by_frame()
     stops = "stop" in (settings.policy.out_of_range, settings.policy.failed, settings.policy.still_similar)
     waiting: deque[VideoFrame] = deque()

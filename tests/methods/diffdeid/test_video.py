@@ -132,6 +132,11 @@ def test_what_a_reenacted_video_cannot_have(job, film, tmp_path):
         replace(stops, recognizers=[Friend()]).run(VideoSource(film), tmp_path / "out.mp4")
     with pytest.raises(InputError, match="no vault"):
         replace(job, identity=MethodIdentity("diffdeid", 0)).run(VideoSource(film), tmp_path / "out.mp4")
+    with pytest.raises(InputError, match="same-person"):
+        replace(job, settings=replace(job.settings, same_person=True)).run(VideoSource(film), tmp_path / "out.mp4")
+    plan, _ = job.plan(VideoSource(film))
+    with pytest.raises(InputError, match="limits"):
+        job.render(VideoSource(film), replace(plan, limits={0: ((0, 1),)}), tmp_path / "out.mp4")
     with pytest.raises(InputError, match="strength"):
         still = replace(job, settings=replace(job.settings, strength=0.0))
         still.run(VideoSource(film), tmp_path / "out.mp4")
