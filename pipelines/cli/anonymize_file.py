@@ -110,7 +110,7 @@ class Opened:
                 return Treated(task, Resumed(entry.report, entry.exposed))
             notes.write(name, task, "started")
         try:
-            with staged(task) as local:
+            with staged(task, self.options.overwrite) as local:
                 treated = self._treat(local, progress)
         except FaceVeilError as error:
             if notes is not None:

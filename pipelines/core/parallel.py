@@ -8,7 +8,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
@@ -119,16 +119,12 @@ def result(future: Future[R], while_waiting: Callable[[], None]) -> R:
     Raises:
         WorkerLost: a process was killed.
     """
-    while True:
-        try:
-            return future.result(POLL_SECONDS)
-        except BrokenProcessPool:
-            raise _lost() from None
-        except TimeoutError:
-            # The work itself may have raised one.
-            if future.done():
-                raise
-            while_waiting()
+    while not wait([future], POLL_SECONDS).done:
+        while_waiting()
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise _lost() from None
 
 
 def _lost() -> WorkerLost:

@@ -19,7 +19,7 @@ from typing import Any
 from ..core.errors import InputError, OutputError
 from ..core.files import short_reason
 from ..imaging.formats import FORMATS, VIDEO_OUTPUTS, VIDEO_SUFFIXES
-from .manifest import Entry, Status
+from .manifest import Entry, Status, digest
 from .tasks import UNWRITTEN, Task, check_kind, plan_tasks, writable
 
 NOTES = "faceveil-manifest"
@@ -137,8 +137,11 @@ def skipped_remote(inputs: Sequence[str]) -> list[Path]:
 
 
 @contextmanager
-def staged(task: Task) -> Iterator[Task]:
+def staged(task: Task, overwrite: bool = False) -> Iterator[Task]:
     """The task with local files; its result is sent at the end of the ``with`` block.
+
+    Args:
+        overwrite: whether another file at the target's place may be overwritten.
 
     Raises:
         InputError: the source cannot be fetched.
@@ -155,8 +158,31 @@ def staged(task: Task) -> Iterator[Task]:
         if task.target_url:
             target = Path(folder) / "out" / task.target.name
         yield Task(source, target)
-        if task.target_url:
+        if task.target_url and (overwrite or not _is_there(target, task, Path(folder) / "there")):
             _send(target, task.target_url)
+
+
+def _is_there(path: Path, task: Task, copy: Path) -> bool:
+    """Whether a result has been sent already, by a run that was stopped before it could note that.
+
+    Raises:
+        OutputError: another file is at its place.
+    """
+    fs, place = opened(task.target_url)
+    with _one_sentence(f"{task.target.name} cannot be looked up", "run again"):
+        if not fs.isfile(place):
+            return False
+        fs.get_file(place, str(copy))
+    if digest(copy) != digest(path):
+        raise _changed(task)
+    return True
+
+
+def _changed(task: Task) -> OutputError:
+    return OutputError(
+        f"{task.target.name} was made with other settings, from another file, or changed since; add --overwrite, or"
+        " name another output"
+    )
 
 
 def checksum(url: str) -> str:
@@ -235,10 +261,7 @@ class Notes:
             return entry
         if overwrite:
             return None
-        raise OutputError(
-            f"{task.target.name} was made with other settings, from another file, or changed since; add --overwrite, or"
-            " name another output"
-        )
+        raise _changed(task)
 
     def write(self, id: str, task: Task, status: Status, exposed: int = 0, **more: Any) -> None:
         """Note what became of a file.

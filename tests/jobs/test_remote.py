@@ -138,6 +138,18 @@ def test_resume_overwrites_nothing_that_changed(memory, capsys: pytest.CaptureFi
     assert sent(memory, "/bucket/out") == whole
 
 
+@pytest.mark.parametrize("status", ["started", "failed"])
+def test_resume_overwrites_no_file_that_was_put_where_nothing_was_finished(memory, status: str, capsys) -> None:
+    words = ("memory://bucket/in", "-o", "memory://bucket/out", "--jobs", 1)
+    assert run(*words) == OK
+    name = f"/bucket/out/{NOTES}/0.png.json"
+    memory.pipe_file(name, json.dumps({**json.loads(memory.cat_file(name)), "status": status}).encode())
+    memory.pipe_file("/bucket/out/0.png", b"mine")
+    assert run(*words, "--resume") == SOME_FAILED
+    assert "0.png was made with other settings" in capsys.readouterr().err
+    assert memory.cat_file("/bucket/out/0.png") == b"mine"
+
+
 def test_urls_into_a_local_folder_resume_as_local_files_do(memory, tmp_path: Path, capsys) -> None:
     words = ("memory://bucket/in", "-o", tmp_path / "out", "--jobs", 1)
     assert run(*words) == OK

@@ -29,14 +29,16 @@ from .plan import PlannedFace
 from .render import PREVIEW_EVERY, WRITTEN, ShowFrame, redacted_whole, seal
 from .report import VideoReport
 
-MAX_WAITING = 400 << 20
+MAX_WAITING = 600 << 20
 """Bytes of the frames that wait."""
+PIXEL_BYTES = 3 + 1.5
+"""Of a waiting frame with 8 bits: its RGB pixels, and the decoded planes."""
 
 
 def fits_one_pass(source: VideoSource) -> bool:
     """Whether the waiting frames fit into memory."""
     info = source.info
-    frame = info.width * info.height * 3 * (2 if info.deep else 1)
+    frame = info.width * info.height * PIXEL_BYTES * (2 if info.deep else 1)
     return frame * (KNOWN_SECONDS * float(info.rate) + 2) <= MAX_WAITING
 
 

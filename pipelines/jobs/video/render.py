@@ -78,12 +78,21 @@ def render(
                 report.add(done.rows)
             if show is not None and item.index % PREVIEW_EVERY == 0:
                 show(item.pixels)
-        report.notes += out.losses
-        if report.frames != plan.frames:
-            raise InputError(f"{source.name} has {report.frames} frames, but {plan.frames} were planned; plan it again")
+        conclude(report, source, plan, out)
     progress(plan.frames, plan.frames, "replacing faces")
-    report.compare(source)
     return report
+
+
+def conclude(report: VideoReport, source: VideoSource, plan: VideoPlan, out: VideoTarget) -> None:
+    """Note what was lost, before the file gets its name.
+
+    Raises:
+        InputError: the video has other frames than the plan.
+    """
+    report.notes += out.losses
+    if report.frames != plan.frames:
+        raise InputError(f"{source.name} has {report.frames} frames, but {plan.frames} were planned; plan it again")
+    report.compare(source)
 
 
 def _rendered(

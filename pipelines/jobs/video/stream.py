@@ -21,7 +21,7 @@ from ...methods.base import StreamedFrame, StreamingMethod
 from ...recognition.base import FaceRecognizer
 from ..settings import Settings
 from .plan import FrameIndex, VideoPlan
-from .render import PREVIEW_EVERY, ShowFrame
+from .render import PREVIEW_EVERY, ShowFrame, conclude
 from .report import VideoReport
 
 
@@ -73,11 +73,8 @@ def stream(
             report.tally("redacted", done.redacted)
             if show is not None and frame.index % PREVIEW_EVERY == 0:
                 show(result.pixels)
-        report.notes += out.losses
-        if report.frames != plan.frames:
-            raise InputError(f"{source.name} has {report.frames} frames, but {plan.frames} were planned; plan it again")
-    progress(plan.frames, plan.frames, "replacing faces")
-    report.compare(source)
+        conclude(report, source, plan, out)
+    report_progress()
     return report
 
 
