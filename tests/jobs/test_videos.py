@@ -225,6 +225,19 @@ def test_a_video_without_a_face(tmp_path: Path) -> None:
     assert np.abs(pixels(tmp_path / "d.mp4")[0].astype(int) - 128).max() < 4 and report.frames == 5
 
 
+def test_the_untouched_video_never_gets_the_name_of_the_redacted_one(tmp_path: Path) -> None:
+    """A kill before a video without a face is redacted as a whole must leave nothing."""
+    write_clip(tmp_path / "a.mp4", [np.full((96, 128, 3), 90, np.uint8)] * 5)
+
+    def interrupt(done: int, total: int, what: str) -> None:
+        if what == "redacting frames":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        VideoJob(Settings(method="solid")).run(VideoSource(tmp_path / "a.mp4"), tmp_path / "b.mp4", interrupt)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
 def test_a_policy_can_stop(clip, planned, tmp_path: Path) -> None:
     plan, _ = planned
     # Without roles nobody can be replaced.

@@ -59,6 +59,26 @@ def redact_in_one_pass(
         OutputError: the target cannot be written.
         PolicyStop: the policy is ``stop`` and there is no face.
     """
+    try:
+        return _redacted_faces(source, target, settings, format, detector, progress, show, vault)
+    except _NoFace:
+        return redacted_whole(source, target, format, progress)
+
+
+class _NoFace(Exception):
+    """There is no face, so the whole video is to be redacted. Raised before the untouched one gets its name."""
+
+
+def _redacted_faces(
+    source: VideoSource,
+    target: Path,
+    settings: Settings,
+    format: VideoFormat,
+    detector: Detector | None,
+    progress: Progress,
+    show: ShowFrame | None,
+    vault: VaultWriter | None,
+) -> VideoReport:
     tracker = Tracker(FaceFinder(detector or open_detector(), settings.sensitivity), float(source.info.rate))
     treatment, report = FrameTreatment(settings, None, ()), VideoReport(settings.method)
     with closing(source.open()) as container, VideoTarget(target, source, container, format) as out:
@@ -85,8 +105,8 @@ def redact_in_one_pass(
         report.notes += out.losses
         if not tracker.tracks:
             check_empty(source, settings.policy, vault is not None)
-    if not tracker.tracks and settings.policy.no_face == "redact":
-        return redacted_whole(source, target, format, progress)
+            if settings.policy.no_face == "redact":
+                raise _NoFace
     report.compare(source)
     return report
 
