@@ -40,10 +40,10 @@ class SamplePortrait(io.ComfyNode):
     @classmethod
     def execute(cls, picture: str) -> io.NodeOutput:
         from ...pipelines.imaging.samples import astronaut, group
-        from ...pipelines.imaging.uint8 import from_uint8
+        from ...pipelines.imaging.uint8 import to_tensor
 
         array = group() if picture == "group" else astronaut()
-        return io.NodeOutput(pixels_to_image(from_uint8(array)))
+        return io.NodeOutput(pixels_to_image(to_tensor(array)))
 
 
 NODES = [SamplePortrait]

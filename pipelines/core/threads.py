@@ -35,7 +35,6 @@ def one_thread() -> Iterator[None]:
 def _libraries() -> ThreadpoolController:
     """The libraries of linear algebra in this process; to find them takes milliseconds."""
     import numpy  # noqa: F401  # loads its library
-    import scipy.linalg  # noqa: F401  # has one of its own
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

@@ -259,8 +259,6 @@ def _closed(image: Tensor) -> Tensor:
 
 
 def _rotated(image: Tensor, lowest: float) -> Iterator[_View]:
-    from kornia.geometry.transform import rotate
-
     small, scale = resize_inside(image, int(np.clip(max(image.shape[-2:]) / 2, *ROTATED_SIDES)))
     size = np.array([small.shape[-1], small.shape[-2]])
     side = int(np.ceil(np.hypot(*size)))
@@ -268,11 +266,7 @@ def _rotated(image: Tensor, lowest: float) -> Iterator[_View]:
     canvas = torch.full((1, 3, side, side), 0.5)
     canvas[..., y0 : y0 + size[1], x0 : x0 + size[0]] = small
     for degrees in ROTATIONS:
-        view = (
-            torch.rot90(small, degrees // 90, (2, 3))
-            if degrees % 90 == 0
-            else rotate(canvas, torch.tensor(float(degrees)))
-        )
+        view = torch.rot90(small, degrees // 90, (2, 3)) if degrees % 90 == 0 else _turned(canvas, degrees)
         center = np.array([view.shape[-1], view.shape[-2]]) / 2
         angle = np.deg2rad(degrees)
         # Counter-clockwise rotation of the image about its center, with y pointing down.
@@ -282,6 +276,15 @@ def _rotated(image: Tensor, lowest: float) -> Iterator[_View]:
             return ((p - center) @ rotation + size / 2) / scale
 
         yield _View(view, to_image, lowest=lowest, factor=LESS)
+
+
+def _turned(square: Tensor, degrees: float) -> Tensor:
+    """A square image, rotated counter-clockwise about its center; what comes in at the corners is black."""
+    import cv2
+
+    side = square.shape[-1]
+    turn = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), degrees, 1.0)
+    return each_plane(square, lambda plane: np.asarray(cv2.warpAffine(plane, turn, (side, side))))
 
 
 def _second_looks(

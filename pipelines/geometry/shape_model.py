@@ -37,6 +37,10 @@ _DEPTH_LIPS = {
 # The jaw landmarks of a rotated head slide over the skin, so they are left out when the pose is estimated.
 _WITHOUT_JAW = np.r_[17:68]
 _FLIP_Y = np.array([1.0, -1.0])
+MAX_STEPS = 4
+"""Gauss-Newton steps that fit a camera."""
+CONVERGED = 1e-7
+"""Rotation in radians below which a further step changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +125,28 @@ def weak_perspective(shape: np.ndarray, flat: np.ndarray) -> tuple[np.ndarray, n
     affine = np.linalg.solve(_t(centered) @ centered, _t(centered) @ target)
     u, d, vt = np.linalg.svd(_t(affine), full_matrices=False)
     rows, scale = u @ vt, d.mean(-1)
-    rotation = np.concatenate([rows, np.cross(rows[..., 0, :], rows[..., 1, :])[..., None, :]], -2)
-    for _ in range(4):
-        x, y, z = np.moveaxis(centered @ _t(rotation), -1, 0)
-        s, zero = scale[..., None], np.zeros_like(x)
-        jacobian = np.concatenate([np.stack([zero, s * z, -s * y, x], -1), np.stack([-s * z, zero, s * x, y], -1)], -2)
-        residual = np.concatenate([target[..., 0] - s * x, target[..., 1] - s * y], -1)[..., None]
-        step = np.linalg.solve(_t(jacobian) @ jacobian, _t(jacobian) @ residual)[..., 0]
+    third = np.stack([_minor(rows, 1, 2), _minor(rows, 2, 0), _minor(rows, 0, 1)], -1)
+    rotation = np.concatenate([rows, third[..., None, :]], -2)
+    jacobian = np.zeros((*centered.shape[:-2], 2, centered.shape[-2], 4))
+    for _ in range(MAX_STEPS):
+        turned = centered @ _t(rotation)
+        scaled = scale[..., None, None] * turned
+        jacobian[..., 0, :, 1], jacobian[..., 0, :, 2] = scaled[..., 2], -scaled[..., 1]
+        jacobian[..., 1, :, 0], jacobian[..., 1, :, 2] = -scaled[..., 2], scaled[..., 0]
+        jacobian[..., 3] = _t(turned[..., :2])
+        flattened = jacobian.reshape(*centered.shape[:-2], -1, 4)
+        residual = _t(target - scaled[..., :2]).reshape(*centered.shape[:-2], -1, 1)
+        step = np.linalg.solve(_t(flattened) @ flattened, _t(flattened) @ residual)[..., 0]
         rotation = _rotate(step[..., :3]) @ rotation
         scale = scale + step[..., 3]
+        if np.abs(step[..., :3]).max() < CONVERGED:
+            break
     camera = scale[..., None, None] * rotation[..., :2, :]
     return camera, (mu_f - mu_s @ _t(camera))[..., 0, :], rotation
+
+
+def _minor(rows: np.ndarray, i: int, j: int) -> np.ndarray:
+    return np.asarray(rows[..., 0, i] * rows[..., 1, j] - rows[..., 0, j] * rows[..., 1, i])
 
 
 def _t(matrix: np.ndarray) -> np.ndarray:
@@ -140,10 +155,11 @@ def _t(matrix: np.ndarray) -> np.ndarray:
 
 def _rotate(axis: np.ndarray) -> np.ndarray:
     """Compute rotation matrices ``(..., 3, 3)`` of rotation vectors ``(..., 3)`` (Rodrigues)."""
-    angle = np.linalg.norm(axis, axis=-1)[..., None, None]
-    x, y, z = np.moveaxis(axis, -1, 0)
-    zero = np.zeros_like(x)
-    k = np.stack([np.stack([zero, -z, y], -1), np.stack([z, zero, -x], -1), np.stack([-y, x, zero], -1)], -2)
+    angle = np.sqrt((axis**2).sum(-1))[..., None, None]
+    k = np.zeros((*axis.shape, 3))
+    for row, column, part, sign in ((0, 1, 2, -1), (0, 2, 1, 1), (1, 2, 0, -1)):
+        k[..., row, column] = sign * axis[..., part]
+        k[..., column, row] = -sign * axis[..., part]
     # sinc keeps both factors finite when the angle is zero.
     return np.eye(3) + np.sinc(angle / np.pi) * k + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * (k @ k)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MAX_UINT16 = 65535.0
 """White of 16 bits."""
-ROWS = 64
+ROWS = 256
 """Rows of an image that are converted at once: a large image is never in the memory twice as floats."""
 
 
@@ -23,8 +23,10 @@ def to_uint8(image: Tensor) -> np.ndarray:
     depth, height, width = channels.shape
     array = np.empty((height, width, depth), np.uint8)
     for first in range(0, height, ROWS):
-        rows = channels[:, first : first + ROWS]
-        array[first : first + ROWS] = (rows.clamp(0, 1) * 255 + 0.5).byte().movedim(0, -1).cpu().numpy()
+        planes = (channels[:, first : first + ROWS].clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
+        # Channel by channel is three times as fast as a transposed copy.
+        for channel, plane in enumerate(planes):
+            array[first : first + ROWS, :, channel] = plane
     return array
 
 
@@ -37,13 +39,10 @@ def to_uint16(image: Tensor) -> np.ndarray:
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """An array ``(H, W, C)`` of uint8 or uint16 to float32 ``(1, C, H, W)`` in [0, 1]."""
-    values = torch.from_numpy(np.ascontiguousarray(pixels).astype(np.float32)).movedim(-1, 0)[None].contiguous()
-    return values / float(np.iinfo(pixels.dtype).max)
-
-
-def from_uint8(array: np.ndarray) -> Tensor:
-    """A uint8 array ``(H, W, C)`` to float32 ``(1, C, H, W)`` in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(array)).movedim(-1, 0)[None].float() / 255
+    planes = np.empty((1, pixels.shape[2], *pixels.shape[:2]), np.float32)
+    for channel, plane in enumerate(planes[0]):
+        np.divide(pixels[..., channel], np.float32(np.iinfo(pixels.dtype).max), out=plane, dtype=np.float32)
+    return torch.from_numpy(planes)
 
 
 def to_pillow(image: Tensor) -> Image.Image:
@@ -55,4 +54,4 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 def from_pillow(image: Image.Image) -> Tensor:
     """A Pillow image to RGB ``(1, 3, H, W)`` in [0, 1]."""
-    return from_uint8(np.array(image.convert("RGB")))
+    return to_tensor(np.array(image.convert("RGB")))

@@ -12,7 +12,7 @@ from faceveil.pipelines.faces.detectors import Detection, Detector, open_detecto
 from faceveil.pipelines.faces.face import Faces
 from faceveil.pipelines.faces.tracking.finder import FaceFinder, iou, measure
 from faceveil.pipelines.faces.tracking.flow import follow
-from faceveil.pipelines.faces.tracking.smooth import close_gaps, finish, hide
+from faceveil.pipelines.faces.tracking.smooth import close_gaps, finish, hide, parabolas
 from faceveil.pipelines.faces.tracking.track import Sighting, Track
 from faceveil.pipelines.faces.tracking.tracker import Tracker
 from faceveil.pipelines.imaging.uint8 import to_uint8
@@ -192,3 +192,12 @@ def test_landmarks_of_a_hidden_face_are_dropped() -> None:
     assert track.sightings[10].points is None
     assert track.sightings[10].face(0).landmarks == ()
     assert track.sightings[9].face(3).track == 3
+
+
+@pytest.mark.parametrize(("count", "window"), [(5, 5), (6, 5), (40, 7)])
+def test_parabolas_are_the_filter_of_savitzky_and_golay(count: int, window: int) -> None:
+    from scipy.signal import savgol_filter
+
+    values = np.random.default_rng(count).normal(size=(count, 68, 2)).astype(np.float32)
+    expected = savgol_filter(values.astype(np.float64), window, 2, axis=0, mode="interp")
+    assert parabolas(values, window) == pytest.approx(expected, abs=1e-9)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..detectors import Detection
-from .finder import LOOKED, MAX_LOOKS, FaceFinder, iou, roll_of
+from .finder import LOOKED, MAX_LOOKS, FaceFinder, Shrunk, iou, roll_of
 from .flow import follow
 from .track import Sighting, Track
 
@@ -101,7 +101,6 @@ class Tracker:
         self._number = -1
         self._scale = 1.0
         self._since_thorough = 0
-        self._looked = False
 
     @property
     def delay(self) -> int:
@@ -113,12 +112,22 @@ class Tracker:
         """Tracks that the next frame may continue."""
         return [a.track for a in self._active]
 
-    def add(self, pixels: np.ndarray) -> None:
-        """Search the next frame ``(H, W, 3)``, uint8 or uint16."""
+    @staticmethod
+    def is_searched(number: int) -> bool:
+        """Whether a frame is always searched as a whole, not only where faces are known to be."""
+        return number % 2 == 0
+
+    def add(self, pixels: np.ndarray, shrunk: Shrunk | None = None) -> None:
+        """Search the next frame ``(H, W, 3)``, uint8 or uint16.
+
+        Args:
+            shrunk: the frame as the finder shrinks it; made here when omitted.
+        """
         import cv2
 
         self._number += 1
-        small, self._scale = self._finder.small(pixels)
+        shrunk = shrunk or self._finder.shrunk(pixels)
+        small, self._scale = shrunk.pixels, shrunk.scale
         gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         if self._is_cut(small):
             self._active = []
@@ -128,11 +137,10 @@ class Tracker:
         self._since_thorough += 1
         # A scene begins with no knowledge of its faces.
         thorough = len(self._grays) == 1 or self._since_thorough >= self._every
-        looked = None if thorough or self._looked else self._look_at_all(pixels)
-        self._looked = looked is not None
+        looked = None if thorough or self.is_searched(self._number) else self._look_at_all(pixels)
         quick, more = list[Detection](), list[Detection]()
         if looked is None:
-            quick = self._finder.quick(small, self._scale)
+            quick = self._finder.quick(small, self._scale) if shrunk.found is None else shrunk.found
             if thorough:
                 more = self._finder.thorough(pixels)
                 self._since_thorough = 0
@@ -149,7 +157,7 @@ class Tracker:
         self._untangle()
 
     def _look_at_all(self, pixels: np.ndarray) -> list[Detection] | None:
-        """Look only where faces are known to be, in every second frame at most; None where one of them is not found.
+        """Look only where faces are known to be; None where one of them is not found.
 
         A face that is new in this frame is found in the next one, and followed back.
         """
@@ -291,12 +299,17 @@ class Tracker:
 
 def _matched(actives: Sequence[_Active], found: Sequence[Detection]) -> list[tuple[_Active, Detection]]:
     """The assignment of detections to tracks with the largest overlap in total."""
-    from scipy.optimize import linear_sum_assignment
-
     if not actives or not found:
         return []
     overlaps = np.array([[max(iou(a.expected, d.box), iou(a.box, d.box)) for d in found] for a in actives])
-    rows, columns = linear_sum_assignment(-overlaps)
+    if min(overlaps.shape) == 1:
+        # The usual case needs no solver, whose import takes 0.3 s.
+        place = int(overlaps.argmax())
+        rows, columns = np.array([place // len(found)]), np.array([place % len(found)])
+    else:
+        from scipy.optimize import linear_sum_assignment
+
+        rows, columns = linear_sum_assignment(-overlaps)
     return [(actives[r], found[c]) for r, c in zip(rows, columns, strict=True) if overlaps[r, c] >= MIN_OVERLAP]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ...core.parallel import ahead
 from ...core.progress import Progress, silent
 from ...faces.detectors import Detector, open_detector
 from ...faces.names import SensitivityName
-from ...faces.tracking.finder import FaceFinder, measure
+from ...faces.tracking.finder import FaceFinder, Shrunk, measure
 from ...faces.tracking.smooth import finish
 from ...faces.tracking.track import Track
 from ...faces.tracking.tracker import Tracker
@@ -16,6 +17,9 @@ from ...imaging.video import VideoFrame
 from ...recognition.base import FaceRecognizer
 from .people import Person, Register
 from .portraits import Portraits
+
+SEARCHED = 2
+"""Frames that are searched while earlier ones wait to be measured."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,13 @@ def scan(
     Raises:
         InputError: the video is damaged.
     """
-    tracker = Tracker(FaceFinder(detector or open_detector(), sensitivity), rate, measure if landmarks else None)
+    finder = FaceFinder(detector or open_detector(), sensitivity)
+    tracker = Tracker(finder, rate, measure if landmarks else None)
     register, waiting, count = Register(recognizers), dict[int, tuple[Track, Portraits]](), 0
-    for frame in frames:
+    # A frame is searched in a thread while the faces of the one before are measured.
+    for frame, shrunk in ahead(_shrunk(frames, finder), SEARCHED):
         progress(count, max(expected, count + 1), "finding faces")
-        tracker.add(frame.pixels)
+        tracker.add(frame.pixels, shrunk)
         for track in tracker.active if landmarks else ():
             sighting = track.sightings.get(count)
             if sighting is not None and sighting.points is not None:
@@ -76,6 +82,11 @@ def scan(
     for track in tracker.tracks:
         finish(track, rate)
     return Scan(count, tuple(tracker.tracks), tuple(register.people), tuple(tracker.cuts))
+
+
+def _shrunk(frames: Iterable[VideoFrame], finder: FaceFinder) -> Iterator[tuple[VideoFrame, Shrunk]]:
+    for number, frame in enumerate(frames):
+        yield frame, finder.shrunk(frame.pixels, Tracker.is_searched(number))
 
 
 def _register(register: Register, track: Track, portraits: Portraits) -> None:

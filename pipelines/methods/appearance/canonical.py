@@ -172,9 +172,10 @@ class CanonicalSpace:
     @cached_property
     def fade(self) -> Tensor:
         """Blending weight of a change: 1 inside the face, 0 at the outline and at the hairline."""
-        from scipy.ndimage import distance_transform_edt
+        import cv2
 
-        distance = torch.from_numpy(distance_transform_edt(self.face[0, 0].numpy() > 0.5) / PX).float()
+        inside = (self.face[0, 0].numpy() > 0.5).astype(np.uint8)
+        distance = torch.from_numpy(cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)) / PX
         _, y = self.xy
         return (smooth_step(distance, 0.015, 0.11) * smooth_step(y, -1.0, -0.76))[None, None]
 

@@ -24,8 +24,9 @@ _SLIDING_YAW = 15.0
 """Yaw in degrees from which the jaw landmarks of the far half lie on the outline and not on the jaw."""
 _CAMERA_DISTANCE = 100.0
 """Camera distance in IOD, large enough for the weak perspective that the fit assumes."""
-_CONTROL_POINTS = 90
-"""Approximate number of control points."""
+_CONTROL_STEP = 5
+"""Every fifth node of every fifth row is a control point where it is visible: about 90. A choice by number among the
+visible ones would differ from frame to frame, and so would the face."""
 
 
 class RotatedFace:
@@ -56,6 +57,8 @@ class RotatedFace:
         )
         self._grid = flat
         self._depth = torch.from_numpy(_CAMERA_DISTANCE - points @ fit.rotation[2]).float()
+        rows, columns = (range(_CONTROL_STEP // 2, n, _CONTROL_STEP) for n in flat.shape[:2])
+        self._control = (np.array(rows)[:, None] * flat.shape[1] + np.array(columns)).ravel()
 
     def unwrap(self, image: Tensor, pose: Pose2D) -> Tensor:
         """Warp the face to the canonical face space, ``(1, C, 256, 256)``; see ``CanonicalSpace.unwrap``."""
@@ -90,7 +93,7 @@ class RotatedFace:
         ]
         faces = rasterize(view, self._depth.reshape(1, -1), self._triangles, 128, 128)
         visible = self._triangles[faces[faces >= 0].unique()].unique().numpy()
-        chosen = visible[:: max(1, len(visible) // _CONTROL_POINTS)]
+        chosen = np.intersect1d(self._control, visible, assume_unique=True)
         return after[chosen], self._grid.reshape(-1, 2)[chosen]
 
     def _moved(self, moves: np.ndarray) -> np.ndarray:

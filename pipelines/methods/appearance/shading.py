@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...imaging.lab import rgb_to_lab
 from ...imaging.resample import blur, resize
 from .canonical import PX, SIZE, CanonicalSpace
 
@@ -95,8 +96,6 @@ class Decomposer:
 
     def skin_similarity(self, texture: Tensor) -> Tensor:
         """Compute the color similarity of each pixel to the cheeks, 0 to 1, ``(1, 1, 256, 256)``."""
-        from kornia.color import rgb_to_lab
-
         lab = rgb_to_lab(texture.clamp(0, 1))
         reference = lab[0][:, self._reference]
         median = reference.median(1).values
@@ -171,8 +170,6 @@ def measure(decomposer: Decomposer, texture: Tensor, decomposition: Decompositio
         decomposition: of the texture.
         shape: landmarks ``(68, 2)`` in IOD units.
     """
-    from kornia.color import rgb_to_lab
-
     lab = rgb_to_lab(texture.clamp(0, 1))[0]
     lightness = lab[0]
     zones = decomposer.zones
