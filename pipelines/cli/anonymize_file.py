@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from ..core.errors import FaceVeilError, OutputError, unexpected
 from ..core.files import exists, read_text
+from ..core.parallel import Workers
 from ..core.progress import Progress, silent
 from ..faces.face import Faces
 from ..identity.bank import load_bank
@@ -46,6 +47,10 @@ log = logging.getLogger(__name__)
 class Opened:
     """The settings, the method, the plan and the identity that the flags name.
 
+    Attributes:
+        identity: shown instead of searched ones.
+        workers: of a cluster, over which videos are spread.
+
     Raises:
         FaceVeilError: one of them cannot be used.
     """
@@ -58,6 +63,7 @@ class Opened:
             self.method = open_method(self.settings.method, method_options(options))
         self.identity: GivenIdentity | None = _identity(options)
         self.recognizers = [recognizer_named(text) for text in options.verify]
+        self.workers: Workers | None = None
         folder = manifest_folder(options)
         self._manifest = None if folder is None else Manifest(folder)
 

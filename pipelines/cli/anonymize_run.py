@@ -1,5 +1,8 @@
 """One run of ``faceveil anonymize``: treat the files, in several processes where that pays, and write what goes beside
-them. Images come first; each video is spread over the processes frame by frame."""
+them. Images come first; each video is spread over the processes frame by frame.
+
+The workers of a cluster get whole files, too; only where there are fewer videos than workers, each video is spread.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -17,7 +20,7 @@ from ..core.errors import FaceVeilError, InputError, PolicyStop, WorkerLost
 from ..core.files import write_whole
 from ..core.parallel import parallel
 from ..core.progress import Progress, part_of
-from ..jobs.cluster import Cluster, on_cluster
+from ..jobs.cluster import Cluster, ClusterWorkers, on_cluster
 from ..jobs.tasks import Task
 from ..methods.registry import method_specs
 from .terminal import OK, SOME_FAILED, UNPROTECTED, progress_bar, say
@@ -42,8 +45,8 @@ MIN_IMAGES = 4
 
 def run(options: argparse.Namespace, tasks: Sequence[Task]) -> int:
     """Treat all files and return the exit code."""
-    # A worker of a cluster treats whole files; without one, a video is spread over the processes.
-    images, videos = ([t for t in tasks if (t.is_video and not options.cluster) == kind] for kind in (False, True))
+    spread = not options.cluster or _spreads_videos(options, tasks)
+    images, videos = ([t for t in tasks if (t.is_video and spread) == kind] for kind in (False, True))
     count = processes(options, len(images))
     # Processes open what they need themselves: they would only wait while it is loaded here as well.
     needed = count == 1 or videos or options.same_person or options.cluster
@@ -57,10 +60,9 @@ def run(options: argparse.Namespace, tasks: Sequence[Task]) -> int:
                 done.append(treated)
         except WorkerLost as error:
             done += [Treated(task, error=error) for task in images[len(done) :]]
-        for place, task in enumerate(videos):
-            assert here is not None
-            done.append(here.treat(task, part_of(progress, place, len(videos))))
-            _tell(done[-1])
+        for treated in _spread(options, here, videos, progress):
+            _tell(treated)
+            done.append(treated)
     code = _conclude(done)
     try:
         _write_side_files(options, done)
@@ -131,11 +133,35 @@ def _treated(
 def _on_cluster(
     options: argparse.Namespace, shared: GivenIdentity | None, tasks: Sequence[Task], progress: Progress
 ) -> Iterator[Treated]:
-    workers = 1 if _is_ordered(options) else options.jobs or os.cpu_count() or 1
+    workers = 1 if _is_ordered(options) else _workers_of(options)
     alone = argparse.Namespace(**{**vars(options), "jobs": 1, "run": None})
     packed = pickle.dumps((alone, shared))
     cluster = Cluster(workers, options.address, options.worker_gpus)
     return on_cluster(_treat_elsewhere, [(packed, task) for task in tasks], cluster, progress, "anonymizing")
+
+
+def _spreads_videos(options: argparse.Namespace, tasks: Sequence[Task]) -> bool:
+    """Whether parts and frames of each video go to the workers of a cluster, instead of whole videos."""
+    spec, videos = method_specs().get(options.method), sum(task.is_video for task in tasks)
+    # A redaction takes little more time than decoding and encoding.
+    return spec is not None and spec.one_thread and videos < _workers_of(options)
+
+
+def _spread(
+    options: argparse.Namespace, here: Opened | None, videos: Sequence[Task], progress: Progress
+) -> Iterator[Treated]:
+    """Treat videos one after the other, each in all processes, or on all workers of the cluster."""
+    if not videos:
+        return
+    assert here is not None
+    cluster = Cluster(_workers_of(options), options.address, options.worker_gpus)
+    with ClusterWorkers(cluster) if options.cluster else nullcontext() as here.workers:
+        for place, task in enumerate(videos):
+            yield here.treat(task, part_of(progress, place, len(videos)))
+
+
+def _workers_of(options: argparse.Namespace) -> int:
+    return options.jobs or os.cpu_count() or 1
 
 
 def _treat_elsewhere(packed: bytes, task: Task) -> Treated:

@@ -96,6 +96,7 @@ def job_from(opened: Opened) -> VideoJob:
         recognizers=opened.recognizers,
         verifiers=tuple(options.verify),
         processes=options.jobs,
+        workers=opened.workers,
     )
 
 

@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -131,12 +131,17 @@ def _lost() -> WorkerLost:
     return WorkerLost("a process was killed, probably because the memory is full; use fewer processes")
 
 
-def _prepare() -> None:
+def one_thread_here() -> None:
+    """Let this process compute in one thread; another process has the other cores."""
     import cv2
     import torch
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+
+
+def _prepare() -> None:
+    one_thread_here()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -180,7 +185,7 @@ def _wait_on() -> None:
     """Nothing to do while work is under way; the caller is interrupted where it takes the results."""
 
 
-def ahead(items: Iterator[T], count: int) -> Iterator[T]:
+def ahead(items: Iterator[T], count: int) -> Generator[T, None, None]:
     """The items, up to ``count`` of them computed ahead in a thread; its exceptions are raised here."""
     waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(count)
     stopped = threading.Event()

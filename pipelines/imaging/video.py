@@ -77,6 +77,7 @@ class VideoInfo:
         deep: whether a channel has more than 8 bits.
         alpha: whether frames have transparency.
         base: unit of the frames' times, in seconds.
+        origin: time of the span's first moment in the file, in this unit.
         matrix: number of the color matrix by which frames are converted to RGB and back.
         counted: whether ``frames`` was counted by the container, not computed from the average rate.
         mastering: HDR metadata.
@@ -92,6 +93,7 @@ class VideoInfo:
     alpha: bool
     base: Fraction
     matrix: int
+    origin: int = 0
     counted: bool = False
     mastering: Mastering = UNKNOWN
 
@@ -258,7 +260,7 @@ class VideoSource:
         size = (self.info.height, self.info.width) if turned else (self.info.width, self.info.height)
         if (frame.width, frame.height) != size:
             raise InputError(f"the frames of {self.name} change their size at {seconds:.1f} s; convert it first")
-        shift = 0 if self.span.whole else round((self.span.start + start) / base)
+        shift = 0 if self.span.whole else self.info.origin
         pixels, alpha = to_rgb(frame, self.info)
         # Nobody can change them in place: a change is what differs from them.
         pixels.flags.writeable = False
@@ -312,6 +314,7 @@ class VideoSource:
             alpha=any(component.is_alpha for component in first.format.components),
             base=stream.time_base or MILLISECOND,
             matrix=matrix,
+            origin=round((self.span.start + self._start(container)) / (stream.time_base or MILLISECOND)),
             counted=counted,
             mastering=mastering_of(first),
         )

@@ -12,6 +12,7 @@ from faceveil.pipelines.faces.detectors import Detection, Detector, open_detecto
 from faceveil.pipelines.faces.face import Faces
 from faceveil.pipelines.faces.tracking.finder import FaceFinder, iou, measure
 from faceveil.pipelines.faces.tracking.flow import follow
+from faceveil.pipelines.faces.tracking.scenes import Scenes
 from faceveil.pipelines.faces.tracking.smooth import close_gaps, finish, hide, parabolas
 from faceveil.pipelines.faces.tracking.track import Sighting, Track
 from faceveil.pipelines.faces.tracking.tracker import Tracker
@@ -43,10 +44,11 @@ def tracked(
 ) -> tuple[Tracker, list[list[Truth]]]:
     detector = Blinking(blind)
     as_detector: Detector = detector
-    tracker, truth = Tracker(FaceFinder(as_detector), RATE, measure), []
+    finder, truth = FaceFinder(as_detector), []
+    tracker, scenes = Tracker(finder, RATE, measure), Scenes(finder)
     for pixels, faces in frames_of(shots, people, *SIZE):
         detector.frame += 1
-        tracker.add(pixels)
+        tracker.add(pixels, scenes.next(pixels))
         truth.append(faces)
     return tracker, truth
 
@@ -100,9 +102,10 @@ def test_what_only_the_thorough_search_sees_is_followed_back_to_the_one_before(c
 
     # In the frame since shortly after the first thorough search; the next one comes two seconds later.
     shot = Shot(60, [(0, lambda t: Pose(0.9 + 1.6 * max(0.0, 1 - 6 * t), 0.5, 0.8))])
-    tracker, truth = Tracker(Shallow(open_detector()), RATE), list[list[Truth]]()
+    finder, truth = Shallow(open_detector()), list[list[Truth]]()
+    tracker, scenes = Tracker(finder, RATE), Scenes(finder)
     for pixels, faces in frames_of([shot], [card], *SIZE):
-        tracker.add(pixels)
+        tracker.add(pixels, scenes.next(pixels))
         truth.append(faces)
     since = next(i for i, faces in enumerate(truth) if faces[0].counts)
     assert since < 12 and min(t.measured()[0] for t in tracker.tracks) == 50

@@ -12,7 +12,7 @@ from faceveil.pipelines.cli import main
 from faceveil.pipelines.cli.terminal import OK, SOME_FAILED
 from faceveil.pipelines.core.errors import InputError
 from faceveil.pipelines.core.progress import silent
-from faceveil.pipelines.jobs.cluster import Cluster, on_cluster
+from faceveil.pipelines.jobs.cluster import Cluster, ClusterWorkers, on_cluster
 from PIL import Image
 
 ray = pytest.importorskip("ray")
@@ -60,3 +60,15 @@ def test_two_workers_equal_one_process(tmp_path: Path, capsys: pytest.CaptureFix
 def test_no_cluster_is_one_sentence() -> None:
     with pytest.raises(InputError, match="no Ray cluster could be reached"):
         list(on_cluster(str, [(1,)], Cluster(1, "127.0.0.1:1"), silent, "testing"))
+
+
+def test_workers_of_a_video_survive_a_kill_and_hand_on_errors(tmp_path: Path) -> None:
+    with ClusterWorkers(Cluster(2)) as workers:
+        command = [sys.executable, "-c", KILL_ONCE, str(tmp_path / "killed")]
+        futures = [workers.submit(subprocess.check_output, [*command, str(i)]) for i in range(4)]
+        assert [int(f.result()) for f in futures] == [0, 1, 2, 3]
+        assert (tmp_path / "killed").exists()
+        with pytest.raises(ZeroDivisionError):
+            workers.submit(divmod, 1, 0).result()
+        assert list(workers.map(divmod, [(7, 2), (9, 4)], 1)) == [(3, 1), (2, 1)]
+    assert not ray.is_initialized()

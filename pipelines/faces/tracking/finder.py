@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,21 +31,6 @@ WINDOW = 1.2
 """Around a face that is analyzed, as a share of its size."""
 
 
-@dataclass(frozen=True)
-class Shrunk:
-    """A frame at the size of the quick search.
-
-    Attributes:
-        pixels: ``(h, w, 3)``, uint8.
-        scale: factor from the frame to it.
-        found: what the quick search finds in it; None where it was not made yet.
-    """
-
-    pixels: np.ndarray
-    scale: float
-    found: list[Detection] | None = None
-
-
 class FaceFinder:
     """Finds faces in the frames of a video.
 
@@ -59,16 +43,15 @@ class FaceFinder:
         self._detector, self._level = detector, SENSITIVITIES[sensitivity]
         self._side = QUICK_SIDES[sensitivity]
 
-    def shrunk(self, pixels: np.ndarray, searched: bool = False) -> Shrunk:
-        """A frame ``(H, W, 3)`` of 8 or 16 bits at the size of the quick search, and with what that finds."""
+    def small(self, pixels: np.ndarray) -> tuple[np.ndarray, float]:
+        """A frame ``(H, W, 3)`` of 8 or 16 bits at the size of the quick search, uint8, and the factor to it."""
         import cv2
 
         height, width = pixels.shape[:2]
         scale = min(1.0, self._side / max(height, width))
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         shrunk = pixels if scale == 1 else np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
-        small = (shrunk // 257).astype(np.uint8) if shrunk.dtype == np.uint16 else shrunk
-        return Shrunk(small, scale, self.quick(small, scale) if searched else None)
+        return (shrunk // 257).astype(np.uint8) if shrunk.dtype == np.uint16 else shrunk, scale
 
     def quick(self, small: np.ndarray, scale: float) -> list[Detection]:
         """Detections with a score of at least ``LOW`` in a shrunk frame, in pixels of the frame itself."""

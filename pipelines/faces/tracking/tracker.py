@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..detectors import Detection
-from .finder import LOOKED, MAX_LOOKS, FaceFinder, Shrunk, iou, roll_of
+from .finder import LOOKED, MAX_LOOKS, FaceFinder, iou, roll_of
 from .flow import follow
+from .scenes import Shrunk
 from .track import Sighting, Track
 
 MIN_OVERLAP = 0.2
@@ -31,11 +32,6 @@ THOROUGH_SECONDS = 2.0
 """Time between two thorough searches, and for which a face that only they find is followed back."""
 KNOWN_SECONDS = max(LOST_SECONDS, THOROUGH_SECONDS)
 """Time after which nothing that is known of a frame changes any more."""
-CUT = 0.09
-"""Mean absolute difference of two frames in [0, 1], shrunk to a thumbnail, at which the scene changes."""
-CUT_RISE = 2.5
-"""The difference at a cut, as a multiple of the one before: a fast pan has large differences, too."""
-THUMBNAIL = (32, 18)
 MAX_KNOWN = 3
 """Faces up to which looking at each is faster than a search of the frame."""
 SAME_SCORE = 0.85
@@ -96,8 +92,6 @@ class Tracker:
         self.cuts: list[int] = []
         self._active: list[_Active] = []
         self._grays: deque[np.ndarray] = deque(maxlen=max(self._lost, self._every) + 1)
-        self._thumbnail: np.ndarray | None = None
-        self._difference = 0.0
         self._number = -1
         self._scale = 1.0
         self._since_thorough = 0
@@ -112,24 +106,18 @@ class Tracker:
         """Tracks that the next frame may continue."""
         return [a.track for a in self._active]
 
-    @staticmethod
-    def is_searched(number: int) -> bool:
-        """Whether a frame is always searched as a whole, not only where faces are known to be."""
-        return number % 2 == 0
-
-    def add(self, pixels: np.ndarray, shrunk: Shrunk | None = None) -> None:
+    def add(self, pixels: np.ndarray, shrunk: Shrunk) -> None:
         """Search the next frame ``(H, W, 3)``, uint8 or uint16.
 
         Args:
-            shrunk: the frame as the finder shrinks it; made here when omitted.
+            shrunk: the frame from ``Scenes`` with the same finder.
         """
         import cv2
 
         self._number += 1
-        shrunk = shrunk or self._finder.shrunk(pixels)
-        small, self._scale = shrunk.pixels, shrunk.scale
-        gray = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        if self._is_cut(small):
+        self._scale = shrunk.scale
+        gray = cv2.cvtColor(shrunk.pixels, cv2.COLOR_RGB2GRAY)
+        if shrunk.is_cut:
             self._active = []
             self._grays.clear()
             self.cuts.append(self._number)
@@ -137,10 +125,10 @@ class Tracker:
         self._since_thorough += 1
         # A scene begins with no knowledge of its faces.
         thorough = len(self._grays) == 1 or self._since_thorough >= self._every
-        looked = None if thorough or self.is_searched(self._number) else self._look_at_all(pixels)
+        looked = None if thorough or shrunk.found is not None else self._look_at_all(pixels)
         quick, more = list[Detection](), list[Detection]()
         if looked is None:
-            quick = self._finder.quick(small, self._scale) if shrunk.found is None else shrunk.found
+            quick = shrunk.found if shrunk.found is not None else self._finder.quick(shrunk.pixels, self._scale)
             if thorough:
                 more = self._finder.thorough(pixels)
                 self._since_thorough = 0
@@ -285,16 +273,6 @@ class Tracker:
                 active.track = Track(len(self.tracks), {self._number: active.track.cut_last()})
                 self.tracks.append(active.track)
             active.tangled = tangled
-
-    def _is_cut(self, small: np.ndarray) -> bool:
-        import cv2
-
-        before, last = self._thumbnail, self._difference
-        self._thumbnail = cv2.resize(small, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        if before is None:
-            return False
-        self._difference = float(np.abs(self._thumbnail - before).mean())
-        return self._difference > CUT and self._difference > CUT_RISE * last
 
 
 def _matched(actives: Sequence[_Active], found: Sequence[Detection]) -> list[tuple[_Active, Detection]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,19 +24,22 @@ from ..settings import GivenIdentity, Settings
 from ..vault import VaultWriter
 from .cast import Casting, cast_people
 from .frames import FrameTreatment, Studio
+from .parts import PART_SECONDS, scan_in_parts
 from .people import Person, embedded
 from .plan import VideoPlan
 from .portraits import Portraits, quality_of
 from .redact import check_empty, fits_one_pass, redact_in_one_pass
 from .render import ShowFrame, redacted_whole, render
 from .report import VideoReport
-from .scan import scan
+from .scan import Scan, scan
 from .stream import stream
 
 SCANNED, CAST = 0.3, 0.4
 """Share of a job's time after which the scan, and the search for identities, are done."""
 STEPS = 1000
 """Of a job's progress."""
+MIN_SCANNERS = 3
+"""Processes from which parts of a video are scanned apart."""
 MIN_FRAMES = 60
 """Frames with a face for which a further process pays: it needs some seconds to start."""
 
@@ -52,7 +56,8 @@ class VideoJob:
         identity: shown instead of searched ones.
         verifiers: further recognizers as ``KIND:FILE``, opened as ``recognizers``.
         detector: of faces; the built-in one when omitted.
-        processes: that render; what cores and method allow when omitted.
+        processes: that scan and render; what cores and method allow when omitted.
+        workers: of a cluster, used instead of processes; the job does not stop them.
     """
 
     settings: Settings
@@ -64,6 +69,7 @@ class VideoJob:
     verifiers: tuple[str, ...] = ()
     detector: Detector | None = None
     processes: int | None = None
+    workers: Workers | None = None
 
     def plan(self, source: VideoSource, progress: Progress = silent) -> tuple[VideoPlan, tuple[Person, ...]]:
         """Find, track and select the faces of a video.
@@ -71,20 +77,25 @@ class VideoJob:
         Raises:
             InputError: the video is damaged, or a person is selected who is not there.
         """
-        settings = self.settings
-        landmarks = not settings.redacts_only or self._picks
-        found = scan(
-            source.frames(),
-            float(source.info.rate),
-            self._asked,
-            self.detector,
-            settings.sensitivity,
-            landmarks,
-            source.info.frames,
-            progress,
-        )
+        found = self._scan(source, progress)
         plan = VideoPlan.of(source, found)
-        return replace(plan, kept=_kept(plan, found.people, settings)), found.people
+        return replace(plan, kept=_kept(plan, found.people, self.settings)), found.people
+
+    def _scan(self, source: VideoSource, progress: Progress) -> Scan:
+        settings, rate = self.settings, float(source.info.rate)
+        landmarks = not settings.redacts_only or self._picks
+        parts = int(source.info.duration // PART_SECONDS)
+        count = min(parts, self._allowed)
+        # On two cores, one pass takes no longer: it searches ahead in a thread.
+        if self.detector is None and count >= (2 if self.workers else MIN_SCANNERS):
+            with self._workers(count) as workers:
+                found = scan_in_parts(
+                    source, self._asked, workers, settings.sensitivity, landmarks, PART_SECONDS, progress
+                )
+            if found is not None:
+                return found
+        frames, expected = source.frames(), source.info.frames
+        return scan(frames, rate, self._asked, self.detector, settings.sensitivity, landmarks, expected, progress)
 
     def run(
         self,
@@ -146,7 +157,7 @@ class VideoJob:
                     "a reenacted video takes no given identity and no vault; leave out the network for clips"
                 )
             return stream(source, plan, settings, method, asked, target, self.format, rendering, show)
-        with Workers(self._count(plan)) as workers:
+        with self._workers(self._count(plan)) as workers:
             studio = Studio(settings, self.options, self.verifiers)
             casting = Casting(method, settings, asked, studio, workers)
             cast = cast_people(people, plan, casting, self.identity, _share(progress, SCANNED, CAST))
@@ -171,8 +182,17 @@ class VideoJob:
         if self.settings.parser is not None or unnamed or spec is None or not spec.one_thread:
             return 1
         frames = len({i for t in plan.tracks if plan.is_treated(t) for i in t.track.sightings})
-        wanted = self.processes or os.cpu_count() or 1
-        return max(1, min(wanted, frames // MIN_FRAMES))
+        return max(1, min(self._allowed, frames // MIN_FRAMES))
+
+    @property
+    def _allowed(self) -> int:
+        if self.workers is not None:
+            return self.workers.count
+        return self.processes or os.cpu_count() or 1
+
+    def _workers(self, count: int) -> AbstractContextManager[Workers]:
+        """Those of the cluster, or as many processes."""
+        return nullcontext(self.workers) if self.workers is not None and count > 1 else Workers(count)
 
 
 def enrolled(

@@ -17,6 +17,7 @@ from ...core.parallel import ahead
 from ...core.progress import Progress, silent
 from ...faces.detectors import Detector, open_detector
 from ...faces.tracking.finder import FaceFinder
+from ...faces.tracking.scenes import Scenes
 from ...faces.tracking.track import Track
 from ...faces.tracking.tracker import KNOWN_SECONDS, Tracker
 from ...imaging.video import StreamPacket, VideoFrame, VideoSource
@@ -79,11 +80,12 @@ def _redacted_faces(
     show: ShowFrame | None,
     vault: VaultWriter | None,
 ) -> VideoReport:
-    tracker = Tracker(FaceFinder(detector or open_detector(), settings.sensitivity), float(source.info.rate))
+    finder = FaceFinder(detector or open_detector(), settings.sensitivity)
+    tracker = Tracker(finder, float(source.info.rate))
     treatment, report = FrameTreatment(settings, None, ()), VideoReport(settings.method)
     with closing(source.open()) as container, VideoTarget(target, source, container, format) as out:
         # Frames are searched in a thread while earlier ones are redacted and encoded.
-        for item, faces in ahead(_searched(source, out.copied, tracker), WRITTEN):
+        for item, faces in ahead(_searched(source, out.copied, tracker, Scenes(finder)), WRITTEN):
             if isinstance(item, StreamPacket):
                 out.copy(item)
                 continue
@@ -125,7 +127,7 @@ def check_empty(source: VideoSource, policy: Policy, sealed: bool) -> None:
 
 
 def _searched(
-    source: VideoSource, copied: tuple[int, ...], tracker: Tracker
+    source: VideoSource, copied: tuple[int, ...], tracker: Tracker, scenes: Scenes
 ) -> Iterator[tuple[VideoFrame | StreamPacket, list[PlannedFace]]]:
     """Packets, and frames with their faces, in order; frames come when their faces are final."""
     waiting: deque[VideoFrame] = deque()
@@ -135,7 +137,7 @@ def _searched(
         if isinstance(item, StreamPacket):
             yield item, []
             continue
-        tracker.add(item.pixels)
+        tracker.add(item.pixels, scenes.next(item.pixels))
         waiting.append(item)
         recent += tracker.tracks[known:]
         known = len(tracker.tracks)

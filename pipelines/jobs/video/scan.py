@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from ...core.parallel import ahead
 from ...core.progress import Progress, silent
 from ...faces.detectors import Detector, open_detector
 from ...faces.names import SensitivityName
-from ...faces.tracking.finder import FaceFinder, Shrunk, measure
+from ...faces.tracking.finder import FaceFinder, measure
+from ...faces.tracking.scenes import Scenes, Shrunk
 from ...faces.tracking.smooth import finish
 from ...faces.tracking.track import Track
 from ...faces.tracking.tracker import Tracker
 from ...imaging.video import VideoFrame
 from ...recognition.base import FaceRecognizer
 from .people import Person, Register
-from .portraits import Portraits
+from .portraits import Portrait, Portraits
 
 SEARCHED = 2
 """Frames that are searched while earlier ones wait to be measured."""
+Ended = tuple[Track, list[Portrait]]
+"""A track that is complete, and its views."""
 
 
 @dataclass(frozen=True)
@@ -62,33 +67,55 @@ def scan(
     Raises:
         InputError: the video is damaged.
     """
-    finder = FaceFinder(detector or open_detector(), sensitivity)
-    tracker = Tracker(finder, rate, measure if landmarks else None)
-    register, waiting, count = Register(recognizers), dict[int, tuple[Track, Portraits]](), 0
+    finder, register = FaceFinder(detector or open_detector(), sensitivity), Register(recognizers)
+    tracking, scenes = Tracking(finder, rate, landmarks), Scenes(finder)
     # A frame is searched in a thread while the faces of the one before are measured.
-    for frame, shrunk in ahead(_shrunk(frames, finder), SEARCHED):
-        progress(count, max(expected, count + 1), "finding faces")
-        tracker.add(frame.pixels, shrunk)
-        for track in tracker.active if landmarks else ():
-            sighting = track.sightings.get(count)
-            if sighting is not None and sighting.points is not None:
-                waiting.setdefault(track.number, (track, Portraits(rate)))[1].offer(count, frame.pixels, sighting)
-        running = {track.number for track in tracker.active}
-        for number in [n for n in waiting if n not in running]:
-            _register(register, *waiting.pop(number))
-        count += 1
-    for track, portraits in waiting.values():
-        _register(register, track, portraits)
+    for frame, shrunk in ahead(((frame, scenes.next(frame.pixels)) for frame in frames), SEARCHED):
+        progress(tracking.frames, max(expected, tracking.frames + 1), "finding faces")
+        for track, views in tracking.add(frame.pixels, shrunk):
+            register.add(track, views)
+    for track, views in tracking.rest():
+        register.add(track, views)
+    tracker = tracking.tracker
     for track in tracker.tracks:
         finish(track, rate)
-    return Scan(count, tuple(tracker.tracks), tuple(register.people), tuple(tracker.cuts))
+    return Scan(tracking.frames, tuple(tracker.tracks), tuple(register.people), tuple(tracker.cuts))
 
 
-def _shrunk(frames: Iterable[VideoFrame], finder: FaceFinder) -> Iterator[tuple[VideoFrame, Shrunk]]:
-    for number, frame in enumerate(frames):
-        yield frame, finder.shrunk(frame.pixels, Tracker.is_searched(number))
+class Tracking:
+    """Tracks the faces of a video, and collects the best views of each track.
 
+    Args:
+        rate: frames per second.
+        landmarks: False where neither landmarks nor views are needed.
 
-def _register(register: Register, track: Track, portraits: Portraits) -> None:
-    if portraits.views:
-        register.add(track, portraits.views)
+    Attributes:
+        frames: how many there were.
+    """
+
+    def __init__(self, finder: FaceFinder, rate: float, landmarks: bool) -> None:
+        self.tracker = Tracker(finder, rate, measure if landmarks else None)
+        self.frames = 0
+        self._rate, self._landmarks = rate, landmarks
+        self._waiting: dict[int, tuple[Track, Portraits]] = {}
+
+    def add(self, pixels: np.ndarray, shrunk: Shrunk) -> list[Ended]:
+        """Take the next frame; returns the tracks with views that ended before it."""
+        self.tracker.add(pixels, shrunk)
+        active = self.tracker.active if self._landmarks else []
+        for track in active:
+            sighting = track.sightings.get(self.frames)
+            if sighting is not None and sighting.points is not None:
+                portraits = self._waiting.setdefault(track.number, (track, Portraits(self._rate)))[1]
+                portraits.offer(self.frames, pixels, sighting)
+        self.frames += 1
+        running = {track.number for track in active}
+        return self._taken([number for number in self._waiting if number not in running])
+
+    def rest(self) -> list[Ended]:
+        """The tracks with views that go on to the last frame."""
+        return self._taken(list(self._waiting))
+
+    def _taken(self, numbers: Sequence[int]) -> list[Ended]:
+        ended = [self._waiting.pop(number) for number in numbers]
+        return [(track, portraits.views) for track, portraits in ended if portraits.views]

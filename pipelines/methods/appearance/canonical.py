@@ -175,7 +175,9 @@ class CanonicalSpace:
         import cv2
 
         inside = (self.face[0, 0].numpy() > 0.5).astype(np.uint8)
-        distance = torch.from_numpy(cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)) / PX
+        rough = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).astype(np.float64)
+        # Its last bits depend on OpenCV's number of threads; the square of a distance between pixels is a whole number.
+        distance = torch.from_numpy(np.sqrt(np.rint(rough**2)) / PX).float()
         _, y = self.xy
         return (smooth_step(distance, 0.015, 0.11) * smooth_step(y, -1.0, -0.76))[None, None]
 

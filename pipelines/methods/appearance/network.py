@@ -174,7 +174,7 @@ class AppearanceModel:
         halves = {}
         for name, code in codes.items():
             region, value = self.regions[name], np.asarray(code, dtype=np.float32)
-            even, odd = (torch.from_numpy(value[region.sign == s]) for s in (1, -1))
+            even, odd = (aligned(value[region.sign == s]) for s in (1, -1))
             halves[name] = (region.mean + region.even @ even, region.odd @ odd)
         return self.packer.unpack(halves)
 
@@ -272,6 +272,12 @@ class Packer:
             torch.cat([half[self._luma[name]], chroma]) for half in (right + left, right - left)
         )
         return symmetric, antisymmetric
+
+
+def aligned(vector: np.ndarray) -> Tensor:
+    """A copy of a vector for products with a matrix: their last bits depend on where in the memory the vector begins.
+    torch's own tensors begin at multiples of 64 bytes."""
+    return torch.tensor(vector)
 
 
 def resize_up(image: Tensor, size: int) -> Tensor:

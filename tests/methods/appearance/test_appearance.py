@@ -12,7 +12,7 @@ from faceveil.pipelines.faces.landmarks import fit_landmarks
 from faceveil.pipelines.methods.appearance.canonical import REGIONS, SIZE, mirrored
 from faceveil.pipelines.methods.appearance.latent import appearance_of, latent_of
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod, Prepared
-from faceveil.pipelines.methods.appearance.network import AppearanceModel, load_model
+from faceveil.pipelines.methods.appearance.network import AppearanceModel, aligned, load_model
 from faceveil.pipelines.methods.appearance.shading import apply_gain, from_log, to_log
 from faceveil.pipelines.methods.base import View
 from faceveil.pipelines.methods.identities import MethodIdentity, load_any_identity, save_any_identity
@@ -216,3 +216,14 @@ def test_seeds_give_different_identities(method, prepared) -> None:
         embedding.append(default_recognizer().embed(change.patch, change.points - np.asarray(change.origin)))
     distances = [float(np.linalg.norm(embedding[a] - embedding[b])) for a, b in ((0, 1), (0, 2), (1, 2))]
     assert min(distances) > 0.15
+
+
+def test_products_do_not_depend_on_the_place_of_a_vector_in_the_memory(model) -> None:
+    matrix, code = model.regions["eyes"].even, np.random.default_rng(1).normal(size=model.regions["eyes"].even.shape[1])
+    products = set()
+    for offset in range(16):
+        space = np.empty(len(code) + 16, np.float32)
+        space[offset : offset + len(code)] = code
+        moved = space[offset : offset + len(code)]
+        products.add((matrix @ aligned(moved)).numpy().tobytes())
+    assert len(products) == 1
