@@ -15,7 +15,8 @@ from faceveil.pipelines.methods.appearance.method import AppearanceMethod
 @pytest.mark.slow
 def test_real_people_become_somebody_else_and_keep_their_expression(photos) -> None:
     changes = []
-    for path in photos[::7]:
+    # Enough of them that one eye that the landmark detector takes for another does not decide.
+    for path in photos[::3]:
         picture = load_image(path)
         result = anonymize_batch(picture.pixels, Settings(), method=AppearanceMethod(trials=8))
         row = result.report.faces[0]

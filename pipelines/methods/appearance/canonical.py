@@ -226,6 +226,7 @@ class RenderMasks:
         self.inner_skin = blur(erode(canonical.core * canonical.skin, 0.06), 2.0) * below_eyes
         self.skin = blur(canonical.skin, 1.5)
         self.upper_skin = self.skin * (1 - self.lower_face) * (1 - self.around_brows)
+        self.forehead = self.upper_skin * smooth_step(-y, 0.0, 0.12)[None, None]
         self.beard_zone = (smooth_step(y, 0.68, 0.76)[None, None] * (1 - lips)).clamp(0, 1)
 
 

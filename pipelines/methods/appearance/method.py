@@ -42,7 +42,7 @@ EXPRESSION_IOD = 160.0
 ROUNDS, FRAME_ROUNDS = 4, 2
 """Rounds of expectation-maximization that fit the texture of a photo, and of a video's frame: the results differ by .03
 levels of 255 on average."""
-CORRECTIONS, TOLERANCE = 3, 0.010
+CORRECTIONS, TOLERANCE = 5, 0.010
 """Rounds that correct what must stay, and the error that needs no correction."""
 BROW_CHANGE = 0.035
 """Change of the brows' height, in inter-ocular distances, that needs no correction: the new person's brows differ."""

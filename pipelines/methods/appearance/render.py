@@ -45,6 +45,11 @@ WIDE_OPEN = 0.16
 """Lip gap in IOD from which the inner lip edges are kept too. The training faces have few wide open mouths."""
 PAINT = (0.35, 0.80)
 """Log brightening at which painting starts to replace multiplication, and at which it replaces it fully."""
+CREASE_SIGMAS, CREASE_AREA = (1.0, 5.0), 8.0
+"""Standard deviations, in canonical pixels, of the blurs between which creases lie, and of the area over which their
+strength is compared."""
+CREASE_GAIN, CREASE_FLOOR = 1.0, 0.012
+"""Strength of the new creases as a multiple of the original's, and one that is always allowed, in log reflectance."""
 FINE_SIGMA, OBJECT_STRENGTH = 1.0, 0.35
 """Residual detail finer than FINE_SIGMA canonical pixels is skin grain; detail stronger than OBJECT_STRENGTH is hair or
 glasses. Both are kept, but on the inner skin, where it is a mole, a scar or a deep fold."""
@@ -206,6 +211,7 @@ def canonical_change(model: AppearanceModel, subject: Subject, appearance: Appea
     tone = target.mean(1, keepdim=True)
     muted = tone + MAX_TINT * torch.tanh((target - tone) / MAX_TINT)
     target = torch.lerp(target, muted, masks.skin)
+    target = _keep_creases(masks, subject, target)
     amount = canonical.fade * subject.decomposition.visible * masks.outside_eyes * subject.facing_viewer
     if mouth_gap(subject.points) > 0.016:
         amount = amount * (masks.outside_mouth if mouth_gap(subject.points) < WIDE_OPEN else masks.outside_lips)
@@ -264,6 +270,21 @@ def _keep_brow_tone(masks: RenderMasks, subject: Subject, target: Tensor) -> Ten
     mass, original_mass = float((dark * zone).sum()), float((original_dark * zone).sum())
     scale = min(max(mass, original_mass / 1.3), original_mass * 1.3) / max(mass, 1e-6)
     return target + dark * (1 - min(max(scale, 0.4), 1.6)) * masks.around_brows
+
+
+def _keep_creases(masks: RenderMasks, subject: Subject, target: Tensor) -> Tensor:
+    """Soften lines of the forehead that are stronger than the original's: they change the apparent age and sex."""
+    wanted, own = (_lines(detail.mean(1, keepdim=True)) for detail in (target, subject.decomposition.detail))
+    bare = masks.forehead
+    area = blur(bare, CREASE_AREA).clamp(min=1e-3)
+    strength, known = ((blur(lines**2 * bare, CREASE_AREA) / area).clamp(min=1e-12).sqrt() for lines in (wanted, own))
+    allowed = (CREASE_GAIN * known).clamp(min=CREASE_FLOOR)
+    return target - wanted * (1 - (allowed / strength).clamp(max=1)) * bare
+
+
+def _lines(luma: Tensor) -> Tensor:
+    """What is wider than pores and narrower than shading."""
+    return blur(luma, CREASE_SIGMAS[0]) - blur(luma, CREASE_SIGMAS[1])
 
 
 def warp_field(subject: Subject, points: np.ndarray) -> tuple[Tensor, Tensor]:

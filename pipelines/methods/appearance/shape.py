@@ -15,7 +15,7 @@ PARTS = {"base": (JAW,), "eyes": (BROWS, _EYELIDS), "nose": (NOSE,), "mouth": (M
 _REACH = ((JAW, 0.24), (BROWS, 0.13), (_EYELIDS, 0.09), (NOSE, 0.135), (MOUTH, 0.17))
 """Maximum displacement of each part's landmarks in IOD: about the 95th percentile of the distance between two people.
 Larger displacements look like caricatures."""
-MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN = 0.06, 0.06, 0.12, 0.06
+MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN = 0.14, 0.10, 0.14, 0.06
 """Maximum absolute corrections of eyelid opening (ratio), lip gap, brow height and yaw (IOD)."""
 _ALIGN = 0.3
 """Share of the global affine change that is removed, so that the head keeps its size and roll."""

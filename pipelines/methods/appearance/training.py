@@ -56,7 +56,7 @@ FACES_A_PART = 100
 """Faces after which the work is saved."""
 JACOBIAN_FACES, JACOBIAN_JOBS = 440, 16
 """Number of faces with renderings for the embedding Jacobian, and number of parallel jobs."""
-MIN_LABELED, LABEL_RIDGE = 40, 2.0
+MIN_LABELED, LABEL_RIDGE = 40, 1.0
 """Portraits with a known label that its regression needs, and the weight of its ridge."""
 MAX_MODE = 1.0
 """Maximum landmark displacement of a shape mode in IOD. A larger one means that the estimate diverged."""
@@ -144,13 +144,16 @@ def learn(
             f"only {len(keep)} of {len(portraits)} faces are frontal and in soft light, without glasses and bangs; an"
             f" appearance model needs at least {MIN_FACES}"
         )
+    # All portraits tell about sex, age and group, also those whose texture is hidden.
+    embeddings = np.stack([p.embedding for p in portraits])
     learner = _Learner(
         canonical,
         shapes,
         shape_codes[np.concatenate([keep, keep + len(portraits)])],
         labels[keep],
         weights[keep],
-        np.stack([portraits[i].embedding for i in keep]),
+        embeddings[keep],
+        _regress_labels(embeddings, labels, weights),
         [packed.measures[i] for i in keep],
         {n: v[keep] for n, v in packed.halves.items()},
     )
@@ -200,6 +203,7 @@ class _Learner:
     labels: np.ndarray
     weights: np.ndarray
     embeddings: np.ndarray
+    regression: np.ndarray
     measures: list[Measures]
     halves: dict[str, np.ndarray]
 
@@ -239,17 +243,15 @@ class _Learner:
         return tensors, facts
 
     def _attribute_space(self) -> AttributeSpace:
-        n = len(self.labels)
-        extended = np.concatenate([self.embeddings, np.ones((n, 1))], 1)
-        labels = np.stack([_regress(extended, column, self.weights) for column in self.labels.T], 1)
         pattern = np.stack([m.pattern for m in self.measures])
+        n = len(pattern)
         pattern = np.concatenate([pattern, pattern.reshape(n, 3, 16, 16)[..., ::-1].reshape(n, -1)])
         mean = pattern.mean(0)
         _, _, vt = np.linalg.svd(pattern[::3] - mean, full_matrices=False)
         size = len(LABELS) + PATTERN_COMPONENTS + len(self.measures[0].values)
-        rough = AttributeSpace(labels, mean, vt[:PATTERN_COMPONENTS].T, np.zeros(size), np.ones(size))
+        rough = AttributeSpace(self.regression, mean, vt[:PATTERN_COMPONENTS].T, np.zeros(size), np.ones(size))
         raw = self._raw(rough)
-        return AttributeSpace(labels, mean, vt[:PATTERN_COMPONENTS].T, raw.mean(0), raw.std(0) + 1e-6)
+        return AttributeSpace(self.regression, mean, vt[:PATTERN_COMPONENTS].T, raw.mean(0), raw.std(0) + 1e-6)
 
     def _raw(self, space: AttributeSpace) -> np.ndarray:
         # The regression fills in the labels that are unknown.
@@ -262,6 +264,12 @@ class _Learner:
     def _design(self, space: AttributeSpace) -> np.ndarray:
         standard = (self._raw(space) - space.mean) / space.std
         return np.concatenate([standard, np.ones((len(standard), 1))], 1)
+
+
+def _regress_labels(embeddings: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Ridge regression ``(D + 1, 6)`` from embeddings ``(N, D)`` with a trailing 1 to the labels ``(N, 6)``."""
+    extended = np.concatenate([embeddings, np.ones((len(embeddings), 1))], 1)
+    return np.stack([_regress(extended, column, weights) for column in labels.T], 1)
 
 
 def _regress(embeddings: np.ndarray, label: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -112,16 +112,18 @@ def test_pixels_outside_the_mask_are_unchanged(method, prepared, identity, portr
     assert 0.05 < change.mask.mean() < 0.9
 
 
-def test_pose_and_expression_are_kept(method, prepared, identity, view) -> None:
-    change, before = method.render(prepared, identity, 1.0), view.face.points
-    meant = change.points - np.array(change.origin)
-    box = np.concatenate([meant.min(0), meant.max(0)])
-    # Measure with landmarks that are detected in the result.
-    points = fit_landmarks(change.patch, box, five_points(meant))
-    assert abs(yaw_proxy(points) - yaw_proxy(before)) < 0.06
-    assert abs(mouth_gap(points) - mouth_gap(before)) < 0.03
-    assert abs(eye_opening(points) - eye_opening(before)) < 0.05
-    assert abs(inter_ocular(points) / inter_ocular(before) - 1) < 0.2
+def test_pose_and_expression_are_kept(method, prepared, view) -> None:
+    before, changes = view.face.points, []
+    for seed in range(5):
+        change = method.render(prepared, method.sample_identity([prepared], seed), 1.0)
+        meant = change.points - np.array(change.origin)
+        # Measure with landmarks that are detected in the result.
+        points = fit_landmarks(change.patch, np.concatenate([meant.min(0), meant.max(0)]), five_points(meant))
+        changes.append([abs(f(points) - f(before)) for f in (yaw_proxy, mouth_gap, eye_opening)])
+        assert abs(inter_ocular(points) / inter_ocular(before) - 1) < 0.2
+    # Single landmarks are noisy.
+    assert (np.mean(changes, axis=0) < [0.014, 0.015, 0.02]).all()
+    assert (np.max(changes, axis=0) < [0.06, 0.04, 0.05]).all()
 
 
 def test_a_joint_search_protects_both_photos(method, prepared, portrait, portrait_faces) -> None:
