@@ -27,7 +27,7 @@ from .jacobian import GUIDES
 from .latent import NAME, appearance_of, correction_of, latent_of, with_correction
 from .network import AppearanceModel, load_model
 from .occlusion import is_child, is_occluded
-from .render import REACH, Appearance, Subject, prepare, render
+from .render import REACH, Appearance, Subject, canonical_change, prepare, render
 from .search import TRIALS, search, search_target
 from .shape import NO_CORRECTION, Correction
 
@@ -123,7 +123,9 @@ class AppearanceMethod:
         found = []
         for one in prepared:
             small = one.subject.scaled(EXPRESSION_IOD)
-            found.append(_corrected(self.model, small, self._appearance(identity, small), 1.0)[0].values)
+            appearance = self._appearance(identity, small)
+            change = canonical_change(self.model, small, appearance, 1.0)
+            found.append(_corrected(self.model, small, appearance, 1.0, change)[0].values)
         return with_correction(identity, np.median(found, axis=0))
 
     @one_thread()
@@ -132,14 +134,15 @@ class AppearanceMethod:
     ) -> Change:
         subject = prepared.subject
         appearance = self._appearance(identity, subject)
+        change = canonical_change(self.model, subject, appearance, strength)
         correction, rendered = correction_of(identity), None
         if correction is None and strength > 0:
             # Correct the expression on a small image, and render a large face at full size only once.
             small = subject.scaled(EXPRESSION_IOD)
-            correction, last = _corrected(self.model, small, appearance, strength)
+            correction, last = _corrected(self.model, small, appearance, strength, change)
             rendered = last if small is subject else None
         if rendered is None:
-            rendered = render(self.model, subject, appearance, strength, correction or NO_CORRECTION)
+            rendered = render(self.model, subject, appearance, strength, correction or NO_CORRECTION, change)
         patch, mask, points = rendered
         return Change(patch, prepared.origin, mask, points + np.asarray(prepared.origin))
 
@@ -148,12 +151,12 @@ class AppearanceMethod:
 
 
 def _corrected(
-    model: AppearanceModel, subject: Subject, appearance: Appearance, strength: float
+    model: AppearanceModel, subject: Subject, appearance: Appearance, strength: float, change: Tensor
 ) -> tuple[Correction, tuple[Tensor, Tensor, np.ndarray] | None]:
     """The correction that keeps the expression best, and the rendering with it where that was the last one."""
     correction, tried = NO_CORRECTION, list[tuple[float, Correction]]()
     for _ in range(CORRECTIONS + 1):
-        patch, mask, points = render(model, subject, appearance, strength, correction)
+        patch, mask, points = render(model, subject, appearance, strength, correction, change)
         error = _expression_error(subject, patch, points)
         # Landmarks are noisy, so a further correction can be worse: the best one is kept.
         tried.append((np.inf if error is None else error.largest, correction))

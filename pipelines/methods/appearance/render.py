@@ -166,19 +166,22 @@ def render(
     appearance: Appearance,
     strength: float,
     correction: Correction = NO_CORRECTION,
+    change: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, np.ndarray]:
     """Render ``appearance`` on ``subject``.
 
     Args:
         strength: 0 renders the photo, 1 the appearance; values up to 1.5 extrapolate.
         correction: of what must stay, such as the eyelid opening.
+        change: from ``canonical_change``, where it is known; neither the correction nor the size of the patch matters.
 
     Returns:
         The new patch, the mask of pixels that may differ ``(1, 1, h, w)``, and the new landmarks in patch pixels.
     """
     shape = new_shape(model.shapes, subject.fit, subject.shape, appearance.shapes, strength, correction)
     points = subject.pose.to_image(shape)
-    change = canonical_change(model, subject, appearance, strength)
+    if change is None:
+        change = canonical_change(model, subject, appearance, strength)
     height, width = subject.patch.shape[-2:]
     field, moved = warp_field(subject, points)
     if subject.rotated is None:
