@@ -142,13 +142,14 @@ class VideoSource:
     Attributes:
         name: for messages.
         info: see ``VideoInfo``.
+        went_back: whether times of frames read so far went back, as in recordings that were joined byte by byte.
 
     Raises:
         InputError: the file is missing, damaged, or has no video stream.
     """
 
     def __init__(self, file: Path | io.BytesIO, span: Span = WHOLE) -> None:
-        self.file, self.span = file, span
+        self.file, self.span, self.went_back = file, span, False
         self.name = file.name if isinstance(file, Path) else "the video"
         if isinstance(file, Path) and not exists(file):
             raise InputError(f"{file.name} does not exist; check its name and folder")
@@ -200,6 +201,7 @@ class VideoSource:
 
     def _items(self, copied: tuple[int, ...]) -> Iterator[VideoFrame | StreamPacket]:
         count, last, step = 0, -1, 1
+        latest: int | None = None
         try:
             with closing(self.open()) as container:
                 stream = self.stream(container)
@@ -219,6 +221,9 @@ class VideoSource:
                         continue
                     for frame in packet.decode():
                         assert isinstance(frame, _frame_type())
+                        if frame.pts is not None:
+                            self.went_back |= latest is not None and frame.pts < latest
+                            latest = frame.pts
                         found = self._frame(frame, stream, count, start)
                         if found == "before":
                             continue

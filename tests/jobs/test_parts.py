@@ -160,3 +160,14 @@ def test_a_cluster_writes_the_bytes_of_one_process(long_clip: Path, rendered: by
 def test_the_model_is_the_same_in_another_process() -> None:
     with Workers(1) as workers:
         assert workers.submit(masks).result() == masks()
+
+
+def test_recordings_that_were_joined_byte_by_byte_are_scanned_in_one_pass(cards: list[Card], tmp_path: Path) -> None:
+    one = drawn(tmp_path / "one.ts", cards, [13, 1, 2, 30, 25, 9, 40, 12])
+    (tmp_path / "two.ts").write_bytes(one.read_bytes() * 2)
+    source = VideoSource(tmp_path / "two.ts")
+    once = in_one_pass(source)
+    assert once.frames == 2 * 132
+    with Workers(2) as workers:
+        parts = scan_in_parts(source, built_in_recognizers(), workers, seconds=1.05)
+    assert parts is None or same(source, parts, once)

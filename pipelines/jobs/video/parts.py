@@ -194,6 +194,9 @@ def scan_part(job: PartJob) -> Part | None:
             # The cut with which the part begins is none for its tracker.
             ended += tracking.add(frame.pixels, replace(shrunk, is_cut=shrunk.is_cut and begin is not None))
             begin = time if begin is None else begin
+    if source.went_back:
+        # The span of a part can miss such frames. The last part reads to the end, so it sees them.
+        raise InputError(f"the times of {source.name} go back")
     if begin is None:
         return None
     ended += tracking.rest()
