@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import FaceVeilError, InputError, PolicyStop, WorkerLost
 from ..core.files import write_whole
-from ..core.parallel import parallel
+from ..core.parallel import fitting_memory, parallel
 from ..core.progress import Progress, part_of
 from ..jobs.cluster import Cluster, ClusterWorkers, on_cluster
 from ..jobs.tasks import Task
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 MAX_SHARED = 6
 """Images that a shared identity is searched over; more cost time and change little."""
-PROCESS_MEMORY, FALLBACK_PROCESSES = 2 * 1024**3, 2
-"""Bytes of memory for one process: 1 GB and a large image; and the number where the memory's size is unknown."""
 MIN_IMAGES = 4
 """Images for which one more process pays: it needs some seconds to start."""
 
@@ -86,21 +84,12 @@ def processes(options: argparse.Namespace, images: int) -> int:
     spec = method_specs().get(options.method)
     if ordered or options.debug or not (spec is None or spec.one_thread):
         return 1
-    return max(1, min(os.cpu_count() or 1, images // MIN_IMAGES, _fitting_memory()))
+    return max(1, min(os.cpu_count() or 1, images // MIN_IMAGES, fitting_memory()))
 
 
 def _is_ordered(options: argparse.Namespace) -> bool:
     """Whether the files must be treated in order: the first photo of a person decides the pseudonym."""
     return options.pseudonyms is not None and not options.no_ledger
-
-
-def _fitting_memory() -> int:
-    """How many processes fit into the machine's memory; a guess where the system does not tell its size."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return FALLBACK_PROCESSES
-    return max(1, memory // PROCESS_MEMORY)
 
 
 def _opened_here(options: argparse.Namespace, images: Sequence[Task]) -> Opened:

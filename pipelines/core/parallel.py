@@ -19,6 +19,8 @@ from .progress import Progress
 MAX_CHUNK = 32
 """Jobs that a process fetches at once."""
 POLL_SECONDS = 0.25
+PROCESS_MEMORY, FALLBACK_PROCESSES = 2 * 1024**3, 2
+"""Bytes of memory for one process: 1 GB and a large image; and the number where the memory's size is unknown."""
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 R = TypeVar("R")
 T = TypeVar("T")
@@ -111,6 +113,15 @@ class Workers:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=_prepare)
         return self._pool
+
+
+def fitting_memory() -> int:
+    """How many processes fit into the machine's memory; a guess where the system does not tell its size."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return FALLBACK_PROCESSES
+    return max(1, memory // PROCESS_MEMORY)
 
 
 def result(future: Future[R], while_waiting: Callable[[], None]) -> R:

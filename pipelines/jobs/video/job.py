@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...core.errors import InputError
-from ...core.parallel import Workers
+from ...core.parallel import Workers, fitting_memory
 from ...core.progress import Progress, silent
 from ...faces.detectors import Detector
 from ...faces.select import WORDS, Selection
@@ -56,7 +56,7 @@ class VideoJob:
         identity: shown instead of searched ones.
         verifiers: further recognizers as ``KIND:FILE``, opened as ``recognizers``.
         detector: of faces; the built-in one when omitted.
-        processes: that scan and render; what cores and method allow when omitted.
+        processes: that scan and render; what cores, memory and method allow when omitted.
         workers: of a cluster, used instead of processes; the job does not stop them.
     """
 
@@ -188,7 +188,7 @@ class VideoJob:
     def _allowed(self) -> int:
         if self.workers is not None:
             return self.workers.count
-        return self.processes or os.cpu_count() or 1
+        return self.processes or min(os.cpu_count() or 1, fitting_memory())
 
     def _workers(self, count: int) -> AbstractContextManager[Workers]:
         """Those of the cluster, or as many processes."""
