@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from ..core.errors import InputError, WorkerLost
 from ..core.files import short_reason
@@ -111,6 +111,8 @@ class ClusterWorkers(Workers):
     """Workers of a cluster for all work of one job: parts and frames of a video. Ray starts lost ones again and repeats
     what they were doing.
 
+    The ``with`` statement starts them.
+
     Raises:
         InputError: Ray is not installed, or the cluster cannot be reached.
     """
@@ -122,22 +124,23 @@ class ClusterWorkers(Workers):
         self._helpers: list[Any] = []
         self._given = 0
 
+    def __enter__(self) -> Self:
+        self._ray = _start(self._cluster)
+        options = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 1}
+        actor = self._ray.remote(**options)(_Helper)
+        self._helpers = [actor.remote() for _ in range(self.count)]
+        return self
+
     @property
     def used(self) -> int:
         """How much work they were given."""
         return self._given
 
     def __exit__(self, *_: object) -> None:
-        if self._ray is not None:
-            self._ray.shutdown()
-            self._ray, self._helpers = None, []
+        self._ray.shutdown()
+        self._helpers = []
 
     def submit(self, work: Callable[..., R], *arguments: Any) -> Future[R]:
-        if self._ray is None:
-            self._ray = _start(self._cluster)
-            options = {"max_restarts": RESTARTS, "max_task_retries": RESTARTS, "num_cpus": 1}
-            actor = self._ray.remote(**options)(_Helper)
-            self._helpers = [actor.remote() for _ in range(self.count)]
         helper = self._helpers[self._given % self.count]
         self._given += 1
         outer: Future[R] = Future()
