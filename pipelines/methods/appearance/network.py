@@ -23,6 +23,7 @@ from ...geometry.shape_model import ShapeModel
 from ...imaging.resample import resize
 from ...training.labels import GROUPS, LABELS
 from .canonical import REGIONS, SIZE, CanonicalSpace, RenderMasks
+from .halves import Packer
 from .jacobian import GUIDES, EmbeddingJacobian
 from .people import People
 from .shading import MEASURES, Decomposer, Measures
@@ -30,8 +31,6 @@ from .shading import MEASURES, Decomposer, Measures
 FORMAT = "faceveil.appearance/3"
 FILE = "appearance.safetensors"
 REMEDY = "train one with: faceveil train appearance --images DIR"
-LUMA_SIZE = {"eyes": 256, "nose": 256, "mouth": 256, "base": 192}
-CHROMA_SIZE = 64
 MAX_ATTRIBUTE = 1.8
 """Limit of attributes in standard deviations, because photos vary more than the training faces."""
 SHAPE_STRETCH = {"eyes": 1.36, "nose": 1.48, "mouth": 1.24, "base": 1.28}
@@ -203,110 +202,10 @@ class AppearanceModel:
         return self._texture_responses[guide]
 
 
-class Packer:
-    """Converts reflectance detail to one vector per region and symmetry half, and back."""
-
-    def __init__(self, canonical: CanonicalSpace) -> None:
-        dilated = torch.nn.functional.max_pool2d((canonical.face > 0.5).float(), 7, 1, 3)
-        self.weights = canonical.regions
-        self._luma = {
-            n: _half(resize(self.weights[n] * dilated, LUMA_SIZE[n], LUMA_SIZE[n]))[0, 0] > 0.03 for n in REGIONS
-        }
-        self._chroma = {
-            n: _half(resize(self.weights[n] * dilated, CHROMA_SIZE, CHROMA_SIZE))[0, 0] > 0.03 for n in REGIONS
-        }
-
-    def chroma_weight(self, name: str) -> float:
-        """Compute the factor of chroma values. Its square is the number of luma pixels per chroma pixel."""
-        return LUMA_SIZE[name] / CHROMA_SIZE
-
-    def pack(self, detail: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Compute the symmetric and antisymmetric half ``(P,)`` of each region of detail ``(1, 3, 256, 256)``."""
-        luma = detail.mean(1, keepdim=True)
-        chroma = detail[:, [0, 2]] - luma
-        # Weight bright pixels more, so that dark lashes do not change the color of the eyelids.
-        trust = torch.exp(2.5 * luma.clamp(-1.5, 0.6))
-        trust_small = resize(trust, CHROMA_SIZE, CHROMA_SIZE)
-        packed = {}
-        for name in REGIONS:
-            weight = self.weights[name]
-            y = resize(luma * weight, LUMA_SIZE[name], LUMA_SIZE[name])
-            c = resize(chroma * weight * trust, CHROMA_SIZE, CHROMA_SIZE) / trust_small * self.chroma_weight(name)
-            packed[name] = tuple(
-                torch.cat(
-                    [_half(part_y)[0, 0][self._luma[name]], _half(part_c)[0][:, self._chroma[name]].T.reshape(-1)]
-                )
-                for part_y, part_c in zip(_split_mirror(y), _split_mirror(c), strict=True)
-            )
-        return packed  # type: ignore[return-value]
-
-    def unpack(self, halves: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
-        """Invert ``pack``; returns ``(1, 3, 256, 256)``."""
-        luma, chroma = torch.zeros(1, 1, SIZE, SIZE), torch.zeros(1, 2, CHROMA_SIZE, CHROMA_SIZE)
-        for name, (symmetric, antisymmetric) in halves.items():
-            count = int(self._luma[name].sum())
-            y = _whole(_scatter(symmetric[:count], self._luma[name]), _scatter(antisymmetric[:count], self._luma[name]))
-            luma = luma + (resize_up(y, SIZE) if y.shape[-1] != SIZE else y)
-            s, a = (_scatter_pairs(half[count:], self._chroma[name]) for half in (symmetric, antisymmetric))
-            chroma = chroma + _whole(s, a) / self.chroma_weight(name)
-        full_size = torch.nn.functional.interpolate(chroma, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
-        red, blue = luma + full_size[:, :1], luma + full_size[:, 1:]
-        return torch.cat([red, 3 * luma - red - blue, blue], 1)
-
-    def luma_gradient(self, name: str, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivative of ``(weight * luma).sum()`` of ``unpack`` with respect to both halves ``(P,)`` of a region.
-
-        Args:
-            weight: of each canonical pixel, ``(256, 256)``.
-        """
-        size = LUMA_SIZE[name]
-        if size != SIZE:
-            # The enlargement is linear and separable: one matrix for rows and columns.
-            up = torch.nn.functional.interpolate(
-                torch.eye(size)[None, None], size=(SIZE, size), mode="bicubic", align_corners=False
-            )[0, 0]
-            weight = up.T @ weight @ up
-        right, left = _half(weight), weight[:, : size // 2].flip(-1)
-        chroma = torch.zeros(2 * int(self._chroma[name].sum()))
-        symmetric, antisymmetric = (
-            torch.cat([half[self._luma[name]], chroma]) for half in (right + left, right - left)
-        )
-        return symmetric, antisymmetric
-
-
 def aligned(vector: np.ndarray) -> Tensor:
     """A copy of a vector for products with a matrix: their last bits depend on where in the memory the vector begins.
     torch's own tensors begin at multiples of 64 bytes."""
     return torch.tensor(vector)
-
-
-def resize_up(image: Tensor, size: int) -> Tensor:
-    """Enlarge a square image by bicubic interpolation."""
-    return torch.nn.functional.interpolate(image, size=(size, size), mode="bicubic", align_corners=False)
-
-
-def _half(image: Tensor) -> Tensor:
-    return image[..., image.shape[-1] // 2 :]
-
-
-def _split_mirror(image: Tensor) -> tuple[Tensor, Tensor]:
-    return (image + image.flip(-1)) / 2, (image - image.flip(-1)) / 2
-
-
-def _scatter(values: Tensor, mask: Tensor) -> Tensor:
-    image = torch.zeros(1, 1, *mask.shape)
-    image[0, 0][mask] = values
-    return image
-
-
-def _scatter_pairs(values: Tensor, mask: Tensor) -> Tensor:
-    image = torch.zeros(1, 2, *mask.shape)
-    image[0][:, mask] = values.reshape(-1, 2).T
-    return image
-
-
-def _whole(symmetric: Tensor, antisymmetric: Tensor) -> Tensor:
-    return torch.cat([(symmetric - antisymmetric).flip(-1), symmetric + antisymmetric], -1)
 
 
 def load_model(path: Path | None = None) -> AppearanceModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from ...training.parts import Packing
 from ...training.portraits import Portrait
 from .jacobian_training import JacobianSamples
+from .plainness import Plainness
 from .shading import Measures
 
 
@@ -22,10 +23,12 @@ class PackedFaces:
     Attributes:
         halves: region name to symmetric and antisymmetric half, ``(N, 2, P)``, float16.
         measures: of each face.
+        plainness: of each face.
     """
 
     halves: dict[str, np.ndarray]
     measures: list[Measures]
+    plainness: list[Plainness]
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
@@ -46,24 +49,16 @@ def _unpack_portraits(state: dict[str, Any]) -> list[Portrait]:
 
 def _pack_features(faces: PackedFaces) -> dict[str, Any]:
     measures = [
-        {
-            "values": _tensor(m.values),
-            "pattern": _tensor(m.pattern),
-            "glasses": float(m.glasses),
-            "bangs": float(m.bangs),
-            "harshness": float(m.harshness),
-        }
-        for m in faces.measures
+        {"values": _tensor(m.values), "pattern": _tensor(m.pattern), **asdict(p)}
+        for m, p in zip(faces.measures, faces.plainness, strict=True)
     ]
     return {"halves": {name: _tensor(half) for name, half in faces.halves.items()}, "measures": measures}
 
 
 def _unpack_features(state: dict[str, Any]) -> PackedFaces:
-    measures = [
-        Measures(m["values"].numpy(), m["pattern"].numpy(), m["glasses"], m["bangs"], m["harshness"])
-        for m in state["measures"]
-    ]
-    return PackedFaces({name: half.numpy() for name, half in state["halves"].items()}, measures)
+    measures = [Measures(m["values"].numpy(), m["pattern"].numpy()) for m in state["measures"]]
+    plainness = [Plainness(**{f.name: m[f.name] for f in fields(Plainness)}) for m in state["measures"]]
+    return PackedFaces({name: half.numpy() for name, half in state["halves"].items()}, measures, plainness)
 
 
 def _pack_samples(samples: JacobianSamples) -> dict[str, Any]:

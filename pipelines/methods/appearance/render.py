@@ -127,7 +127,7 @@ def prepare(
         else rotated.unwrap(small, Pose2D.of(points * factor))
     )
     decomposition = model.decomposer.decompose(texture)
-    measures = measure(model.decomposer, texture, decomposition, shape)
+    measures = measure(model.decomposer.zones, decomposition, shape)
     attributes = model.attributes.vector(embeddings[0], measures)
     expected = {n: model.expected(n, attributes)[: model.regions[n].components] for n in REGIONS}
     codes, fitted = model.encode_visible(

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from ...imaging.lab import rgb_to_lab
 from ...imaging.resample import blur, resize
-from .canonical import PX, SIZE, CanonicalSpace
+from .canonical import PX, SIZE, CanonicalSpace, erode
 
 SHADING_SIZE = 64
 _SIGMA = 0.29 * PX * SHADING_SIZE / SIZE
 _MID_SIGMA = 0.08 * PX * SHADING_SIZE / SIZE
 _FLOOR = 6.0
+OCCLUSION_RIM = 2 / PX
+"""Around what lies in front of the face, in IOD: it counts as hidden, too."""
 
 
 def to_log(image: Tensor) -> Tensor:
@@ -46,12 +48,14 @@ class Decomposition:
         detail: reflectance detail ``(1, 3, 256, 256)``; the model replaces it.
         visible: ``(1, 1, 256, 256)``, 0 where hair or another occlusion is in front of forehead or temples, else 1.
         low_frequency: the low-pass part of the shading, ``(1, 3, 64, 64)``, for the attributes.
+        lightness: CIE L* of the image, ``(256, 256)``, for the attributes.
     """
 
     shading: Tensor
     detail: Tensor
     visible: Tensor
     low_frequency: Tensor
+    lightness: Tensor
 
 
 class Decomposer:
@@ -85,18 +89,22 @@ class Decomposer:
     def decompose(self, texture: Tensor) -> Decomposition:
         """Decompose a texture ``(1, 3, 256, 256)``, RGB in [0, 1]."""
         logs = to_log(texture)
-        similarity = self.skin_similarity(texture)
+        lab = rgb_to_lab(texture.clamp(0, 1))
+        similarity = self._skin_similarity(lab)
         weight = self._skin * (self._floor + (1 - self._floor) * resize(similarity, SHADING_SIZE, SHADING_SIZE))
         small = resize(logs, SHADING_SIZE, SHADING_SIZE)
         low = _masked_blur(small, weight, _SIGMA)
         shading = resize(low + self._antisymmetric_shading(small, low, weight), SIZE, SIZE)
         return Decomposition(
-            shading=shading, detail=logs - shading, visible=self._visible(similarity), low_frequency=low
+            shading=shading,
+            detail=logs - shading,
+            visible=self._visible(similarity),
+            low_frequency=low,
+            lightness=lab[0, 0],
         )
 
-    def skin_similarity(self, texture: Tensor) -> Tensor:
+    def _skin_similarity(self, lab: Tensor) -> Tensor:
         """Compute the color similarity of each pixel to the cheeks, 0 to 1, ``(1, 1, 256, 256)``."""
-        lab = rgb_to_lab(texture.clamp(0, 1))
         reference = lab[0][:, self._reference]
         median = reference.median(1).values
         spread = 1.4826 * (reference - median[:, None]).abs().median(1).values
@@ -112,7 +120,7 @@ class Decomposer:
         return (mid - mid.flip(-1)) / 2 * (1.2 * trust).clamp(0, 1)
 
     def _visible(self, similarity: Tensor) -> Tensor:
-        eroded = 1 - torch.nn.functional.max_pool2d(1 - similarity, 5, 1, 2)
+        eroded = erode(similarity, OCCLUSION_RIM)
         clear = (blur(eroded, 4.0) * 1.9 - 0.45).clamp(0, 1)
         return 1 - self._occlusion_zone * (1 - clear)
 
@@ -132,21 +140,12 @@ class Measures:
     Attributes:
         values: in the order of ``MEASURES``.
         pattern: shading at 16 x 16 px minus its mean, flattened, ``(768,)``.
-        glasses: edge strength between the brows and under the eyes, high with glasses.
-        bangs: brightness variation of the forehead, high with bangs.
-        harshness: of the light; above 1, the light is directional or colored.
     """
 
     values: np.ndarray
     pattern: np.ndarray
-    glasses: float
-    bangs: float
-    harshness: float
 
 
-HARSH_CONTRAST, HARSH_SIDE, HARSH_COLOR = 0.34, 0.55, 0.10
-"""Standard deviations over the face that count as harsh light: of the log shading, of its difference between left and
-right, and of the detail's log color on the skin."""
 MEASURES = (
     "luminance",
     "beard on chin",
@@ -162,17 +161,14 @@ MEASURES = (
 )
 
 
-def measure(decomposer: Decomposer, texture: Tensor, decomposition: Decomposition, shape: np.ndarray) -> Measures:
+def measure(zones: dict[str, Tensor], decomposition: Decomposition, shape: np.ndarray) -> Measures:
     """Measure one face.
 
     Args:
-        texture: canonical image ``(1, 3, 256, 256)``.
-        decomposition: of the texture.
+        zones: of the decomposer.
         shape: landmarks ``(68, 2)`` in IOD units.
     """
-    lab = rgb_to_lab(texture.clamp(0, 1))[0]
-    lightness = lab[0]
-    zones = decomposer.zones
+    lightness = decomposition.lightness
     cheek = float(lightness[zones["cheeks"]].median())
     fine = (lightness - blur(lightness[None, None], 2.0)[0, 0]).abs()
     band = (blur(lightness[None, None], 1.5) - blur(lightness[None, None], 4.0))[0, 0].abs()
@@ -188,23 +184,8 @@ def measure(decomposer: Decomposer, texture: Tensor, decomposition: Decompositio
             *mouth_and_yaw(shape),
         ]
     )
-    slope = (blur(lightness[None, None], 1.0)[0, 0]).diff(dim=0, append=lightness[-1:]).abs() * 4
-    glasses = float(slope[zones["between brows"]].quantile(0.90) + 0.7 * slope[zones["under eyes"]].quantile(0.92))
-    forehead = lightness[zones["forehead"]]
-    bangs = float(((forehead - forehead.median()).abs() > 12).float().mean() + (forehead - cheek).abs().mean() / 60)
     pattern = (low - mean[:, None, None]).ravel()
-    return Measures(values, pattern, glasses, bangs, _harshness(decomposer.canonical, decomposition))
-
-
-def _harshness(canonical: CanonicalSpace, decomposition: Decomposition) -> float:
-    core, skin = canonical.core[0, 0] > 0.5, canonical.skin[0, 0] > 0.5
-    shading = decomposition.shading.mean(1)[0]
-    color = (decomposition.detail - decomposition.detail.mean(1, keepdim=True))[0]
-    return max(
-        float(shading[core].std()) / HARSH_CONTRAST,
-        float((shading - shading.flip(-1))[core].std()) / HARSH_SIDE,
-        float(color[:, skin].std()) / HARSH_COLOR,
-    )
+    return Measures(values, pattern)
 
 
 def mouth_and_yaw(shape: np.ndarray) -> tuple[float, float, float, float]:

@@ -31,11 +31,13 @@ from ...training.parts import Parts
 from ...training.portraits import Portrait, read_pixels, read_portrait
 from . import packing
 from .canonical import REGIONS, CanonicalSpace, Pose2D, mirrored
+from .halves import Packer
 from .jacobian import GUIDES, EmbeddingJacobian
 from .jacobian_training import JacobianSamples, learn_jacobian, render_samples
-from .network import FORMAT, PATTERN_COMPONENTS, TRAITS, AttributeSpace, Packer, model_of
+from .network import FORMAT, PATTERN_COMPONENTS, TRAITS, AttributeSpace, model_of
 from .packing import PackedFaces
 from .people import People
+from .plainness import Plainness
 from .shading import Decomposer, Measures, measure
 
 log = logging.getLogger(__name__)
@@ -137,7 +139,7 @@ def learn(
     features = parts.run("features", _features, jobs, packing.FEATURES, workers, progress, what)
     packed = _merge(features, len(portraits), count)
     keep = np.flatnonzero(
-        [abs(shapes.fit(s).yaw) < YAW_LIMIT and _is_plain(m) for s, m in zip(shapes_2d, packed.measures, strict=True)]
+        [abs(shapes.fit(s).yaw) < YAW_LIMIT and _is_plain(p) for s, p in zip(shapes_2d, packed.plainness, strict=True)]
     )
     if len(keep) < MIN_FACES:
         raise InputError(
@@ -155,6 +157,7 @@ def learn(
         embeddings[keep],
         _regress_labels(embeddings, labels, weights),
         [packed.measures[i] for i in keep],
+        [packed.plainness[i] for i in keep],
         {n: v[keep] for n, v in packed.halves.items()},
     )
     tensors, facts = learner.learn(progress)
@@ -165,33 +168,35 @@ def learn(
     )
 
 
-def _is_plain(measures: Measures) -> bool:
+def _is_plain(face: Plainness) -> bool:
     """Whether a face has no glasses and no bangs, and soft light."""
-    return measures.glasses < GLASSES_LIMIT and measures.bangs < BANGS_LIMIT and measures.harshness < HARSHNESS_LIMIT
+    return face.glasses < GLASSES_LIMIT and face.bangs < BANGS_LIMIT and face.harshness < HARSHNESS_LIMIT
 
 
 def _features(mean: np.ndarray, portraits: Sequence[Portrait]) -> PackedFaces:
     canonical = CanonicalSpace(mean)
     decomposer, packer = Decomposer(canonical), Packer(canonical)
     halves: dict[str, list[np.ndarray]] = {n: [] for n in REGIONS}
-    measures = []
+    measures, plainness = [], []
     for portrait in portraits:
-        texture = canonical.unwrap(read_pixels(portrait.path), portrait.points)
-        decomposition = decomposer.decompose(texture)
-        measures.append(
-            measure(decomposer, texture, decomposition, Pose2D.of(portrait.points).to_canonical(portrait.points))
-        )
+        decomposition = decomposer.decompose(canonical.unwrap(read_pixels(portrait.path), portrait.points))
+        shape = Pose2D.of(portrait.points).to_canonical(portrait.points)
+        measures.append(measure(decomposer.zones, decomposition, shape))
+        plainness.append(Plainness.of(decomposer, decomposition))
         for name, pair in packer.pack(decomposition.detail * decomposition.visible).items():
             halves[name].append(torch.stack(pair).half().numpy())
-    return PackedFaces({n: np.stack(v) for n, v in halves.items()}, measures)
+    return PackedFaces({n: np.stack(v) for n, v in halves.items()}, measures, plainness)
 
 
 def _merge(parts: list[PackedFaces], count: int, split: int) -> PackedFaces:
     """Concatenate the parts and restore the order before the split ``portraits[i::split]``."""
     order = np.argsort(np.concatenate([np.arange(count)[i::split] for i in range(split)]))
     measures = [m for part in parts for m in part.measures]
+    plainness = [p for part in parts for p in part.plainness]
     return PackedFaces(
-        {n: np.concatenate([p.halves[n] for p in parts])[order] for n in REGIONS}, [measures[i] for i in order]
+        {n: np.concatenate([p.halves[n] for p in parts])[order] for n in REGIONS},
+        [measures[i] for i in order],
+        [plainness[i] for i in order],
     )
 
 
@@ -205,6 +210,7 @@ class _Learner:
     embeddings: np.ndarray
     regression: np.ndarray
     measures: list[Measures]
+    plainness: list[Plainness]
     halves: dict[str, np.ndarray]
 
     def learn(self, progress: Progress) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -234,7 +240,7 @@ class _Learner:
             tensors |= {f"{name}.{k}": v for k, v in part.items()}
             people[name] = scores[: len(self.labels)]
             facts["regressed"][name] = round(share, 4)
-        plain = [i for i, m in enumerate(self.measures) if m.glasses < PERSON_GLASSES_LIMIT]
+        plain = [i for i, p in enumerate(self.plainness) if p.glasses < PERSON_GLASSES_LIMIT]
         tensors |= People.of({n: scores[plain] for n, scores in people.items()}, design[plain][:, TRAITS]).tensors()
         facts["people"] = len(plain)
         for guide, size in GUIDES.items():
