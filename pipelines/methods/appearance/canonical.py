@@ -209,7 +209,7 @@ class RenderMasks:
     """Precomputed canonical masks for rendering, each ``(1, 1, 256, 256)``."""
 
     def __init__(self, canonical: CanonicalSpace) -> None:
-        _, y = canonical.xy
+        x, y = canonical.xy
         inner = dilate(canonical.inner_mouth, 0.012)
         self.lips = erode(canonical.lips, 0.012) * (1 - inner)
         self.around_lips = blur(canonical.lips, 2.5) * (1 - blur(inner, 1.2))
@@ -227,6 +227,7 @@ class RenderMasks:
         self.skin = blur(canonical.skin, 1.5)
         self.upper_skin = self.skin * (1 - self.lower_face) * (1 - self.around_brows)
         self.forehead = self.upper_skin * smooth_step(-y, 0.0, 0.12)[None, None]
+        self.above_mouth = (smooth_step(0.75 - x.abs(), 0.0, 0.1) * smooth_step(1.0 - y, 0.0, 0.1))[None, None]
         self.beard_zone = (smooth_step(y, 0.68, 0.76)[None, None] * (1 - lips)).clamp(0, 1)
 
 
@@ -248,6 +249,24 @@ def dilate(mask: Tensor, radius: float) -> Tensor:
 def erode(mask: Tensor, radius: float) -> Tensor:
     """Erode a canonical mask by ``radius`` IOD."""
     return 1 - dilate(1 - mask, radius)
+
+
+def closed(mask: Tensor, width: float) -> Tensor:
+    """Fill gaps in the rows of a canonical mask that are up to ``width`` IOD wide."""
+    import cv2
+
+    return each_plane(mask, lambda plane: cv2.morphologyEx(plane, cv2.MORPH_CLOSE, _row(width)))
+
+
+def opened(mask: Tensor, width: float) -> Tensor:
+    """Remove what is less than ``width`` IOD wide in the rows of a canonical mask."""
+    import cv2
+
+    return each_plane(mask, lambda plane: cv2.morphologyEx(plane, cv2.MORPH_OPEN, _row(width)))
+
+
+def _row(width: float) -> np.ndarray:
+    return np.ones((1, max(1, round(width * PX))), np.uint8)
 
 
 def lattice(height: int, width: int, spacing: float) -> Tensor:

@@ -17,7 +17,7 @@ from ...faces.face import mouth_gap
 from ...geometry.shape_model import ShapeFit
 from ...imaging.resample import blur, pixel_grid, resize, sample
 from ...imaging.warp import interpolated
-from .canonical import REGIONS, Pose2D, RenderMasks, interpolate_lattice, lattice, smooth_step
+from .canonical import REGIONS, Pose2D, RenderMasks, closed, interpolate_lattice, lattice, opened, smooth_step
 from .network import AppearanceModel, Codes
 from .rotated import ROTATED_YAW, RotatedFace
 from .shading import Decomposition, apply_gain, from_log, measure
@@ -43,13 +43,17 @@ GRAZING = (0.05, 0.25)
 changes fully. Texture at grazing angles would be smeared."""
 WIDE_OPEN = 0.16
 """Lip gap in IOD from which the inner lip edges are kept too. The training faces have few wide open mouths."""
-PAINT = (0.35, 0.80)
+PAINT = (0.25, 0.5)
 """Log brightening at which painting starts to replace multiplication, and at which it replaces it fully."""
+MAX_GRAIN = 0.15
+"""Limit of the log residual that painted skin keeps."""
 CREASE_SIGMAS, CREASE_AREA = (1.0, 5.0), 8.0
 """Standard deviations, in canonical pixels, of the blurs between which creases lie, and of the area over which their
 strength is compared."""
 CREASE_GAIN, CREASE_FLOOR = 1.0, 0.012
 """Strength of the new creases as a multiple of the original's, and one that is always allowed, in log reflectance."""
+PARTING, MUSTACHE = 0.2, 0.6
+"""Greatest gap in a mustache, and its least width, in IOD."""
 FINE_SIGMA, OBJECT_STRENGTH = 1.0, 0.35
 """Residual detail finer than FINE_SIGMA canonical pixels is skin grain; detail stronger than OBJECT_STRENGTH is hair or
 glasses. Both are kept, but on the inner skin, where it is a mole, a scar or a deep fold."""
@@ -216,8 +220,7 @@ def canonical_change(model: AppearanceModel, subject: Subject, appearance: Appea
     target = torch.lerp(target, muted, masks.skin)
     target = _keep_creases(masks, subject, target)
     amount = canonical.fade * subject.decomposition.visible * masks.outside_eyes * subject.facing_viewer
-    if mouth_gap(subject.points) > 0.016:
-        amount = amount * (masks.outside_mouth if mouth_gap(subject.points) < WIDE_OPEN else masks.outside_lips)
+    amount = amount * (masks.outside_mouth if mouth_gap(subject.points) < WIDE_OPEN else masks.outside_lips)
     change = (target - subject.fitted - subject.marks) * strength
     # Keep a beard: do not brighten facial hair to skin.
     change = torch.lerp(change, change.clamp(max=0.12), subject.beard)
@@ -227,8 +230,17 @@ def canonical_change(model: AppearanceModel, subject: Subject, appearance: Appea
     lift = change.mean(1, keepdim=True)
     paint = smooth_step(lift, *PAINT) * amount
     gain = (change * amount).clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN)
-    painted = subject.decomposition.shading + subject.decomposition.detail + change
+    painted = subject.decomposition.shading + subject.decomposition.detail + change - strength * _stains(subject)
     return torch.cat([gain, painted, paint, amount], 1)
+
+
+def _stains(subject: Subject) -> Tensor:
+    """Compute the part of the residual detail that would stain painted skin: its color, and all that is not fine grain.
+
+    In dark pixels, such as lashes, the color is mostly noise.
+    """
+    residual = subject.decomposition.detail - subject.fitted - subject.marks
+    return residual - residual.mean(1, keepdim=True).clamp(-MAX_GRAIN, MAX_GRAIN)
 
 
 def _unexplained(decomposition: Decomposition, fitted: Tensor, bare: Tensor) -> Tensor:
@@ -244,7 +256,10 @@ def _unexplained(decomposition: Decomposition, fitted: Tensor, bare: Tensor) -> 
 
 def _beard(masks: RenderMasks, decomposition: Decomposition) -> Tensor:
     """Compute a soft mask ``(1, 1, 256, 256)`` of dark detail in the beard zone."""
-    return smooth_step(-blur(decomposition.detail.mean(1, keepdim=True), 2.0), 0.22, 0.5) * masks.beard_zone
+    dark = smooth_step(-blur(decomposition.detail.mean(1, keepdim=True), 2.0), 0.22, 0.5) * masks.beard_zone
+    # A mustache is wide. Narrow dark spots above the mouth are shadows of the nose, and folds of the cheeks.
+    wide = opened(closed(dark, PARTING), MUSTACHE)
+    return torch.lerp(dark, torch.minimum(dark, wide), masks.above_mouth)
 
 
 def _keep_lip_color(masks: RenderMasks, original: Tensor, target: Tensor) -> Tensor:

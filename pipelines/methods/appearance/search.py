@@ -68,7 +68,7 @@ GIVEN = Pull(0.0006, 0.88, NEAREST_PEOPLE, TRIALS // ROUNDS, False, 0.01)
 """A drawn identity only chooses a direction, and each seed another stranger; a given one is to be recognized again."""
 TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""
-DISTINCTIVENESS, MAX_START = 1.1, 1.0
+DISTINCTIVENESS, MAX_START = 1.2, 1.1
 """Factor of a stranger's codes, and their largest strain at the start."""
 STRAIN_WEIGHT, EXCESS_WEIGHT = 0.3, 0.15
 """Share of a goal that a result may be nearer to the original if its strain, or its excess, is 1 less."""
@@ -76,7 +76,7 @@ LABEL_SLACK = 0.4
 """Change of apparent sex or age that is no excess."""
 MIN_MARGIN, LACK_WEIGHT = 0.78, 3.0
 """Margin below which naturalness hardly counts, because recognizers could still match the face; weight of its lack."""
-OVERSHOOT = 1.8
+OVERSHOOT = 2.1
 """Factor of the changes: the forecast is regularized, and limits of the rendering stop a part of each change."""
 EASE = {"eyes": 1.2, "nose": 0.6, "mouth": 1.0, "base": 1.0}
 """How easily the codes of each region change. Large changes of the nose look like caricatures."""

@@ -17,6 +17,9 @@ _REACH = ((JAW, 0.24), (BROWS, 0.13), (_EYELIDS, 0.09), (NOSE, 0.135), (MOUTH, 0
 Larger displacements look like caricatures."""
 MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN = 0.14, 0.10, 0.14, 0.06
 """Maximum absolute corrections of eyelid opening (ratio), lip gap, brow height and yaw (IOD)."""
+_AT_EARS = np.array([0.45, 0.55, 0.7, 0.85])
+_OUTLINE_SHARE = np.concatenate([_AT_EARS, np.ones(9), _AT_EARS[::-1]])
+"""Share of its displacement that each point of the jaw keeps: ears and hair stay where they are."""
 _ALIGN = 0.3
 """Share of the global affine change that is removed, so that the head keeps its size and roll."""
 _TILT, _RISE = (-0.03, 0.03), (-0.05, 0.07)
@@ -107,6 +110,7 @@ def region_moves(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, name: str
         if part in PARTS[name]:
             longest = np.linalg.norm(move[:, part], axis=2).max(1)
             result[:, part] = move[:, part] * np.minimum(1.0, reach / np.maximum(longest, 1e-9))[:, None, None]
+    result[:, JAW] = _across_outline(shape[JAW], result[:, JAW])
     return result
 
 
@@ -119,6 +123,16 @@ def _project_change(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, codes:
     move = (change @ fit.camera.T) * np.array([1.0, -1.0])
     design = np.concatenate([shape, np.ones((68, 1))], 1)
     return move - _ALIGN * (design @ (np.linalg.pinv(design) @ move))
+
+
+def _across_outline(jaw: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """Keep the part of jaw displacements ``(N, 17, 2)`` that is perpendicular to the outline.
+
+    A point that slides along it changes no outline, but bends what is behind the head.
+    """
+    along = np.gradient(jaw, axis=0)
+    along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+    return (move - (move * along).sum(-1, keepdims=True) * along) * _OUTLINE_SHARE[:, None]
 
 
 def _limit_brow(brow: np.ndarray, move: np.ndarray) -> np.ndarray:
