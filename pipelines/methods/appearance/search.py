@@ -3,10 +3,9 @@
 A new identity is drawn by the identity sampler, independent of the original; a given one is taken as it is. The search
 starts from strangers: people of the training set who are of similar sex, age, skin and beard. For a drawn identity
 those are taken whom the guides find least like the original, for a given one those who are forecast to be near it.
-Guides are recognizers with a linear forecast of their answer. They find what of the original is left: the least change
-of the codes is solved for that moves each guide's embedding away from the original up to the distance of strangers,
-keeps apparent sex and age, and pulls towards the identity. It is rendered, measured and corrected. Going no farther
-than strangers are leaves an attacker little to undo.
+Guides are recognizers with a linear forecast of their answer. The least change of the codes is solved for that moves
+each guide's embedding away from the original up to the distance of strangers, which leaves an attacker little to undo,
+keeps apparent sex and age, and pulls towards the identity. It is rendered, measured and corrected.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ GOALS = {"dlib": 0.86, "faceveil": 1.41}
 """Distance of the embeddings of two strangers: about dlib's mean, and a cosine of 0."""
 TRIALS = 16
 """Default number of renderings per photo."""
-ROUNDS = 3
-"""Renderings from one stranger."""
+ROUNDS, MORE_ROUNDS, SURE_MARGIN = 3, 4, 0.87
+"""Renderings from one stranger, and further ones from the best result where its margin is smaller."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,9 @@ class SearchResult:
     excess: float
 
     @property
-    def strain(self) -> float:
-        """How strained the face looks."""
-        return _strain(np.concatenate(list(self.latent.codes.values())))
+    def codes(self) -> np.ndarray:
+        """Codes ``(Z,)`` of all regions."""
+        return np.concatenate(list(self.latent.codes.values()))
 
 
 def search(
@@ -135,7 +134,7 @@ def search(
         subjects: faces of the same person.
         seed: the same photos and seed give the same latent.
         guides: the recognizers of the model's forecasts, in the order of ``GUIDES``.
-        trials: maximum renderings per photo; 1 uses the forecast without rendering.
+        trials: renderings per photo, and ``MORE_ROUNDS`` for a hard face; 1 uses the forecast without rendering.
         progress: called before each rendering.
     """
     drawn = builtin_sampler(guides[0].name).sample(1, seed)
@@ -193,8 +192,7 @@ class _Solver:
         self._limits = [self._natural.limits(subject) for subject in subjects]
         self._boundaries = np.cumsum([model.regions[n].residual.shape[1] for n in REGIONS])[:-1]
         self._ease = np.concatenate([np.full(model.regions[n].residual.shape[1], EASE[n]) for n in REGIONS])
-        labels = model.attributes.labels[:-1, list(_KEPT_LABELS)].T
-        self._labels = labels
+        self._labels = model.attributes.labels[:-1, list(_KEPT_LABELS)].T
         weights = np.array([TRAIT_WEIGHTS.get(name, 1.0) for name in LABELS] + [1.0] * (len(TRAITS) - len(LABELS)))
         differences = (model.people.traits - self._traits) * weights
         similar = np.argsort((differences**2).sum(1), kind="stable")[:NEAREST_PEOPLE]
@@ -205,20 +203,22 @@ class _Solver:
         """Search from several strangers.
 
         Args:
-            target: embedding to come close to, ``(D,)`` in dlib's space.
-            trials: maximum renderings per photo; 1 uses the forecast without rendering.
+            target: embedding to come close to, ``(D,)`` in dlib's space; ``trials`` as in ``search``.
         """
         rounds = min(ROUNDS, trials)
-        suitable = self.farthest_people() if self._pull.farthest else self.nearest_people(target)
-        suitable = suitable[: self._pull.suitable]
+        people = self.farthest_people() if self._pull.farthest else self.nearest_people(target)
+        suitable = people[: self._pull.suitable]
         order = torch.randperm(len(suitable), generator=torch.Generator().manual_seed(self._seed)).numpy()
         starts = [self.codes_of(person) for person in suitable[order[: trials // rounds]]]
         if trials == 1:
             return self.forecast(starts[0], target)
-        found: list[SearchResult] = []
+        found = list[SearchResult]()
         for done, start in enumerate(starts):
-            found += self.refine(start, rounds, target, part_of(progress, done, len(starts)))
+            found += self.refine(start, rounds, target, part_of(progress, done, len(starts) + 1))
         if self._pull.farthest:
+            best = max(found, key=self._merit)
+            if best.margin < SURE_MARGIN:
+                found += self.refine(best.codes, MORE_ROUNDS, target, part_of(progress, len(starts), len(starts) + 1))
             return max(found, key=self._merit)
         # Among results that are as far from the original as strangers are, the one nearest to the target.
         return min(found, key=lambda f: (max(0.0, self._pull.accepted - f.margin), f.target_distance))
@@ -226,7 +226,7 @@ class _Solver:
     def _merit(self, result: SearchResult) -> float:
         """How far from the original and how natural a result is."""
         lacking = max(0.0, MIN_MARGIN - result.margin)
-        unnatural = STRAIN_WEIGHT * result.strain + EXCESS_WEIGHT * result.excess
+        unnatural = STRAIN_WEIGHT * _strain(result.codes) + EXCESS_WEIGHT * result.excess
         return min(result.margin, self._pull.accepted) - unnatural - LACK_WEIGHT * lacking
 
     def codes_of(self, person: int) -> np.ndarray:
