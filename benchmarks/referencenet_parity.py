@@ -9,13 +9,14 @@ tests/methods/referencenet/fixture.
 Each case gives three errors: float32 and float64 from the recorded latents and embeddings, and float32 end to end from
 the images.
 
-Two tables are float32 in diffusers even if the networks run in float64: the sinusoidal time embeddings
-(``get_timestep_embedding`` in models/embeddings.py; the same code in 0.25.1, 0.42.0 and 0.42.1) and the betas of the
-schedulers. Their last bit depends on the CPU and on the build of torch, because exp, sin and cos of float32 are not
-exactly rounded. One unit in the last place of the time embeddings changes the final latents by up to 4e-7, far above
-the bar of 1e-9. So the float64 error uses recorded tables, from ``float32_tables.safetensors`` in DIR if the file
-exists: ``betas`` (1000,), ``timesteps`` (T,) and ``time_embeddings`` (T, C). The tables of the fixture were computed
-with diffusers 0.42.1 and torch 2.14.1; with them the recorded float64 latents are reproduced to 3e-14.
+Three tables are float32 in diffusers even if the networks run in float64: the sinusoidal time embeddings
+(``get_timestep_embedding`` in models/embeddings.py; the same code in 0.25.1, 0.42.0 and 0.42.1), the betas of the
+schedulers and the products of 1 - beta. Their last bit depends on the CPU and on the build of torch, because exp, sin,
+cos and products of many factors are not exactly rounded. One unit in the last place changes the final latents by up to
+4e-7, far above the bar of 1e-9. So the float64 error uses recorded tables, from ``float32_tables.safetensors`` in DIR if
+the file exists: ``betas`` (1000,), ``timesteps`` (T,), and for these ``time_embeddings`` (T, C) and ``alphas_cumprod``
+(T,). The tables of the fixture were computed with diffusers 0.42.1 and torch 2.14.1; with them the recorded float64
+latents are reproduced to 3e-14.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ class RecordedTimes(torch.nn.Module):
 
 @contextmanager
 def float32_tables(folder: Path, pipeline: ReferenceNetPipeline) -> Iterator[None]:
-    """Use the recorded time embeddings and betas inside the context, if the folder has them."""
+    """Use the recorded tables inside the context, if the folder has them."""
     from safetensors.torch import load_file
 
     file = folder / "float32_tables.safetensors"
@@ -162,8 +163,17 @@ def float32_tables(folder: Path, pipeline: ReferenceNetPipeline) -> Iterator[Non
     pipeline.scheduler = type(scheduler).from_config(scheduler.config, trained_betas=tables["betas"].tolist())
     for net in nets:
         net.time_proj = RecordedTimes(tables["timesteps"], tables["time_embeddings"])
+    cumprod = torch.cumprod
+
+    def recorded_products(factors: Tensor, dim: int) -> Tensor:
+        products = cumprod(factors, dim=dim)
+        products[tables["timesteps"]] = tables["alphas_cumprod"]
+        return products
+
     try:
-        yield
+        # The pipeline builds its schedulers anew.
+        with patch.object(torch, "cumprod", recorded_products):
+            yield
     finally:
         pipeline.scheduler = scheduler
         for net, embedder in zip(nets, embedders, strict=True):

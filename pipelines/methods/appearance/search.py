@@ -212,13 +212,13 @@ class _Solver:
         starts = [self.codes_of(person) for person in suitable[order[: trials // rounds]]]
         if trials == 1:
             return self.forecast(starts[0], target)
-        found = list[SearchResult]()
+        found, total = list[SearchResult](), len(starts) + self._pull.farthest
         for done, start in enumerate(starts):
-            found += self.refine(start, rounds, target, part_of(progress, done, len(starts) + 1))
+            found += self.refine(start, rounds, target, part_of(progress, done, total))
         if self._pull.farthest:
             best = max(found, key=self._merit)
             if best.margin < SURE_MARGIN:
-                found += self.refine(best.codes, MORE_ROUNDS, target, part_of(progress, len(starts), len(starts) + 1))
+                found += self.refine(best.codes, MORE_ROUNDS, target, part_of(progress, len(starts), total))
             return max(found, key=self._merit)
         # Among results that are as far from the original as strangers are, the one nearest to the target.
         return min(found, key=lambda f: (max(0.0, self._pull.accepted - f.margin), f.target_distance))
