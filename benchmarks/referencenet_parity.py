@@ -15,8 +15,8 @@ schedulers and the products of 1 - beta. Their last bit depends on the CPU and o
 cos and products of many factors are not exactly rounded. One unit in the last place changes the final latents by up to
 4e-7, far above the bar of 1e-9. So the float64 error uses recorded tables, from ``float32_tables.safetensors`` in DIR
 if the file exists: ``betas`` (1000,), ``timesteps`` (T,), and for these ``time_embeddings`` (T, C) and
-``alphas_cumprod`` (T,). The tables of the fixture were computed with diffusers 0.42.1 and torch 2.14.1; with them the recorded float64
-latents are reproduced to 3e-14.
+``alphas_cumprod`` (T,). The tables of the fixture were computed with diffusers 0.42.1 and torch 2.14.1; with them the
+recorded float64 latents are reproduced to 3e-14.
 """
 
 from __future__ import annotations
