@@ -31,6 +31,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def fix_threads() -> None:
+    """Let MKL compute in as many threads as torch, in every process alike.
+
+    Until a number is set, MKL chooses one for each product. So a training that goes on in a new process would add up in
+    another order than in a process in which ``one_thread`` was used before.
+    """
+    import torch
+
+    torch.set_num_threads(torch.get_num_threads())
+
+
 @lru_cache(maxsize=1)
 def _libraries() -> ThreadpoolController:
     """The libraries of linear algebra in this process; to find them takes milliseconds."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..core.errors import InputError
 from ..core.progress import Progress, silent
+from ..core.threads import fix_threads
 from .checkpoints import load_state, save_state
 from .interruption import stop_on_signals
 from .log import TrainingLog
@@ -91,6 +92,7 @@ class Trainer:
             InputError: the saved state is damaged or belongs to another training.
             KeyboardInterrupt: a signal stopped the training; its state was saved.
         """
+        fix_threads()
         first = self._resume(plan)
         last = plan.steps if plan.stop_after is None else min(first + plan.stop_after, plan.steps)
         end = math.inf if plan.max_minutes is None else time.monotonic() + 60 * plan.max_minutes

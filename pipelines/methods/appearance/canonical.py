@@ -279,19 +279,21 @@ def lattice(height: int, width: int, spacing: float) -> Tensor:
 
 def interpolate_lattice(nodes: Tensor, height: int, width: int) -> Tensor:
     """Interpolate values ``(rows, columns, k)`` at lattice nodes to all pixels ``(height, width, k)``."""
-    rows, columns = _enlarging(nodes.shape[0], height, "bicubic"), _enlarging(nodes.shape[1], width, "bicubic")
+    rows, columns = (enlarging(n, size, "bicubic", True) for n, size in zip(nodes.shape, (height, width), strict=False))
     return (rows @ nodes.movedim(-1, 0) @ columns.T).movedim(0, -1)
 
 
 def upsample(grid: Tensor, size: int) -> Tensor:
     """Interpolate values ``(1, k, R, C)`` of a grid with aligned corners to all pixels ``(1, k, size, size)``."""
-    rows, columns = (_enlarging(n, size, "bilinear") for n in grid.shape[-2:])
+    rows, columns = (enlarging(n, size, "bilinear", True) for n in grid.shape[-2:])
     return rows @ grid @ columns.T
 
 
 @lru_cache(maxsize=32)
-def _enlarging(count: int, size: int, mode: str) -> Tensor:
-    """The matrix ``(size, count)`` that interpolates ``count`` values with aligned corners to ``size``. Two products
-    with such matrices take a tenth of the time of torch's interpolation."""
+def enlarging(count: int, size: int, mode: str, align_corners: bool) -> Tensor:
+    """The matrix ``(size, count)`` that interpolates ``count`` values to ``size``.
+
+    Two products with such matrices take a tenth of the time of torch's interpolation; the results differ by 5e-7.
+    """
     values = torch.eye(count)[None, None]
-    return torch.nn.functional.interpolate(values, size=(size, count), mode=mode, align_corners=True)[0, 0]
+    return torch.nn.functional.interpolate(values, size=(size, count), mode=mode, align_corners=align_corners)[0, 0]

@@ -1,7 +1,6 @@
 """Convert reflectance detail to one vector per region and symmetry half, and back.
 
-A resize is linear and separable, so it is one product with a matrix for the rows and one for the columns: many times as
-fast as torch's interpolation, whose results differ by 5e-7.
+A resize is linear and separable, so it is one product with a matrix for the rows and one for the columns.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...imaging.resample import resize
-from .canonical import REGIONS, SIZE, CanonicalSpace
+from .canonical import REGIONS, SIZE, CanonicalSpace, enlarging
 
 LUMA_SIZE = {"eyes": 256, "nose": 256, "mouth": 256, "base": 192}
 CHROMA_SIZE = 64
@@ -73,7 +72,7 @@ class Packer:
         """
         size = LUMA_SIZE[name]
         if size != SIZE:
-            up = _enlarging(size, "bicubic")
+            up = enlarging(size, SIZE, "bicubic", False)
             weight = up.T @ weight @ up
         right, left = weight[None, :, size // 2 :], weight[None, :, : size // 2].flip(-1)
         chroma = torch.zeros(2 * len(self._chroma[name]))
@@ -89,13 +88,6 @@ def _shrinking(size: int) -> Tensor:
     return resize(torch.eye(SIZE)[None, None], size, SIZE)[0, 0]
 
 
-@lru_cache(maxsize=8)
-def _enlarging(size: int, mode: str) -> Tensor:
-    """The matrix ``(256, size)`` that enlarges rows."""
-    rows = torch.eye(size)[None, None]
-    return F.interpolate(rows, size=(SIZE, size), mode=mode, align_corners=False)[0, 0]
-
-
 def _shrunk(planes: Tensor, size: int) -> Tensor:
     """Planes ``(C, 256, 256)`` at a smaller size."""
     if size == SIZE:
@@ -108,7 +100,7 @@ def _enlarged(planes: Tensor, mode: str) -> Tensor:
     """Square planes ``(C, size, size)`` as ``(C, 256, 256)``."""
     if planes.shape[-1] == SIZE:
         return planes
-    matrix = _enlarging(planes.shape[-1], mode)
+    matrix = enlarging(planes.shape[-1], SIZE, mode, False)
     return matrix @ planes @ matrix.T
 
 

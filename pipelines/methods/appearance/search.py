@@ -103,8 +103,7 @@ class SearchResult:
 
     Attributes:
         latent: the codes.
-        margin: smallest distance to an original, in goals, over all guides and photos; of the forecast where nothing
-            was rendered.
+        margin: smallest distance to an original, in goals, over guides and photos; a forecast without a rendering.
         target_distance: largest distance in dlib's space to the target over all photos.
         excess: how far measures of naturalness, apparent sex and age are beyond their limits.
     """
@@ -203,11 +202,13 @@ class _Solver:
         """Search from several strangers.
 
         Args:
-            target: embedding to come close to, ``(D,)`` in dlib's space; ``trials`` as in ``search``.
+            target: embedding to come close to, ``(D,)`` in dlib's space.
+            trials: as in the function ``search``.
         """
         rounds = min(ROUNDS, trials)
-        people = self.farthest_people() if self._pull.farthest else self.nearest_people(target)
-        suitable = people[: self._pull.suitable]
+        suitable = (self.farthest_people() if self._pull.farthest else self.nearest_people(target))[
+            : self._pull.suitable
+        ]
         order = torch.randperm(len(suitable), generator=torch.Generator().manual_seed(self._seed)).numpy()
         starts = [self.codes_of(person) for person in suitable[order[: trials // rounds]]]
         if trials == 1:
@@ -362,8 +363,7 @@ class _Solver:
         return np.asarray(codes + scaled.T @ solved.numpy())
 
     def _columns(self, subject: Subject, codes: np.ndarray) -> list[np.ndarray]:
-        """Derivatives ``(D, Z)`` of each guide's embedding, and ``(3, Z)`` of the measures of naturalness, with respect
-        to the codes of all regions."""
+        """Derivatives ``(D, Z)`` of each guide's embedding and ``(3, Z)`` of the naturalness, with respect to all codes."""
         attributes = attributes_of(subject, self._traits)
         moves = []
         for name, z in zip(REGIONS, np.split(codes, self._boundaries), strict=True):

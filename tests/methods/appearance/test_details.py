@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from faceveil.pipelines.faces.face import JAW
 from faceveil.pipelines.methods.appearance import render
-from faceveil.pipelines.methods.appearance.canonical import REGIONS, SIZE, interpolate_lattice, upsample
+from faceveil.pipelines.methods.appearance.canonical import SIZE, interpolate_lattice, upsample
 from faceveil.pipelines.methods.appearance.halves import Packer
 from faceveil.pipelines.methods.appearance.latent import appearance_of, latent_of
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod
@@ -114,8 +114,23 @@ def test_detail_is_packed_as_by_interpolation(method) -> None:
     assert torch.allclose(
         packer.pack(detail)["base"][0][: len(packer._luma["base"])], right[packer._luma["base"]], atol=1e-5
     )
-    halves = {n: packer.pack(detail)[n] for n in REGIONS}
-    assert packer.unpack(halves).shape == detail.shape
+
+
+def test_detail_is_unpacked_as_by_interpolation(method) -> None:
+    packer = Packer(method.model.canonical)
+    generator = torch.Generator().manual_seed(0)
+    luma, chroma = len(packer._luma["base"]), len(packer._chroma["base"])
+    # Symmetric gray detail of the region that is stored at a smaller size.
+    half = torch.randn(luma, generator=generator)
+    right = torch.zeros(192 * 96).index_copy(0, packer._luma["base"], half).view(1, 1, 192, 96)
+    whole = torch.cat([right.flip(-1), right], -1)
+    wanted = F.interpolate(whole, size=(SIZE, SIZE), mode="bicubic", align_corners=False)
+    symmetric = torch.cat([half, torch.zeros(2 * chroma)])
+    assert torch.allclose(packer.unpack({"base": (symmetric, 0 * symmetric)}), wanted.expand(-1, 3, -1, -1), atol=1e-5)
+    colors = torch.randn(2 * chroma, generator=generator)
+    painted = packer.unpack({"base": (torch.cat([half, colors]), 0 * symmetric)})
+    assert torch.allclose(painted.mean(1, keepdim=True), wanted, atol=1e-5)
+    assert (painted - wanted).abs().max() > 0.1
 
 
 def test_grids_are_enlarged_as_by_interpolation() -> None:
