@@ -363,7 +363,7 @@ class _Solver:
         return np.asarray(codes + scaled.T @ solved.numpy())
 
     def _columns(self, subject: Subject, codes: np.ndarray) -> list[np.ndarray]:
-        """Derivatives ``(D, Z)`` of each guide's embedding and ``(3, Z)`` of the naturalness, with respect to all codes."""
+        """Derivatives ``(D, Z)`` of each guide's embedding and ``(3, Z)`` of the naturalness, by all codes."""
         attributes = attributes_of(subject, self._traits)
         moves = []
         for name, z in zip(REGIONS, np.split(codes, self._boundaries), strict=True):
