@@ -18,8 +18,10 @@ from .render import Subject, prepare, render
 from .search import TRIAL_IOD
 from .shape import region_moves
 
-SAMPLES_PER_FACE, SPREAD = 4, 1.3
-"""Identities per face, and the standard deviation of random codes. Every second identity is one of the people."""
+SAMPLES_PER_FACE = 12
+"""Identities per face. Each region's codes are those of another of the people, changed a little."""
+DISTINCTIVENESS, VARIATION = 1.1, 0.5
+"""Factor of the people's codes, and standard deviation of the change."""
 RIDGE = 1000.0
 
 
@@ -66,8 +68,8 @@ def render_samples(
     for pixels, points, embedding in faces:
         subject: Subject = prepare(model, pixels, points, embedding).scaled(TRIAL_IOD)
         before = {name: guide.embed(pixels, points) for name, guide in guides.items()}
-        for i in range(SAMPLES_PER_FACE):
-            codes = _person(model, generator) if i % 2 else _random(model, generator)
+        for _ in range(SAMPLES_PER_FACE):
+            codes = _mixture(model, generator)
             appearance = appearance_of(model, AppearanceLatent(codes, subject.attributes[TRAITS], 0), subject)
             patch, _, new_points = render(model, subject, appearance, 1.0)
             for name in REGIONS:
@@ -89,13 +91,13 @@ def render_samples(
     )
 
 
-def _random(model: AppearanceModel, generator: torch.Generator) -> dict[str, np.ndarray]:
-    return {n: random_codes(model, n, 1, SPREAD, generator)[0] for n in REGIONS}
-
-
-def _person(model: AppearanceModel, generator: torch.Generator) -> dict[str, np.ndarray]:
-    i = int(torch.randint(len(model.people), (1,), generator=generator))
-    return {n: model.people.codes[n][i] for n in REGIONS}
+def _mixture(model: AppearanceModel, generator: torch.Generator) -> dict[str, np.ndarray]:
+    """Codes that the search could try: of four people, so that the regions' effects can be told apart."""
+    rows = torch.randint(len(model.people), (len(REGIONS),), generator=generator).tolist()
+    return {
+        n: DISTINCTIVENESS * model.people.codes[n][row] + random_codes(model, n, 1, VARIATION, generator)[0]
+        for n, row in zip(REGIONS, rows, strict=True)
+    }
 
 
 def learn_jacobian(samples: JacobianSamples, guide: str) -> EmbeddingJacobian:

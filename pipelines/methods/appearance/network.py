@@ -33,8 +33,9 @@ FILE = "appearance.safetensors"
 REMEDY = "train one with: faceveil train appearance --images DIR"
 MAX_ATTRIBUTE = 1.8
 """Limit of attributes in standard deviations, because photos vary more than the training faces."""
-SHAPE_STRETCH = {"eyes": 1.36, "nose": 1.48, "mouth": 1.24, "base": 1.28}
-"""Scale factors of sampled shape codes. Samples of the regularized model are closer to the mean than real faces are."""
+SHAPE_STRETCH = {"eyes": 2.1, "nose": 1.6, "mouth": 1.9, "base": 1.9}
+"""Scale factors of people's shape codes. The regularized model describes people closer to the mean than they are, and
+proportions change an identity with the least harm to the picture."""
 PATTERN_COMPONENTS = 4
 """Principal components of the light pattern among the attributes."""
 

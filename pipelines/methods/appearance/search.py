@@ -1,11 +1,11 @@
 """Search latent codes whose rendering no recognizer takes for the original.
 
 A new identity is drawn by the identity sampler, independent of the original; a given one is taken as it is. The search
-starts from strangers: people of the training set who are of similar sex, age, skin and beard. For a drawn identity
-those are taken whom the guides find least like the original, for a given one those who are forecast to be near it.
-Guides are recognizers with a linear forecast of their answer. The least change of the codes is solved for that moves
-each guide's embedding away from the original up to the distance of strangers, which leaves an attacker little to undo,
-keeps apparent sex and age, and pulls towards the identity. It is rendered, measured and corrected.
+starts from strangers: people of the training set who are of similar sex, age, skin and beard. For a drawn identity,
+parts of them are combined; for a given one, those near it are taken. Guides are recognizers with a linear forecast of
+their answer. The least change of the codes is solved for that moves each guide's embedding away from the original up to
+the distance of strangers, which leaves an attacker little to undo, keeps apparent sex and age, and pulls towards the
+identity. It is rendered, measured and corrected.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ from ...training.labels import LABELS
 from .canonical import REGIONS
 from .jacobian import GUIDES
 from .latent import MAX_CODE, AppearanceLatent, appearance_of, attributes_of
+from .mixing import EXCESS_WEIGHT, GOALS, LABEL_SLACK, Contributions, Mixer
 from .natural import Naturalness, Parts
 from .network import TRAITS, AppearanceModel
 from .render import Subject, render
 from .shape import region_moves
 
-GOALS = {"dlib": 0.86, "faceveil": 1.41}
-"""Distance of the embeddings of two strangers: about dlib's mean, and a cosine of 0."""
 TRIALS = 16
 """Default number of renderings per photo."""
-ROUNDS, MORE_ROUNDS, SURE_MARGIN = 3, 4, 0.87
-"""Renderings from one stranger, and further ones from the best result where its margin is smaller."""
+FORECASTS, MORE_ROUNDS, SURE_MARGIN = 3, 4, 0.87
+"""Rounds without a rendering, and further ones with it from the best result where its margin is smaller."""
 
 
 @dataclass(frozen=True)
@@ -44,39 +43,37 @@ class Pull:
     """How strongly the search pulls towards the target.
 
     Attributes:
+        rounds: renderings from one start.
         ridge: how much the forecast may miss the target in order to change the codes less.
         accepted: share of the goals that is enough; more of it does not make a result better.
         strangers: number of people, drawn at random.
-        suitable: number of those that are forecast to be best; of these, random ones are the starts.
-        farthest: whether the best ones are farthest from the original, or nearest to the target.
+        mixed: whether the starts are combinations of people far from the original, or people near to the target.
         natural: how much naturalness may be missed in order to change the codes less.
+        overshoot: factor of the changes: the forecast is regularized, and limits of the rendering stop a part of each.
     """
 
+    rounds: int
     ridge: float
     accepted: float
     strangers: int
-    suitable: int
-    farthest: bool
+    mixed: bool
     natural: float
+    overshoot: float
 
 
 NEAREST_PEOPLE = 140
 """Number of the people with the most similar traits, who are strangers to start from."""
-DRAWN = Pull(0.15, 0.95, 100, 20, True, 0.0005)
-GIVEN = Pull(0.0006, 0.88, NEAREST_PEOPLE, TRIALS // ROUNDS, False, 0.01)
+DRAWN = Pull(2, 0.15, 0.95, 100, True, 0.0005, 1.2)
+GIVEN = Pull(3, 0.0006, 0.88, NEAREST_PEOPLE, False, 0.01, 2.1)
 """A drawn identity only chooses a direction, and each seed another stranger; a given one is to be recognized again."""
 TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""
-DISTINCTIVENESS, MAX_START = 1.2, 1.1
-"""Factor of a stranger's codes, and their largest strain at the start."""
-STRAIN_WEIGHT, EXCESS_WEIGHT = 0.3, 0.15
-"""Share of a goal that a result may be nearer to the original if its strain, or its excess, is 1 less."""
-LABEL_SLACK = 0.4
-"""Change of apparent sex or age that is no excess."""
+MAX_START = 1.1
+"""Largest strain of a stranger's codes at the start."""
+STRAIN_WEIGHT = 0.3
+"""Share of a goal that a result may be nearer to the original if its strain is 1 less."""
 MIN_MARGIN, LACK_WEIGHT = 0.78, 3.0
 """Margin below which naturalness hardly counts, because recognizers could still match the face; weight of its lack."""
-OVERSHOOT = 2.1
-"""Factor of the changes: the forecast is regularized, and limits of the rendering stop a part of each change."""
 EASE = {"eyes": 1.2, "nose": 0.6, "mouth": 1.0, "base": 1.0}
 """How easily the codes of each region change. Large changes of the nose look like caricatures."""
 SOFT_CODE = 1.5
@@ -205,21 +202,18 @@ class _Solver:
             target: embedding to come close to, ``(D,)`` in dlib's space.
             trials: as in the function ``search``.
         """
-        rounds = min(ROUNDS, trials)
-        suitable = (self.farthest_people() if self._pull.farthest else self.nearest_people(target))[
-            : self._pull.suitable
-        ]
-        order = torch.randperm(len(suitable), generator=torch.Generator().manual_seed(self._seed)).numpy()
-        starts = [self.codes_of(person) for person in suitable[order[: trials // rounds]]]
+        rounds = min(self._pull.rounds, trials)
+        count = trials // rounds
+        starts = self.mixtures(count) if self._pull.mixed else [self.codes_of(p) for p in self.nearest_people(target)]
         if trials == 1:
             return self.forecast(starts[0], target)
-        found, total = list[SearchResult](), len(starts) + self._pull.farthest
-        for done, start in enumerate(starts):
+        found, total = list[SearchResult](), count + self._pull.mixed
+        for done, start in enumerate(starts[:count]):
             found += self.refine(start, rounds, target, part_of(progress, done, total))
-        if self._pull.farthest:
+        if self._pull.mixed:
             best = max(found, key=self._merit)
             if best.margin < SURE_MARGIN:
-                found += self.refine(best.codes, MORE_ROUNDS, target, part_of(progress, len(starts), total))
+                found += self.refine(best.codes, MORE_ROUNDS, target, part_of(progress, count, total))
             return max(found, key=self._merit)
         # Among results that are as far from the original as strangers are, the one nearest to the target.
         return min(found, key=lambda f: (max(0.0, self._pull.accepted - f.margin), f.target_distance))
@@ -233,17 +227,22 @@ class _Solver:
     def codes_of(self, person: int) -> np.ndarray:
         """Codes ``(Z,)`` of all regions of one of the model's people."""
         codes = np.concatenate([self._model.people.codes[name][person] for name in REGIONS])
-        return codes * min(DISTINCTIVENESS, MAX_START / _strain(codes))
+        return codes * min(1.0, MAX_START / _strain(codes))
 
-    def farthest_people(self) -> np.ndarray:
-        """``people``, sorted by the forecast margin and naturalness, the one that is least similar to the original
-        first."""
-        merits = []
-        for person in self.people:
-            parts = [self._parts(subject, self.codes_of(person)) for subject in self._subjects]
-            embeddings = [self._forecast(*pair) for pair in zip(self._subjects, parts, strict=True)]
-            merits.append(self._margin(embeddings) - EXCESS_WEIGHT * self._excess(parts, embeddings))
-        return self.people[np.argsort(merits, kind="stable")[::-1]]
+    def mixtures(self, count: int) -> list[np.ndarray]:
+        """Codes ``(Z,)`` of new people from parts of ``people``, the one that is forecast to be best first."""
+        codes = [self.codes_of(person) for person in self.people]
+        photos = []
+        for subject, limits in zip(self._subjects, self._limits, strict=True):
+            parts = [self._parts(subject, one) for one in codes]
+            photos.append(Contributions.of(self._model, self._natural, subject, limits, parts))
+        mixer = Mixer(photos, self._labels, self._natural)
+        regions = [np.stack(part) for part in zip(*(np.split(one, self._boundaries) for one in codes), strict=True)]
+        generator = torch.Generator().manual_seed(self._seed)
+        return [
+            np.concatenate([region[row] for region, row in zip(regions, rows, strict=True)])
+            for rows in mixer.combinations(count, generator)
+        ]
 
     def nearest_people(self, target: np.ndarray) -> np.ndarray:
         """``people``, sorted by the forecast distance of their dlib embedding to ``target`` ``(D,)``."""
@@ -259,10 +258,10 @@ class _Solver:
     def forecast(self, codes: np.ndarray, target: np.ndarray) -> SearchResult:
         """Change a stranger's codes ``(Z,)`` without rendering."""
         columns = [self._columns(subject, codes) for subject in self._subjects]
-        for done in range(ROUNDS):
+        for done in range(FORECASTS):
             parts = [self._parts(subject, codes) for subject in self._subjects]
             embeddings = [self._forecast(*pair) for pair in zip(self._subjects, parts, strict=True)]
-            if done < ROUNDS - 1:
+            if done < FORECASTS - 1:
                 change = self._change(codes, columns, parts, embeddings, target)
                 codes = np.clip(change, -MAX_CODE, MAX_CODE)
         return self._result(codes, parts, embeddings, target)
@@ -341,7 +340,7 @@ class _Solver:
                 away = vector - original
                 distance = float(np.linalg.norm(away))
                 rows.append((away / max(distance, 1e-6)) @ jacobian[None])
-                needs.append([OVERSHOOT * max(0.0, GOALS[guide] - distance)])
+                needs.append([self._pull.overshoot * max(0.0, GOALS[guide] - distance)])
                 ridges.append([DISTANCE_RIDGE])
             labels = self._labels @ (subject.embeddings[0] - vectors[0])
             rows.append(self._labels @ derivatives[0])

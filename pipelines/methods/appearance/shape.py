@@ -12,12 +12,11 @@ from ...geometry.shape_model import ShapeFit, ShapeModel
 _EYELIDS = slice(36, 48)
 PARTS = {"base": (JAW,), "eyes": (BROWS, _EYELIDS), "nose": (NOSE,), "mouth": (MOUTH,)}
 """Landmarks that the shape code of each region moves."""
-_REACH = ((JAW, 0.24), (BROWS, 0.13), (_EYELIDS, 0.09), (NOSE, 0.135), (MOUTH, 0.17))
-"""Maximum displacement of each part's landmarks in IOD: about the 95th percentile of the distance between two people.
-Larger displacements look like caricatures."""
+_REACH = ((JAW, 0.30), (BROWS, 0.17), (_EYELIDS, 0.13), (NOSE, 0.145), (MOUTH, 0.22))
+"""Maximum displacement of each part's landmarks in IOD. Larger displacements look like caricatures."""
 MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN = 0.14, 0.10, 0.14, 0.06
 """Maximum absolute corrections of eyelid opening (ratio), lip gap, brow height and yaw (IOD)."""
-_AT_EARS = np.array([0.45, 0.55, 0.7, 0.85])
+_AT_EARS = np.array([0.3, 0.45, 0.65, 0.85])
 _OUTLINE_SHARE = np.concatenate([_AT_EARS, np.ones(9), _AT_EARS[::-1]])
 """Share of its displacement that each point of the jaw keeps: ears and hair stay where they are."""
 _ALIGN = 0.3
