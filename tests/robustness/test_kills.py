@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from clips import write_clip
@@ -40,8 +41,20 @@ def killed(script: str, arguments: list[str], begun: Path, pattern: str, after: 
         assert time.monotonic() < end
         time.sleep(0.002)
     time.sleep(after)
+    workers = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGKILL)
     process.wait()
+    # They notice, but may finish a file before.
+    while not all(map(_has_ended, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def moments(longest: float) -> list[float]:

@@ -34,7 +34,7 @@ from .shape import region_moves
 
 TRIALS = 16
 """Default number of renderings per photo."""
-FORECASTS, MORE_ROUNDS, SURE_MARGIN = 3, 4, 0.87
+FORECASTS, MORE_ROUNDS, SURE_MARGIN = 3, 4, 0.91
 """Rounds without a rendering, and further ones with it from the best result where its margin is smaller."""
 
 
@@ -63,7 +63,7 @@ class Pull:
 
 NEAREST_PEOPLE = 140
 """Number of the people with the most similar traits, who are strangers to start from."""
-DRAWN = Pull(2, 0.15, 0.95, 100, True, 0.0005, 1.2)
+DRAWN = Pull(2, 0.15, 0.95, 100, True, 0.0005, 1.5)
 GIVEN = Pull(3, 0.0006, 0.88, NEAREST_PEOPLE, False, 0.01, 2.1)
 """A drawn identity only chooses a direction, and each seed another stranger; a given one is to be recognized again."""
 TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}

@@ -12,7 +12,7 @@ from ...geometry.shape_model import ShapeFit, ShapeModel
 _EYELIDS = slice(36, 48)
 PARTS = {"base": (JAW,), "eyes": (BROWS, _EYELIDS), "nose": (NOSE,), "mouth": (MOUTH,)}
 """Landmarks that the shape code of each region moves."""
-_REACH = ((JAW, 0.30), (BROWS, 0.17), (_EYELIDS, 0.13), (NOSE, 0.145), (MOUTH, 0.22))
+_REACH = ((JAW, 0.30), (BROWS, 0.17), (_EYELIDS, 0.10), (NOSE, 0.145), (MOUTH, 0.22))
 """Maximum displacement of each part's landmarks in IOD. Larger displacements look like caricatures."""
 MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN = 0.14, 0.10, 0.14, 0.06
 """Maximum absolute corrections of eyelid opening (ratio), lip gap, brow height and yaw (IOD)."""

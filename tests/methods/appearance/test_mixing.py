@@ -84,14 +84,3 @@ def test_measures_of_naturalness_respond_as_forecast(method, subject, solver):
     step = np.random.default_rng(0).normal(size=len(codes)) * 1e-3
     before, after = (natural.measure(solver._parts(subject, c)) for c in (codes, codes + step))
     assert np.allclose(after - before, response @ step, atol=2e-4)
-
-
-def test_a_wider_nose_and_a_mouth_far_below_it_are_unnatural(method, subject, solver):
-    natural, codes = Naturalness(method.model), solver.codes_of(solver.people[0])
-    parts, limits = solver._parts(subject, codes), natural.limits(subject)
-    before = natural.excess(natural.measure(parts), limits)
-    parts.moves[REGIONS.index("nose")][[31, 32, 34, 35], 0] += [-0.2, -0.2, 0.2, 0.2]
-    wide = natural.excess(natural.measure(parts), limits)
-    parts.moves[REGIONS.index("mouth")][48:, 1] += 0.4
-    assert before + 1 < wide
-    assert wide + 1 < natural.excess(natural.measure(parts), limits)

@@ -12,7 +12,7 @@ from faceveil.pipelines.methods.appearance.render import Subject
 from faceveil.pipelines.methods.base import View
 from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 
-CONTRAST, FROWN, WIDTH = range(3)
+CONTRAST, FROWN, MUSTACHE, CHIN, WIDTH, NOSE_WIDTH, MOUTH = range(7)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,10 @@ def test_measures_equal_those_of_the_decoded_face(method, natural, subject):
     x, y = canonical.xy
     crease = ((x.abs() < 0.08) & (y > -0.3) & (y < -0.1)).float()
     assert natural.tones(detail - 0.3 * crease)[FROWN] < natural.tones(detail)[FROWN] - 0.1
+    for measure, top, bottom in ((MUSTACHE, 0.74, 0.88), (CHIN, 1.45, 1.7)):
+        shaved = ((x.abs() < 0.3) & (y > top) & (y < bottom)).float()
+        darker = natural.tones(detail - 0.3 * shaved) < natural.tones(detail) - 0.1
+        assert darker.tolist() == [measure == i for i in range(WIDTH)]
     assert np.allclose(natural.tones(detail + 0.5), natural.tones(detail), atol=1e-4)
 
 
@@ -62,8 +66,10 @@ def test_every_region_counts_as_decoding_does(method, natural, subject, name):
     detail = method.model.decode({n: t.astype(np.float32) for n, t in zip(REGIONS, changed.textures, strict=True)})
     measured = natural.measure(changed)[:WIDTH]
     assert np.allclose(measured, natural.tones(detail), atol=2e-4)
+    changes = np.abs(measured - before[:WIDTH])
     # Brows and forehead lie in these two regions.
-    assert (np.abs(measured - before[:WIDTH]).max() > 1e-3) == (name in ("eyes", "base"))
+    assert (changes[[CONTRAST, FROWN]].max() > 1e-3) == (name in ("eyes", "base"))
+    assert (changes[[MUSTACHE, CHIN]].max() > 1e-3) == (name != "eyes")
 
 
 def test_it_works_in_inference_mode(subject):
@@ -81,4 +87,17 @@ def test_a_broader_jaw_is_an_excess(natural, subject):
     jaw[2:7, 0], jaw[10:15, 0] = -0.1, 0.1
     measures = natural.measure(broad)
     assert measures[WIDTH] == pytest.approx(0.1)
-    assert natural.excess(measures, natural.limits(subject)) == pytest.approx(1.0, abs=1e-3)
+    assert natural.excess(measures, natural.limits(subject)) == pytest.approx((0.1 - 0.05) / 0.03, abs=1e-2)
+
+
+def test_a_broader_nose_and_a_mouth_far_below_it_are_an_excess(natural, subject):
+    changed = parts(subject)
+    changed.moves[REGIONS.index("nose")][[31, 32, 34, 35], 0] += [-0.1, -0.1, 0.1, 0.1]
+    measures = natural.measure(changed)
+    assert measures[NOSE_WIDTH] == pytest.approx(0.1)
+    broad = natural.excess(measures, natural.limits(subject))
+    assert broad > 2
+    changed.moves[REGIONS.index("mouth")][48:, 1] += 0.4
+    measures = natural.measure(changed)
+    assert measures[MOUTH] == pytest.approx(0.4)
+    assert natural.excess(measures, natural.limits(subject)) > broad + 1
