@@ -27,7 +27,7 @@ WIDTH, NOSE_WIDTH = (-0.12, 0.05), (-0.04, 0.03)
 """Limits of the movement of both sides of the jaw, and of the nose, outward, in inter-ocular distances."""
 STRETCH = (-0.3, 0.4)
 """Limits of the change of the distance between nose and mouth, as a share."""
-SCALES = np.array([0.1, 0.1, 0.08, 0.08, 0.03, 0.03, 0.05])
+SCALES = np.array([0.1, 0.1, 0.08, 0.08, 0.04, 0.03, 0.05])
 """Excess of each measure that counts as 1: plainly visible."""
 _SIDES = ((np.arange(2, 7), np.arange(10, 15)), (np.array([31, 32]), np.array([34, 35])))
 """Left and right landmarks of the jaw and the nose."""

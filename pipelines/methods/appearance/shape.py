@@ -12,7 +12,7 @@ from ...geometry.shape_model import ShapeFit, ShapeModel
 _EYELIDS = slice(36, 48)
 PARTS = {"base": (JAW,), "eyes": (BROWS, _EYELIDS), "nose": (NOSE,), "mouth": (MOUTH,)}
 """Landmarks that the shape code of each region moves."""
-_REACH = ((JAW, 0.30), (BROWS, 0.17), (_EYELIDS, 0.10), (NOSE, 0.145), (MOUTH, 0.22))
+_REACH = ((JAW, 0.30), (BROWS, 0.17), (_EYELIDS, 0.13), (NOSE, 0.145), (MOUTH, 0.22))
 """Maximum displacement of each part's landmarks in IOD. Larger displacements look like caricatures."""
 MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN = 0.14, 0.10, 0.14, 0.06
 """Maximum absolute corrections of eyelid opening (ratio), lip gap, brow height and yaw (IOD)."""
@@ -23,6 +23,8 @@ _ALIGN = 0.3
 """Share of the global affine change that is removed, so that the head keeps its size and roll."""
 _TILT, _RISE = (-0.03, 0.03), (-0.05, 0.07)
 """Limits of a brow's change in slope and height. Larger changes look like a frown, worry or surprise."""
+_APART = 0.08
+"""Limit of an eye's movement to the side. Eyes that are closer together or farther apart by more look odd."""
 _CURVE = (-0.015, 0.010)
 """Limits of the lips' change in curvature. Larger changes look like another expression."""
 _EYES = (np.arange(36, 42), np.arange(42, 48))
@@ -102,6 +104,9 @@ def region_moves(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, name: str
     if name == "eyes":
         for brow in (slice(17, 22), slice(22, 27)):
             move[:, brow] = _limit_brow(shape[brow], move[:, brow])
+        for eye in _EYES:
+            aside = move[:, eye, 0].mean(1, keepdims=True)
+            move[:, eye, 0] += np.clip(aside, -_APART, _APART) - aside
     elif name == "mouth":
         move[:, MOUTH] = _keep_smile(shape[MOUTH], move[:, MOUTH])
     result = np.zeros_like(move)

@@ -87,7 +87,7 @@ def test_a_broader_jaw_is_an_excess(natural, subject):
     jaw[2:7, 0], jaw[10:15, 0] = -0.1, 0.1
     measures = natural.measure(broad)
     assert measures[WIDTH] == pytest.approx(0.1)
-    assert natural.excess(measures, natural.limits(subject)) == pytest.approx((0.1 - 0.05) / 0.03, abs=1e-2)
+    assert natural.excess(measures, natural.limits(subject)) == pytest.approx((0.1 - 0.05) / 0.04, abs=1e-2)
 
 
 def test_a_broader_nose_and_a_mouth_far_below_it_are_an_excess(natural, subject):
