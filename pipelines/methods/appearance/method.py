@@ -44,7 +44,7 @@ ROUNDS, FRAME_ROUNDS = 4, 2
 levels of 255 on average."""
 CORRECTIONS, TOLERANCE = 5, 0.010
 """Rounds that correct what must stay, and the error that needs no correction."""
-BROW_CHANGE = 0.035
+BROW_CHANGE = 0.031
 """Change of the brows' height, in inter-ocular distances, that needs no correction: the new person's brows differ."""
 
 
