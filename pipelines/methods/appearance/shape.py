@@ -25,6 +25,8 @@ _TILT, _RISE = (-0.03, 0.03), (-0.05, 0.07)
 """Limits of a brow's change in slope and height. Larger changes look like a frown, worry or surprise."""
 _APART = 0.08
 """Limit of an eye's movement to the side. Eyes that are closer together or farther apart by more look odd."""
+_SLANT = (-0.08, 0.08)
+"""Limits of an eye's change in slope. Larger changes look like anger or sadness."""
 _CURVE = (-0.015, 0.010)
 """Limits of the lips' change in curvature. Larger changes look like another expression."""
 _EYES = (np.arange(36, 42), np.arange(42, 48))
@@ -107,6 +109,7 @@ def region_moves(shapes: ShapeModel, fit: ShapeFit, shape: np.ndarray, name: str
         for eye in _EYES:
             aside = move[:, eye, 0].mean(1, keepdims=True)
             move[:, eye, 0] += np.clip(aside, -_APART, _APART) - aside
+            move[:, eye] = _limit_slope(shape[eye], move[:, eye], _SLANT)
     elif name == "mouth":
         move[:, MOUTH] = _keep_smile(shape[MOUTH], move[:, MOUTH])
     result = np.zeros_like(move)
@@ -141,12 +144,18 @@ def _across_outline(jaw: np.ndarray, move: np.ndarray) -> np.ndarray:
 
 def _limit_brow(brow: np.ndarray, move: np.ndarray) -> np.ndarray:
     """Limit the changes of slope and height in a brow's displacements ``(N, 5, 2)``."""
-    move = move.copy()
-    x = brow[:, 0] - brow[:, 0].mean()
-    slope = (move[..., 1] @ x) / (x @ x)
-    move[..., 1] += (np.clip(slope, *_TILT) - slope)[:, None] * x
+    move = _limit_slope(brow, move, _TILT)
     height = move[..., 1].mean(1)
     move[..., 1] += (np.clip(height, *_RISE) - height)[:, None]
+    return move
+
+
+def _limit_slope(points: np.ndarray, move: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Limit the change of slope of points ``(P, 2)`` in displacements ``(N, P, 2)``."""
+    move = move.copy()
+    x = points[:, 0] - points[:, 0].mean()
+    slope = (move[..., 1] @ x) / (x @ x)
+    move[..., 1] += (np.clip(slope, *limits) - slope)[:, None] * x
     return move
 
 
