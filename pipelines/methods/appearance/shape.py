@@ -25,7 +25,7 @@ _TILT, _RISE = (-0.03, 0.03), (-0.05, 0.07)
 """Limits of a brow's change in slope and height. Larger changes look like a frown, worry or surprise."""
 _APART = 0.08
 """Limit of an eye's movement to the side. Eyes that are closer together or farther apart by more look odd."""
-_SLANT = (-0.08, 0.08)
+_SLANT = (-0.13, 0.13)
 """Limits of an eye's change in slope. Larger changes look like anger or sadness."""
 _CURVE = (-0.015, 0.010)
 """Limits of the lips' change in curvature. Larger changes look like another expression."""

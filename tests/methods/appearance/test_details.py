@@ -65,13 +65,16 @@ def test_the_outline_moves_across_itself_and_least_at_the_ears(method, subject) 
     assert lengths[[0, 16]].max() < 0.6 * lengths[4:13].max()
 
 
-def test_eyes_move_aside_less_than_up_and_down(method, subject) -> None:
+def test_eyes_move_aside_less_than_up_and_down_and_keep_their_slant(method, subject) -> None:
     model, rng = method.model, np.random.default_rng(0)
     codes = subject.fit.coefficients + 3 * rng.normal(size=(40, len(subject.fit.coefficients)))
     moves = region_moves(model.shapes, subject.fit, subject.shape, "eyes", codes)
     eyes = np.abs(np.stack([moves[:, 36:42].mean(1), moves[:, 42:48].mean(1)]))
     assert 0.07 < eyes[..., 0].max() < 0.0801
     assert eyes[..., 1].max() > 0.0801
+    for eye in (slice(36, 42), slice(42, 48)):
+        x = subject.shape[eye, 0] - subject.shape[eye, 0].mean()
+        assert 0.08 < np.abs(moves[:, eye, 1] @ x / (x @ x)).max() < 0.1301
 
 
 def test_the_shadow_of_a_nose_is_no_mustache(method) -> None:
