@@ -155,6 +155,7 @@ def _corrected(
 ) -> tuple[Correction, tuple[Tensor, Tensor, np.ndarray] | None]:
     """The correction that keeps the expression best, and the rendering with it where that was the last one."""
     correction, tried = NO_CORRECTION, list[tuple[float, Correction]]()
+    gains, previous = np.ones(len(NO_CORRECTION.values)), NO_CORRECTION.values
     for _ in range(CORRECTIONS + 1):
         patch, mask, points = render(model, subject, appearance, strength, correction, change)
         error = _expression_error(subject, patch, points)
@@ -162,7 +163,10 @@ def _corrected(
         tried.append((np.inf if error is None else error.largest, correction))
         if error is None or error.largest < TOLERANCE:
             break
-        correction = correction.plus(error)
+        # Where the landmarks jump, whole steps would go back and forth.
+        gains[error.values * previous < 0] /= 2
+        previous = error.values
+        correction = correction.plus(Correction(*(float(v) for v in gains * error.values)))
     best = min(tried, key=lambda t: t[0])[1]
     return best, (patch, mask, points) if best is tried[-1][1] else None
 

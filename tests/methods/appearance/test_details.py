@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from faceveil.pipelines.faces.face import JAW
+from faceveil.pipelines.methods.appearance import method as module
 from faceveil.pipelines.methods.appearance import render
 from faceveil.pipelines.methods.appearance.canonical import SIZE, interpolate_lattice, upsample
 from faceveil.pipelines.methods.appearance.halves import Packer
@@ -16,7 +17,7 @@ from faceveil.pipelines.methods.appearance.latent import appearance_of, latent_o
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod
 from faceveil.pipelines.methods.appearance.render import Subject, canonical_change
 from faceveil.pipelines.methods.appearance.shading import Decomposition
-from faceveil.pipelines.methods.appearance.shape import region_moves
+from faceveil.pipelines.methods.appearance.shape import Correction, region_moves
 from faceveil.pipelines.methods.base import View
 from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 from torch import Tensor
@@ -152,3 +153,19 @@ def test_grids_are_enlarged_as_by_interpolation() -> None:
     grid = nodes.movedim(-1, 0)[None]
     bilinear = F.interpolate(grid, size=(SIZE, SIZE), mode="bilinear", align_corners=True)
     assert torch.allclose(upsample(grid, SIZE), bilinear, atol=1e-5)
+
+
+def test_landmarks_that_jump_are_corrected_by_smaller_steps(monkeypatch) -> None:
+    """Whole steps would go between 0 and twice the correction that is needed, for ever."""
+    tried: list[float] = []
+
+    def error(*_args) -> Correction:
+        lips = 0.03 - tried[-1]
+        # Detected lips open or close further than they do.
+        return Correction(lips=2 * lips if abs(lips) > 0.012 else lips)
+
+    monkeypatch.setattr(module, "render", lambda *args: tried.append(args[4].lips) or (None, None, None))
+    monkeypatch.setattr(module, "_expression_error", error)
+    best, _ = module._corrected(None, None, None, 1.0, None)
+    assert tried[:2] == [0, 0.06]
+    assert best.lips == pytest.approx(0.03, abs=module.TOLERANCE)
