@@ -33,7 +33,7 @@ FRAMES = 14
 def people(portrait: Tensor) -> list[Card]:
     """The portrait, and two other people on it."""
     found = []
-    for seed in (None, 3, 11):
+    for seed in (None, 3, 12):
         image = portrait if seed is None else anonymize(to_pillow(portrait), seed=seed).pixels
         face = detect_faces(image)[0]
         found.append(Card(str(seed), to_uint8(image), np.array(face.box), face.points))

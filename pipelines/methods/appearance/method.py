@@ -164,7 +164,7 @@ def _corrected(
         if error is None or error.largest < TOLERANCE:
             break
         # Where the landmarks jump, whole steps would go back and forth.
-        gains[error.values * previous < 0] /= 2
+        gains[-error.values * np.sign(previous) > np.abs(previous) / 2] /= 2
         previous = error.values
         correction = correction.plus(Correction(*(float(v) for v in gains * error.values)))
     best = min(tried, key=lambda t: t[0])[1]
