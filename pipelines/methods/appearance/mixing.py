@@ -51,15 +51,15 @@ class Contributions:
         cls, model: AppearanceModel, natural: Naturalness, subject: Subject, limits: np.ndarray, people: Sequence[Parts]
     ) -> Contributions:
         """Compute the contributions of ``people`` in the photo of ``subject``."""
-        textures = {
-            name: np.stack([p.textures[r] for p in people]) - subject.codes[name] for r, name in enumerate(REGIONS)
-        }
+        textures = {name: np.stack([p.textures[r] for p in people]) for r, name in enumerate(REGIONS)}
         moves = {name: np.stack([p.moves[r] for p in people]) for r, name in enumerate(REGIONS)}
         jacobians = [model.jacobians[guide] for guide in GUIDES]
         return cls(
             base=[j.base(original) for j, original in zip(jacobians, subject.embeddings, strict=True)],
-            shifts=[np.stack([j.region(n, textures[n], moves[n]) for n in REGIONS]) for j in jacobians],
-            measures=np.stack([natural.part(n, textures[n] + subject.codes[n], moves[n]) for n in REGIONS]),
+            shifts=[
+                np.stack([j.region(n, textures[n] - subject.codes[n], moves[n]) for n in REGIONS]) for j in jacobians
+            ],
+            measures=np.stack([natural.part(n, textures[n], moves[n]) for n in REGIONS]),
             limits=limits - natural.offset[:, None],
         )
 

@@ -47,7 +47,7 @@ class Pull:
         ridge: how much the forecast may miss the target in order to change the codes less.
         accepted: share of the goals that is enough; more of it does not make a result better.
         strangers: number of people, drawn at random.
-        mixed: whether the starts are combinations of people far from the original, or people near to the target.
+        mixed: whether starts combine parts of people, far from the original; else they are people near to the target.
         natural: how much naturalness may be missed in order to change the codes less.
         overshoot: factor of the changes: the forecast is regularized, and limits of the rendering stop a part of each.
     """
@@ -63,8 +63,8 @@ class Pull:
 
 NEAREST_PEOPLE = 140
 """Number of the people with the most similar traits, who are strangers to start from."""
-DRAWN = Pull(2, 0.15, 0.95, 100, True, 0.0005, 1.5)
-GIVEN = Pull(3, 0.0006, 0.88, NEAREST_PEOPLE, False, 0.01, 2.1)
+DRAWN = Pull(rounds=2, ridge=0.15, accepted=0.95, strangers=100, mixed=True, natural=0.0005, overshoot=1.5)
+GIVEN = Pull(rounds=3, ridge=0.0006, accepted=0.88, strangers=NEAREST_PEOPLE, mixed=False, natural=0.01, overshoot=2.1)
 """A drawn identity only chooses a direction, and each seed another stranger; a given one is to be recognized again."""
 TRAIT_WEIGHTS = {"male": 3.0, "age": 3.0}
 """Weights of traits in the similarity of people; 1 for all others."""

@@ -15,11 +15,10 @@ from faceveil.pipelines.methods.appearance.canonical import SIZE, interpolate_la
 from faceveil.pipelines.methods.appearance.halves import Packer
 from faceveil.pipelines.methods.appearance.latent import appearance_of, latent_of
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod
-from faceveil.pipelines.methods.appearance.render import Subject, canonical_change
+from faceveil.pipelines.methods.appearance.render import canonical_change
 from faceveil.pipelines.methods.appearance.shading import Decomposition
 from faceveil.pipelines.methods.appearance.shape import Correction, region_moves
 from faceveil.pipelines.methods.base import View
-from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 from torch import Tensor
 
 DARK = -0.8
@@ -29,12 +28,6 @@ DARK = -0.8
 @pytest.fixture(scope="module")
 def method() -> AppearanceMethod:
     return AppearanceMethod(trials=1)
-
-
-@pytest.fixture(scope="module")
-def subject(method, portrait, portrait_faces) -> Subject:
-    face = portrait_faces[0]
-    return method.prepare(View(portrait, face, default_recognizer().embed(portrait, face.points))).subject
 
 
 @pytest.fixture(scope="module")

@@ -7,25 +7,10 @@ import pytest
 import torch
 from faceveil.pipelines.methods.appearance import search as module
 from faceveil.pipelines.methods.appearance.canonical import REGIONS
-from faceveil.pipelines.methods.appearance.method import AppearanceMethod
 from faceveil.pipelines.methods.appearance.mixing import EXCESS_WEIGHT, Contributions, Mixer
 from faceveil.pipelines.methods.appearance.natural import Naturalness
-from faceveil.pipelines.methods.appearance.render import Subject
-from faceveil.pipelines.methods.base import View
-from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 
 PEOPLE = 12
-
-
-@pytest.fixture(scope="module")
-def method() -> AppearanceMethod:
-    return AppearanceMethod()
-
-
-@pytest.fixture(scope="module")
-def subject(method, portrait, portrait_faces) -> Subject:
-    face = portrait_faces[0]
-    return method.prepare(View(portrait, face, default_recognizer().embed(portrait, face.points))).subject
 
 
 @pytest.fixture(scope="module")

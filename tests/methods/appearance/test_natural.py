@@ -6,29 +6,15 @@ import numpy as np
 import pytest
 import torch
 from faceveil.pipelines.methods.appearance.canonical import REGIONS
-from faceveil.pipelines.methods.appearance.method import AppearanceMethod
 from faceveil.pipelines.methods.appearance.natural import Naturalness, Parts
 from faceveil.pipelines.methods.appearance.render import Subject
-from faceveil.pipelines.methods.base import View
-from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 
 CONTRAST, FROWN, MUSTACHE, CHIN, WIDTH, NOSE_WIDTH, MOUTH = range(7)
 
 
 @pytest.fixture(scope="module")
-def method() -> AppearanceMethod:
-    return AppearanceMethod()
-
-
-@pytest.fixture(scope="module")
 def natural(method) -> Naturalness:
     return Naturalness(method.model)
-
-
-@pytest.fixture(scope="module")
-def subject(method, portrait, portrait_faces) -> Subject:
-    face = portrait_faces[0]
-    return method.prepare(View(portrait, face, default_recognizer().embed(portrait, face.points))).subject
 
 
 def parts(subject: Subject) -> Parts:

@@ -15,20 +15,7 @@ from faceveil.pipelines.methods.appearance.method import AppearanceMethod
 from faceveil.pipelines.methods.appearance.people import People
 from faceveil.pipelines.methods.appearance.render import Subject, render
 from faceveil.pipelines.methods.appearance.search import GOALS, MORE_ROUNDS, SearchResult, search
-from faceveil.pipelines.methods.base import View
-from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
 from faceveil.pipelines.training.labels import LABELS
-
-
-@pytest.fixture(scope="module")
-def method() -> AppearanceMethod:
-    return AppearanceMethod()
-
-
-@pytest.fixture(scope="module")
-def subject(method, portrait, portrait_faces) -> Subject:
-    face = portrait_faces[0]
-    return method.prepare(View(portrait, face, default_recognizer().embed(portrait, face.points))).subject
 
 
 @pytest.fixture(scope="module")
