@@ -84,6 +84,7 @@ MAX_LABEL_STEP = 1.5
 """Limit of the change of a label in one round."""
 TRIAL_IOD = 44.0
 """Inter-ocular distance of trial renderings in pixels, as in the recognizer's aligned 150 px input."""
+SEARCHING = "searching an identity"
 _KEPT_LABELS = (LABELS.index("male"), LABELS.index("age"))
 _STEP = 0.5
 """Step of the finite differences in ``z``."""
@@ -204,11 +205,11 @@ class _Solver:
         """
         rounds = min(self._pull.rounds, trials)
         count = trials // rounds
-        starts = self.mixtures(count) if self._pull.mixed else [self.codes_of(p) for p in self.nearest_people(target)]
+        starts = self.mixtures(count, progress) if self._pull.mixed else self.near_people(target, count, progress)
         if trials == 1:
             return self.forecast(starts[0], target)
         found, total = list[SearchResult](), count + self._pull.mixed
-        for done, start in enumerate(starts[:count]):
+        for done, start in enumerate(starts):
             found += self.refine(start, rounds, target, part_of(progress, done, total))
         if self._pull.mixed:
             best = max(found, key=self._merit)
@@ -229,11 +230,12 @@ class _Solver:
         codes = np.concatenate([self._model.people.codes[name][person] for name in REGIONS])
         return codes * min(1.0, MAX_START / _strain(codes))
 
-    def mixtures(self, count: int) -> list[np.ndarray]:
+    def mixtures(self, count: int, progress: Progress = silent) -> list[np.ndarray]:
         """Codes ``(Z,)`` of new people from parts of ``people``, the one that is forecast to be best first."""
         codes = [self.codes_of(person) for person in self.people]
         photos = []
         for subject, limits in zip(self._subjects, self._limits, strict=True):
+            progress(0, count, SEARCHING)
             parts = [self._parts(subject, one) for one in codes]
             photos.append(Contributions.of(self._model, self._natural, subject, limits, parts))
         mixer = Mixer(photos, self._labels, self._natural)
@@ -244,16 +246,14 @@ class _Solver:
             for rows in mixer.combinations(count, generator)
         ]
 
-    def nearest_people(self, target: np.ndarray) -> np.ndarray:
-        """``people``, sorted by the forecast distance of their dlib embedding to ``target`` ``(D,)``."""
-        distances = [
-            max(
-                float(np.linalg.norm(self._forecast(s, self._parts(s, self.codes_of(p)))[0] - target))
-                for s in self._subjects
-            )
-            for p in self.people
-        ]
-        return self.people[np.argsort(distances, kind="stable")]
+    def near_people(self, target: np.ndarray, count: int, progress: Progress) -> list[np.ndarray]:
+        """Codes ``(Z,)`` of those ``people`` whose dlib embedding is forecast to be nearest to ``target`` ``(D,)``."""
+        codes, distances = [self.codes_of(person) for person in self.people], []
+        for one in codes:
+            progress(0, count, SEARCHING)
+            embeddings = [self._forecast(s, self._parts(s, one))[0] for s in self._subjects]
+            distances.append(max(float(np.linalg.norm(e - target)) for e in embeddings))
+        return [codes[i] for i in np.argsort(distances, kind="stable")[:count]]
 
     def forecast(self, codes: np.ndarray, target: np.ndarray) -> SearchResult:
         """Change a stranger's codes ``(Z,)`` without rendering."""
@@ -271,7 +271,7 @@ class _Solver:
         columns: list[list[np.ndarray]] = []
         found = []
         for done in range(rounds):
-            progress(done, rounds, "searching an identity")
+            progress(done, rounds, SEARCHING)
             latent = self._latent(codes)
             parts = [self._parts(subject, codes) for subject in self._subjects]
             embeddings = [self._render_and_embed(latent, subject) for subject in self._subjects]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from faceveil.pipelines.methods.appearance import mixing
 from faceveil.pipelines.methods.appearance import search as module
 from faceveil.pipelines.methods.appearance.canonical import REGIONS
+from faceveil.pipelines.methods.appearance.jacobian import GUIDES
 from faceveil.pipelines.methods.appearance.mixing import EXCESS_WEIGHT, Contributions, Mixer
 from faceveil.pipelines.methods.appearance.natural import Naturalness
 
@@ -66,6 +68,33 @@ def test_measures_of_naturalness_respond_as_forecast(method, subject, solver):
     natural = Naturalness(method.model)
     codes = solver.codes_of(solver.people[0])
     *_, response = solver._columns(subject, codes)
-    step = np.random.default_rng(0).normal(size=len(codes)) * 1e-3
-    before, after = (natural.measure(solver._parts(subject, c)) for c in (codes, codes + step))
-    assert np.allclose(after - before, response @ step, atol=2e-4)
+    steps = np.random.default_rng(0).normal(size=(20, len(codes))) * 0.02
+    after, before = (
+        np.stack([natural.measure(solver._parts(subject, codes + sign * step)) for step in steps]) for sign in (1, -1)
+    )
+    change = after - before
+    error = np.linalg.norm(change - 2 * steps @ response.T, axis=0) / np.linalg.norm(change, axis=0)
+    assert error.max() < 0.3
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_guide_that_finds_a_face_most_alike_counts(mixer, monkeypatch, guide):
+    whole = np.repeat(np.arange(PEOPLE)[:, None], len(REGIONS), 1)
+    before = mixer.merits(whole)
+    monkeypatch.setitem(mixing.GOALS, guide, 10 * mixing.GOALS[guide])
+    assert (mixer.merits(whole) < before - 0.1).all()
+
+
+def test_a_search_can_be_stopped_at_once(method, subject, monkeypatch):
+    """Before anything is rendered, there is as much to compute as there are photos."""
+    monkeypatch.setattr(module, "render", None)
+    seen = []
+
+    def stop(*_args):
+        seen.append(1)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        module.search(method.model, [subject] * 3, 0, method.guides, progress=stop)
+    assert len(seen) == 3
