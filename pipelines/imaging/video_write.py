@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ..core.errors import InputError, OutputError
+from ..core.errors import FaceVeilError, InputError, OutputError
 from ..core.files import Unfinished, short_reason
 from ..core.threads import same_priority
 from .convert import converted
@@ -139,7 +139,7 @@ class VideoTarget:
 
     Raises:
         InputError: the container cannot hold the codec or one of the copied streams.
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or this FFmpeg has no such encoder.
     """
 
     def __init__(
@@ -153,15 +153,17 @@ class VideoTarget:
         codec = _codec_for(format.codec, suffix, self._stream_in.codec_context.name, path, source.info)
         self._file = Unfinished(path)
         try:
-            self._open(suffix, codec, format, container)
-        except BaseException:
-            self._file.discard()
+            self._out = _create(self._file.path, suffix)
+            self._add_streams(suffix, codec, format, container)
+        except BaseException as error:
+            self._abandon()
+            if isinstance(error, Exception) and not isinstance(error, FaceVeilError):
+                raise self._failed(error) from None
             raise
 
-    def _open(self, suffix: str, codec: str, format: VideoFormat, container: Any) -> None:
-        import av
-
-        self._out = av.open(str(self._file.path), "w", format=muxer(suffix), options=muxer_options(suffix))
+    def _add_streams(
+        self, suffix: str, codec: str, format: VideoFormat, container: av.container.InputContainer
+    ) -> None:
         self._constant = suffix in _WITHOUT_TIMES
         self._video = _add_video(self._out, codec, suffix, self._source, self._stream_in, format.hardware)
         self._alpha = self._video.pix_fmt in _ENCODERS[codec].alpha
@@ -201,9 +203,7 @@ class VideoTarget:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is not None:
-            with suppress(Exception):
-                self._out.close()
-            self._file.discard()
+            self._abandon()
             return
         try:
             for packet in self._video.encode():
@@ -255,9 +255,10 @@ class VideoTarget:
         Raises:
             OutputError: the disk is full, or the container cannot hold the packet.
         """
-        span, packet = self._source.span, item.packet
-        if not span.whole:
-            shift = round(span.start / packet.time_base)
+        info, packet = self._source.info, item.packet
+        if not self._source.span.whole:
+            # The frames' times begin at 0 here, and those of some files do not.
+            shift = round(info.origin * info.base / packet.time_base)
             packet.dts = None if packet.dts is None else packet.dts - shift
             packet.pts = None if packet.pts is None else packet.pts - shift
         packet.stream = self._copied[item.stream]
@@ -266,11 +267,24 @@ class VideoTarget:
         except Exception as error:
             raise self._failed(error) from None
 
+    def _abandon(self) -> None:
+        """Close and delete the unfinished file."""
+        # The container may not be open, or its file full.
+        with suppress(Exception):
+            self._out.close()
+        self._file.discard()
+
     def _failed(self, error: Exception) -> OutputError:
         return OutputError(
             f"{self._path.name} could not be written ({short_reason(error)}); free some space, or choose another"
             " --video-codec or another suffix"
         )
+
+
+def _create(path: Path, suffix: str) -> av.container.OutputContainer:
+    import av
+
+    return av.open(str(path), "w", format=muxer(suffix), options=muxer_options(suffix))
 
 
 def _codec_for(wanted: str, suffix: str, source: str, path: Path, info: VideoInfo) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from clips import TIME_BASE, rotate_tag, write_clip
 from faceveil.pipelines.core.errors import InputError, OutputError
+from faceveil.pipelines.imaging import video_write
 from faceveil.pipelines.imaging.video import Span, VideoFrame, VideoSource
 from faceveil.pipelines.imaging.video_copy import copy_without_tags
 from faceveil.pipelines.imaging.video_write import VideoFormat, VideoTarget
@@ -151,6 +153,46 @@ def test_packets_without_decoding_times_are_copied(tmp_path: Path, suffix: str) 
     write_clip(source, pictures(40), options={"crf": "20", "bf": "3", "g": "12"}, sound=False)
     copy_without_tags(VideoSource(source), target)
     assert len(times(target)) == 40
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "span"),
+    [
+        (".ts", ".mp4", Span(1.0)),
+        (".ts", ".mkv", Span(1.0)),
+        (".ts", ".ts", Span(1.0)),
+        (".ts", ".mp4", Span()),
+        (".mkv", ".avi", Span()),
+    ],
+)
+def test_sound_stays_in_sync_where_a_file_begins_at_10_seconds(
+    tmp_path: Path, before: str, after: str, span: Span
+) -> None:
+    write_clip(tmp_path / "a.mp4", pictures(75))
+    late, target = tmp_path / f"late{before}", tmp_path / f"b{after}"
+    with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(late), "w", options={"output_ts_offset": "10"}) as out:
+        streams = {s.index: out.add_stream_from_template(s) for s in (source.streams.video[0], source.streams.audio[0])}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    passed_through(VideoSource(late, span), target)
+    starts = []
+    for kind in ("video", "audio"):
+        with closing(av.open(str(target))) as written:
+            frame = next(iter(written.decode(**{kind: 0})))
+            starts.append(float(frame.pts * frame.time_base))
+    # Transport streams put several packets of sound together.
+    assert starts[0] == pytest.approx(starts[1], abs=0.1)
+
+
+def test_a_missing_encoder_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "a.mp4", pictures(3), sound=False)
+    encoders = {"h264": replace(video_write._ENCODERS["h264"], name="libmissing264")}
+    monkeypatch.setattr(video_write, "_ENCODERS", encoders)
+    with pytest.raises(OutputError, match=r"b\.mp4 could not be written .*choose another"):
+        passed_through(VideoSource(tmp_path / "a.mp4"), tmp_path / "b.mp4", VideoFormat("h264"))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
 @pytest.mark.parametrize("suffix", [".ts", ".mkv", ".avi", ".webm", ".mp4"])
