@@ -28,8 +28,9 @@ from .latent import NAME, appearance_of, correction_of, latent_of, with_correcti
 from .network import AppearanceModel, load_model
 from .occlusion import is_child, is_occluded
 from .render import REACH, Appearance, Subject, canonical_change, prepare, render
-from .search import TRIALS, search, search_target
+from .search import search, search_target
 from .shape import NO_CORRECTION, Correction
+from .spec import SEARCH
 
 MAX_YAW = 45.0
 """Maximum yaw in degrees. Beyond it, too little of the far half of the face is visible."""
@@ -60,13 +61,14 @@ class AppearanceMethod:
     """Implements ``Method`` with the built-in model.
 
     Args:
-        trials: maximum renderings of one search; 1 uses the linear forecast without any rendering.
+        trials: maximum renderings of one search, and 4 more where a face is hard; 1 uses the linear forecast without
+            any rendering.
         model: a trained model; the built-in one when omitted.
     """
 
     name = NAME
 
-    def __init__(self, trials: int = TRIALS, model: AppearanceModel | None = None) -> None:
+    def __init__(self, trials: int = SEARCH, model: AppearanceModel | None = None) -> None:
         self.trials = trials
         self.model = model or _builtin_model()
         self.guides = tuple(open_recognizer(name) for name in GUIDES)
@@ -114,7 +116,8 @@ class AppearanceMethod:
     def from_identity(
         self, prepared: Sequence[Prepared], identity: Identity, seed: int, progress: Progress = silent
     ) -> MethodIdentity:
-        result = search_target(self.model, [p.subject for p in prepared], identity, self.guides, seed, progress)
+        subjects = [p.subject for p in prepared]
+        result = search_target(self.model, subjects, identity, self.guides, seed, self.trials, progress)
         return result.latent.method_identity()
 
     @one_thread()
@@ -136,7 +139,10 @@ class AppearanceMethod:
         appearance = self._appearance(identity, subject)
         change = canonical_change(self.model, subject, appearance, strength)
         correction, rendered = correction_of(identity), None
-        if correction is None and strength > 0:
+        if correction is not None:
+            # It was measured at strength 1; what it corrects grows with the strength.
+            correction = correction.times(strength)
+        elif strength > 0:
             # Correct the expression on a small image, and render a large face at full size only once.
             small = subject.scaled(EXPRESSION_IOD)
             correction, last = _corrected(self.model, small, appearance, strength, change)

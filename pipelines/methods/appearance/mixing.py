@@ -13,17 +13,14 @@ import numpy as np
 import torch
 
 from .canonical import REGIONS
+from .forecast import GOALS
 from .jacobian import GUIDES
-from .natural import Naturalness, Parts
+from .natural import Naturalness, Parts, label_excess
 from .network import AppearanceModel
 from .render import Subject
 
-GOALS = {"dlib": 0.86, "faceveil": 1.41}
-"""Distance of the embeddings of two strangers: about dlib's mean, and a cosine of 0."""
-LABEL_SLACK = 0.4
-"""Change of apparent sex or age that is no excess."""
 EXCESS_WEIGHT = 0.2
-"""Share of a goal that a combination may be nearer to the original if its excess is 1 less."""
+"""Penalty on the margin per unit of excess."""
 POOL = 40
 """Number of strangers, drawn at random, that each part is chosen from."""
 SWEEPS = 3
@@ -91,8 +88,8 @@ class Mixer:
                 base + shifts[regions, rows].sum(1) for base, shifts in zip(photo.base, photo.shifts, strict=True)
             ]
             margins += [np.linalg.norm(c, axis=1) / GOALS[g] for g, c in zip(GUIDES, changes, strict=True)]
-            labels = np.maximum(np.abs(changes[0] @ self._labels.T) - LABEL_SLACK, 0).sum(1)
-            excesses.append(self._natural.excess(photo.measures[regions, rows].sum(1), photo.limits) + labels)
+            unnatural = self._natural.excess(photo.measures[regions, rows].sum(1), photo.limits)
+            excesses.append(unnatural + label_excess(changes[0] @ self._labels.T))
         return np.asarray(np.min(margins, axis=0) - EXCESS_WEIGHT * np.max(excesses, axis=0))
 
     def _combination(self, generator: torch.Generator) -> tuple[float, np.ndarray]:

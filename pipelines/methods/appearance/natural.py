@@ -29,6 +29,8 @@ STRETCH = (-0.3, 0.4)
 """Limits of the change of the distance between nose and mouth, as a share."""
 SCALES = np.array([0.1, 0.1, 0.08, 0.08, 0.04, 0.03, 0.05])
 """Excess of each measure that counts as 1: plainly visible."""
+LABEL_SLACK = 0.4
+"""Tolerated change of the labels of apparent sex and age, in label units (of age: 25 years)."""
 _SIDES = ((np.arange(2, 7), np.arange(10, 15)), (np.array([31, 32]), np.array([34, 35])))
 """Left and right landmarks of the jaw and the nose."""
 _UNDER_NOSE, _UPPER_LIP = 33, 51
@@ -104,6 +106,11 @@ class Naturalness:
         region = model.regions[name]
         tones = self._textures[name] @ region.residual[: region.components]
         return np.concatenate([tones, _movements(moves.reshape(-1, 68, 2)).T])
+
+
+def label_excess(changes: np.ndarray) -> np.ndarray:
+    """Sum of how far changes ``(..., L)`` of labels are beyond ``LABEL_SLACK``, ``(...,)``."""
+    return np.asarray(np.maximum(np.abs(changes) - LABEL_SLACK, 0.0).sum(-1))
 
 
 def _movements(moves: np.ndarray) -> np.ndarray:

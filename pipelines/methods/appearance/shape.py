@@ -52,8 +52,11 @@ class Correction:
 
     def plus(self, error: Correction) -> Correction:
         """Add the remaining error; each amount is clipped to its maximum."""
-        limits = np.array([MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN])
-        return Correction(*(float(v) for v in np.clip(self.values + error.values, -limits, limits)))
+        return _clipped(self.values + error.values)
+
+    def times(self, factor: float) -> Correction:
+        """Multiply all amounts; each is clipped to its maximum."""
+        return _clipped(self.values * factor)
 
     @property
     def values(self) -> np.ndarray:
@@ -64,6 +67,11 @@ class Correction:
     def largest(self) -> float:
         """Largest absolute amount."""
         return float(np.abs(self.values).max())
+
+
+def _clipped(values: np.ndarray) -> Correction:
+    limits = np.array([MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN])
+    return Correction(*(float(v) for v in np.clip(values, -limits, limits)))
 
 
 NO_CORRECTION = Correction()
@@ -160,7 +168,7 @@ def _limit_slope(points: np.ndarray, move: np.ndarray, limits: tuple[float, floa
 
 
 def _keep_smile(mouth: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """Limit mouth displacements ``(N, 20, 2)`` to keep the smile. Position and lip shape change; width by up to 8 %."""
+    """Limit mouth displacements ``(N, 20, 2)`` to keep the smile. Position, lip shape and width (-7 to +8 %) change."""
     center, shift = mouth.mean(0), move.mean(1, keepdims=True)
     target = mouth + move
     stretch = np.ptp(target[..., 0], axis=1)[:, None] / max(float(np.ptp(mouth[:, 0])), 1e-6)

@@ -24,8 +24,8 @@ class AppearanceOptions:
 
     search: int = option(
         SEARCH,
-        "Renderings of the search for one new identity, 50 ms each, and 4 more where a face is hard; 1 skips the"
-        " search, which is faster but less private.",
+        "Most renderings of the search for one new identity, 50 ms each, and 4 more where a face is hard; 1 skips"
+        " the search, which is faster but less private.",
         minimum=1,
         maximum=64,
     )

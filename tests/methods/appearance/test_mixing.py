@@ -5,39 +5,41 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from faceveil.pipelines.methods.appearance import mixing
 from faceveil.pipelines.methods.appearance import search as module
 from faceveil.pipelines.methods.appearance.canonical import REGIONS
+from faceveil.pipelines.methods.appearance.forecast import GOALS, Forecaster
 from faceveil.pipelines.methods.appearance.jacobian import GUIDES
 from faceveil.pipelines.methods.appearance.mixing import EXCESS_WEIGHT, Contributions, Mixer
-from faceveil.pipelines.methods.appearance.natural import Naturalness
 
 PEOPLE = 12
 
 
 @pytest.fixture(scope="module")
-def solver(method, subject) -> module._Solver:
-    return module._Solver(method.model, [subject], method.guides, 0, module.DRAWN)
+def searching(method, subject) -> module._Search:
+    return module._Search(method.model, [subject], method.guides, 0, module.DRAWN, np.zeros(128))
 
 
 @pytest.fixture(scope="module")
-def mixer(method, solver) -> Mixer:
-    (subject,) = solver._subjects
-    parts = [solver._parts(subject, solver.codes_of(person)) for person in solver.people[:PEOPLE]]
-    natural = Naturalness(method.model)
-    photo = Contributions.of(method.model, natural, subject, natural.limits(subject), parts)
-    return Mixer([photo, photo], solver._labels, natural)
+def forecaster(searching) -> Forecaster:
+    return searching._forecaster
 
 
-def test_a_combination_is_forecast_like_the_person_it_makes(solver, mixer):
+@pytest.fixture(scope="module")
+def mixer(method, searching, forecaster) -> Mixer:
+    (subject,), (limits,) = forecaster.subjects, forecaster.limits
+    parts = [forecaster.parts(codes)[0] for codes in searching.strangers[:PEOPLE]]
+    photo = Contributions.of(method.model, forecaster.natural, subject, limits, parts)
+    return Mixer([photo, photo], forecaster.labels, forecaster.natural)
+
+
+def test_a_combination_is_forecast_like_the_person_it_makes(searching, forecaster, mixer):
     rows = torch.randint(PEOPLE, (5, len(REGIONS)), generator=torch.Generator().manual_seed(0)).numpy()
-    people = [np.split(solver.codes_of(person), solver._boundaries) for person in solver.people[:PEOPLE]]
-    (subject,) = solver._subjects
+    people = [forecaster.split(codes) for codes in searching.strangers[:PEOPLE]]
     for combination, merit in zip(rows, mixer.merits(rows), strict=True):
         codes = np.concatenate([people[row][region] for region, row in enumerate(combination)])
-        parts = solver._parts(subject, codes)
-        embeddings = solver._forecast(subject, parts)
-        wanted = solver._margin([embeddings]) - EXCESS_WEIGHT * solver._excess([parts], [embeddings])
+        parts = forecaster.parts(codes)
+        embeddings = forecaster.embeddings(parts)
+        wanted = forecaster.margin(embeddings) - EXCESS_WEIGHT * forecaster.excess(parts, embeddings)
         assert merit == pytest.approx(wanted, abs=1e-4)
 
 
@@ -57,23 +59,23 @@ def test_the_seed_chooses_the_combinations_and_the_best_comes_first(mixer):
     assert np.array_equal(merits, np.sort(merits)[::-1])
 
 
-def test_each_part_of_a_new_person_is_a_strangers(solver):
-    regions = list(zip(*(np.split(solver.codes_of(p), solver._boundaries) for p in solver.people), strict=True))
-    for codes in solver.mixtures(3):
-        for part, strangers in zip(np.split(codes, solver._boundaries), regions, strict=True):
+def test_each_part_of_a_new_person_is_a_strangers(searching, forecaster):
+    regions = list(zip(*(forecaster.split(codes) for codes in searching.strangers), strict=True))
+    for codes in searching.mixtures(3):
+        for part, strangers in zip(forecaster.split(codes), regions, strict=True):
             assert any(np.array_equal(part, one) for one in strangers)
 
 
-def test_measures_of_naturalness_respond_as_forecast(method, subject, solver):
-    natural = Naturalness(method.model)
-    codes = solver.codes_of(solver.people[0])
-    *_, response = solver._columns(subject, codes)
+def test_measures_of_naturalness_respond_as_forecast(searching, forecaster):
+    codes = searching.strangers[0]
+    (derivatives,) = forecaster.derivatives(codes)
     steps = np.random.default_rng(0).normal(size=(20, len(codes))) * 0.02
     after, before = (
-        np.stack([natural.measure(solver._parts(subject, codes + sign * step)) for step in steps]) for sign in (1, -1)
+        np.stack([forecaster.natural.measure(forecaster.parts(codes + sign * step)[0]) for step in steps])
+        for sign in (1, -1)
     )
     change = after - before
-    error = np.linalg.norm(change - 2 * steps @ response.T, axis=0) / np.linalg.norm(change, axis=0)
+    error = np.linalg.norm(change - 2 * steps @ derivatives.natural.T, axis=0) / np.linalg.norm(change, axis=0)
     assert error.max() < 0.3
 
 
@@ -81,7 +83,7 @@ def test_measures_of_naturalness_respond_as_forecast(method, subject, solver):
 def test_the_guide_that_finds_a_face_most_alike_counts(mixer, monkeypatch, guide):
     whole = np.repeat(np.arange(PEOPLE)[:, None], len(REGIONS), 1)
     before = mixer.merits(whole)
-    monkeypatch.setitem(mixing.GOALS, guide, 10 * mixing.GOALS[guide])
+    monkeypatch.setitem(GOALS, guide, 10 * GOALS[guide])
     assert (mixer.merits(whole) < before - 0.1).all()
 
 

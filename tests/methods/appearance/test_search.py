@@ -7,14 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from faceveil.pipelines.identity.identity import Identity
 from faceveil.pipelines.methods.appearance import search as module
 from faceveil.pipelines.methods.appearance.canonical import REGIONS
+from faceveil.pipelines.methods.appearance.forecast import GOALS
 from faceveil.pipelines.methods.appearance.jacobian import GUIDES
 from faceveil.pipelines.methods.appearance.latent import MAX_CODE, appearance_of
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod
+from faceveil.pipelines.methods.appearance.network import TRAITS
 from faceveil.pipelines.methods.appearance.people import People
 from faceveil.pipelines.methods.appearance.render import Subject, render
-from faceveil.pipelines.methods.appearance.search import GOALS, MORE_ROUNDS, SearchResult, search
+from faceveil.pipelines.methods.appearance.search import MORE_TRIALS, SearchResult, search, search_target
+from faceveil.pipelines.methods.appearance.strangers import strangers
 from faceveil.pipelines.training.labels import LABELS
 
 
@@ -65,7 +69,7 @@ def test_one_trial_renders_nothing_and_still_changes_the_person(method, subject,
         assert guide.distance(vector, original) > guide.threshold
 
 
-@pytest.mark.parametrize(("goal", "more"), [(9.0, MORE_ROUNDS), (0.1, 0)], ids=["hard", "easy"])
+@pytest.mark.parametrize(("goal", "more"), [(9.0, MORE_TRIALS), (0.1, 0)], ids=["hard", "easy"])
 def test_trials_limit_the_renderings(method, subject, monkeypatch, goal, more):
     """A hard face gets some more."""
     count = 0
@@ -77,32 +81,65 @@ def test_trials_limit_the_renderings(method, subject, monkeypatch, goal, more):
         return original(*args)
 
     monkeypatch.setattr(module, "render", counted)
-    monkeypatch.setattr(module, "GOALS", dict.fromkeys(GOALS, goal))
+    for guide in GOALS:
+        monkeypatch.setitem(GOALS, guide, goal)
     for trials, starts in ((2, 2), (3, 2), (16, 16)):
         count = 0
         search(method.model, [subject], 1, method.guides, trials=trials)
         assert count == starts + more
 
 
+def test_no_codes_are_rendered_twice(method, subject, monkeypatch):
+    rendered = []
+    original = module.render
+
+    def recorded(model, subject, appearance, strength):
+        rendered.append(np.concatenate([*appearance.textures.values(), *appearance.shapes.values()]).tobytes())
+        return original(model, subject, appearance, strength)
+
+    monkeypatch.setattr(module, "render", recorded)
+    for guide in GOALS:
+        monkeypatch.setitem(GOALS, guide, 9.0)  # no face is good enough
+    search(method.model, [subject], 1, method.guides, trials=4)
+    assert len(set(rendered)) == len(rendered) == 4 + MORE_TRIALS
+
+
+def test_trials_limit_the_renderings_for_a_given_identity(method, subject, monkeypatch):
+    count = 0
+    original = module.render
+
+    def counted(*args):
+        nonlocal count
+        count += 1
+        return original(*args)
+
+    monkeypatch.setattr(module, "render", counted)
+    identity = Identity(np.eye(128)[0], "dlib")
+    for trials, renderings in ((1, 0), (2, 2), (4, 3), (16, 15)):
+        count = 0
+        search_target(method.model, [subject], identity, method.guides, trials=trials)
+        assert count == renderings
+
+
 def test_a_stranger_is_drawn_among_people_of_similar_traits(method, subject):
-    solver = module._Solver(method.model, [subject], method.guides, 0, module.DRAWN)
     traits = method.model.people.traits
-    near, far = traits[solver.people], np.delete(traits, solver.people, axis=0)
+    drawn = strangers(method.model, subject.attributes[TRAITS], 100, 0)
+    near, far = traits[drawn], np.delete(traits, drawn, axis=0)
     male = LABELS.index("male")
     own = subject.attributes[male]
+    assert len(set(drawn)) == 100
     assert np.abs(near[:, male] - own).mean() < 0.5 * np.abs(far[:, male] - own).mean()
 
 
 def test_the_forecast_is_better_than_no_forecast(method, subject):
-    solver = module._Solver(method.model, [subject.scaled(module.TRIAL_IOD)], method.guides, 0, module.DRAWN)
+    searching = module._Search(method.model, [subject], method.guides, 0, module.DRAWN, np.zeros(128))
+    forecaster = searching._forecaster
     errors: dict[str, list[float]] = {guide: [] for guide in GUIDES}
-    for person in solver.people[:6]:
-        codes = solver.codes_of(person)
-        rendered = solver._render_and_embed(solver._latent(codes), solver._subjects[0])
-        for guide, forecast, vector, original in zip(
-            GUIDES, solver._forecast(subject, solver._parts(subject, codes)), rendered, subject.embeddings, strict=True
-        ):
-            errors[guide].append(np.linalg.norm(forecast - vector) / np.linalg.norm(original - vector))
+    for codes in searching.strangers[:6]:
+        (rendered,) = searching.rendered(codes).embeddings
+        (forecast,) = forecaster.embeddings(forecaster.parts(codes))
+        for guide, expected, vector, original in zip(GUIDES, forecast, rendered, subject.embeddings, strict=True):
+            errors[guide].append(np.linalg.norm(expected - vector) / np.linalg.norm(original - vector))
     assert all(np.mean(e) < 0.9 for e in errors.values())
 
 
