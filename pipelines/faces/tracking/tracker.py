@@ -95,6 +95,7 @@ class Tracker:
         self._number = -1
         self._scale = 1.0
         self._since_thorough = 0
+        self._last: np.ndarray | None = None
 
     @property
     def delay(self) -> int:
@@ -114,8 +115,10 @@ class Tracker:
         """
         import cv2
 
+        if shrunk.is_cut:
+            self.end_scene()
         self._number += 1
-        self._scale = shrunk.scale
+        self._scale, self._last = shrunk.scale, pixels
         gray = cv2.cvtColor(shrunk.pixels, cv2.COLOR_RGB2GRAY)
         if shrunk.is_cut:
             self._active = []
@@ -124,7 +127,7 @@ class Tracker:
         self._grays.append(gray)
         self._since_thorough += 1
         # A scene begins with no knowledge of its faces.
-        thorough = len(self._grays) == 1 or self._since_thorough >= self._every
+        thorough = len(self._grays) == 1 or shrunk.may_be_cut or self._since_thorough >= self._every
         looked = None if thorough or shrunk.found is not None else self._look_at_all(pixels)
         quick, more = list[Detection](), list[Detection]()
         if looked is None:
@@ -135,13 +138,29 @@ class Tracker:
             found = _merged(quick, more)
         else:
             found = looked
-        hard = [d for d in more if all(iou(d.box, q.box) < MIN_OVERLAP for q in quick)]
+        sure = [q for q in quick if self._finder.accepts(q.score)]
+        hard = [d for d in more if all(iou(d.box, q.box) < MIN_OVERLAP for q in sure)]
         free = self._assign(pixels, found)
         self._recover(pixels)
         for detection in self._confirmed(pixels, free):
             # What the quick search does not see can have been there since the thorough search before.
             missed = any(iou(detection.box, d.box) >= MIN_OVERLAP for d in hard)
             self._start(pixels, detection, self._every if missed else self._lost)
+        if shrunk.may_be_cut:
+            # Who is at a place after it need not be who was there before.
+            for active in self._active:
+                self._renew(active)
+        self._untangle()
+
+    def end_scene(self) -> None:
+        """Search the last frame thoroughly, because no later one can show that a face was there; also call it in the
+        end."""
+        pixels, self._last = self._last, None
+        if pixels is None or self._since_thorough == 0:
+            return
+        self._since_thorough = 0
+        for detection in self._confirmed(pixels, self._finder.thorough(pixels)):
+            self._start(pixels, detection, self._every)
         self._untangle()
 
     def _look_at_all(self, pixels: np.ndarray) -> list[Detection] | None:
@@ -269,10 +288,15 @@ class Tracker:
         now = [a for a in self._active if a.track.last == self._number]
         for i, active in enumerate(now):
             tangled = any(iou(active.box, other.box) > TANGLED for j, other in enumerate(now) if j != i)
-            if tangled != active.tangled and len(active.track.sightings) > 1:
-                active.track = Track(len(self.tracks), {self._number: active.track.cut_last()})
-                self.tracks.append(active.track)
+            if tangled != active.tangled:
+                self._renew(active)
             active.tangled = tangled
+
+    def _renew(self, active: _Active) -> None:
+        """Let the last sighting begin a new track."""
+        if active.track.last == self._number and len(active.track.sightings) > 1:
+            active.track = Track(len(self.tracks), {self._number: active.track.cut_last()})
+            self.tracks.append(active.track)
 
 
 def _matched(actives: Sequence[_Active], found: Sequence[Detection]) -> list[tuple[_Active, Detection]]:

@@ -145,6 +145,8 @@ def _searched(
             frame = waiting.popleft()
             yield frame, _faces(recent, frame.index)
             recent = [t for t in recent if t.last > frame.index]
+    tracker.end_scene()
+    recent += tracker.tracks[known:]
     for frame in waiting:
         yield frame, _faces(recent, frame.index)
 

@@ -113,7 +113,8 @@ class Tracking:
         return self._taken([number for number in self._waiting if number not in running])
 
     def rest(self) -> list[Ended]:
-        """The tracks with views that go on to the last frame."""
+        """Call it after the last frame; returns the tracks with views that go on to it."""
+        self.tracker.end_scene()
         return self._taken(list(self._waiting))
 
     def _taken(self, numbers: Sequence[int]) -> list[Ended]:
