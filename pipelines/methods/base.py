@@ -118,8 +118,9 @@ class Method(Protocol[P]):
 class SettlingMethod(Protocol[P_contra]):
     """A method that can measure once what is the same in all frames of a video, so that each frame costs less."""
 
-    def settled(self, prepared: Sequence[P_contra], identity: MethodIdentity) -> MethodIdentity:
-        """The identity with what was measured on some frames of its person; ``render`` takes it like any other."""
+    def settled(self, prepared: Sequence[P_contra], identity: MethodIdentity, strength: float) -> MethodIdentity:
+        """The identity with what was measured on some frames of its person at this strength; ``render`` takes it like
+        any other."""
 
 
 @dataclass(frozen=True)

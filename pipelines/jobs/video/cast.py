@@ -85,7 +85,7 @@ def cast_people(
         else:
             identity = _shown(casting, person, prepared[person.number], given, seed, step)
         if isinstance(method, SettlingMethod):
-            identity = method.settled(prepared[person.number], identity)
+            identity = method.settled(prepared[person.number], identity, settings.strength)
         cast[person.number] = Role(identity, person.means)
     return cast
 

@@ -78,14 +78,13 @@ class AppearanceMethod:
         if reason is not None:
             return reason
         points = face.points
-        shape = Pose2D.of(points).to_canonical(points)
-        if is_child(shape):
-            return "it has a small child's proportions, and the model was trained on adults"
-        fit = self.model.shapes.fit(shape)
+        fit = self.model.shapes.fit(Pose2D.of(points).to_canonical(points))
         if abs(fit.yaw) > MAX_YAW:
             return f"its yaw is too large ({abs(fit.yaw):.0f} degrees, the limit is {MAX_YAW:.0f})"
         if abs(fit.pitch) > MAX_PITCH:
             return f"its pitch is too large ({abs(fit.pitch):.0f} degrees, the limit is {MAX_PITCH:.0f})"
+        if is_child(self.model.shapes, fit):
+            return "it has a small child's proportions, and the model is for adults"
         return None
 
     @one_thread()
@@ -121,14 +120,14 @@ class AppearanceMethod:
         return result.latent.method_identity()
 
     @one_thread()
-    def settled(self, prepared: Sequence[Prepared], identity: MethodIdentity) -> MethodIdentity:
+    def settled(self, prepared: Sequence[Prepared], identity: MethodIdentity, strength: float) -> MethodIdentity:
         """Measure the correction of the expression once, so that a video's frames need one rendering each."""
         found = []
         for one in prepared:
             small = one.subject.scaled(EXPRESSION_IOD)
             appearance = self._appearance(identity, small)
-            change = canonical_change(self.model, small, appearance, 1.0)
-            found.append(_corrected(self.model, small, appearance, 1.0, change)[0].values)
+            change = canonical_change(self.model, small, appearance, strength)
+            found.append(_corrected(self.model, small, appearance, strength, change)[0].values)
         return with_correction(identity, np.median(found, axis=0))
 
     @one_thread()
@@ -139,10 +138,7 @@ class AppearanceMethod:
         appearance = self._appearance(identity, subject)
         change = canonical_change(self.model, subject, appearance, strength)
         correction, rendered = correction_of(identity), None
-        if correction is not None:
-            # It was measured at strength 1; what it corrects grows with the strength.
-            correction = correction.times(strength)
-        elif strength > 0:
+        if correction is None and strength > 0:
             # Correct the expression on a small image, and render a large face at full size only once.
             small = subject.scaled(EXPRESSION_IOD)
             correction, last = _corrected(self.model, small, appearance, strength, change)

@@ -52,11 +52,8 @@ class Correction:
 
     def plus(self, error: Correction) -> Correction:
         """Add the remaining error; each amount is clipped to its maximum."""
-        return _clipped(self.values + error.values)
-
-    def times(self, factor: float) -> Correction:
-        """Multiply all amounts; each is clipped to its maximum."""
-        return _clipped(self.values * factor)
+        limits = np.array([MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN])
+        return Correction(*(float(v) for v in np.clip(self.values + error.values, -limits, limits)))
 
     @property
     def values(self) -> np.ndarray:
@@ -67,11 +64,6 @@ class Correction:
     def largest(self) -> float:
         """Largest absolute amount."""
         return float(np.abs(self.values).max())
-
-
-def _clipped(values: np.ndarray) -> Correction:
-    limits = np.array([MAX_EYES, MAX_LIPS, MAX_BROWS, MAX_TURN])
-    return Correction(*(float(v) for v in np.clip(values, -limits, limits)))
 
 
 NO_CORRECTION = Correction()

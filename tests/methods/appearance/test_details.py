@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from faceveil.pipelines.faces.face import JAW
+from faceveil.pipelines.faces.align import five_points
+from faceveil.pipelines.faces.face import JAW, mouth_gap
+from faceveil.pipelines.faces.landmarks import fit_landmarks
 from faceveil.pipelines.methods.appearance import method as module
 from faceveil.pipelines.methods.appearance import render
 from faceveil.pipelines.methods.appearance.canonical import SIZE, interpolate_lattice, upsample
@@ -162,3 +164,20 @@ def test_landmarks_that_jump_are_corrected_by_smaller_steps(monkeypatch) -> None
     best, _ = module._corrected(None, None, None, 1.0, None)
     assert tried[:2] == [0, 0.06]
     assert best.lips == pytest.approx(0.03, abs=module.TOLERANCE)
+
+
+def test_a_settled_correction_follows_the_strength(method, portrait, portrait_faces, subject):
+    """A video's frames keep the expression at any strength, and strength 0 is the photo."""
+    prepared = method.prepare(View(portrait, portrait_faces[0], subject.embeddings[0]))
+    identity = method.sample_identity([prepared], 2)
+    unchanged = method.render(prepared, method.settled([prepared], identity, 0.0), 0.0)
+    assert torch.equal(unchanged.patch, prepared.subject.patch)
+    gap = mouth_gap(portrait_faces[0].points)
+    for strength in (0.3, 0.6):
+        change = method.render(prepared, method.settled([prepared], identity, strength), strength)
+        box = np.concatenate([change.points.min(0), change.points.max(0)])
+        x, y = prepared.origin
+        image = portrait.clone()
+        image[..., y : y + change.patch.shape[-2], x : x + change.patch.shape[-1]] = change.patch
+        found = fit_landmarks(image, box, five_points(change.points))
+        assert abs(mouth_gap(found) - gap) < 0.03

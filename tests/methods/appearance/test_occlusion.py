@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -55,3 +56,23 @@ def test_a_toddlers_proportions_are_refused(portrait_faces) -> None:
     method = AppearanceMethod(trials=1)
     assert method.unsupported_reason(face) is None
     assert "small child" in method.unsupported_reason(face.with_points(points))
+
+
+@pytest.mark.parametrize(("yaw", "pitch"), [(0, 0), (30, 0), (-30, 0), (0, 25), (0, -25), (20, 15)])
+def test_proportions_do_not_depend_on_the_pose(portrait_faces, yaw, pitch) -> None:
+    """Seen from above or below, a face is short; seen from the side, the eyes are close together."""
+    method = AppearanceMethod(trials=1)
+    shapes = method.model.shapes
+    adult = shapes.mean
+    toddler = adult.copy()
+    toddler[:17, 1] *= 1.38 / -adult[8, 1]
+    turned = (
+        cv2.Rodrigues(np.array([0.0, np.radians(yaw), 0.0]))[0]
+        @ cv2.Rodrigues(np.array([np.radians(pitch), 0.0, 0.0]))[0]
+    )
+    faces = []
+    for shape in (adult, toddler):
+        points = (shape @ turned.T)[:, :2] * [60.0, -60.0] + 256
+        faces.append(portrait_faces[0].with_points(points))
+    assert method.unsupported_reason(faces[0]) is None
+    assert "small child" in method.unsupported_reason(faces[1])
