@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -39,6 +40,8 @@ BT709, BT601 = 1, 5
 """Numbers of color matrices in H.273, which FFmpeg uses."""
 MATRICES = (BT709, 4, BT601, 6, 7, 9)
 """Those that can be converted; others, and videos that name none, are guessed."""
+WITHOUT_TIMES = ("avi",)
+"""FFmpeg's names of containers that store no times at which frames are shown."""
 COPIED = ("audio", "subtitle")
 """Kinds of streams that are copied. Data streams (GPS, telemetry), attachments and cover images are not."""
 
@@ -212,6 +215,9 @@ class VideoSource:
                 if self.span.start > 0 and container.format.name != "mpegts":
                     container.seek(int((self.span.start + start) * 1_000_000), backward=True)
                 video_ended = False
+                # An AVI file tells in which order frames are decoded. They are shown at the same times, in their own
+                # order; FFmpeg would show B-frames when they are decoded.
+                without_times, shown = container.format.name in WITHOUT_TIMES, deque[int]()
                 for packet in container.demux(wanted):
                     if packet.stream is not stream:
                         if self._is_inside(packet, start):
@@ -219,8 +225,12 @@ class VideoSource:
                         continue
                     if video_ended:
                         continue
+                    if without_times and packet.dts is not None and packet.size:
+                        shown.append(packet.dts)
                     for frame in packet.decode():
                         assert isinstance(frame, _frame_type())
+                        if shown:
+                            frame.pts = shown.popleft()
                         if frame.pts is not None:
                             self.went_back |= latest is not None and frame.pts < latest
                             latest = frame.pts
