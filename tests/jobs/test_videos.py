@@ -141,6 +141,36 @@ def test_a_plan_survives_json_and_can_be_edited(clip, planned, tmp_path: Path) -
     assert np.abs(before[0].astype(int) - after[0]).mean() < 4
 
 
+def test_keyframes_correct_a_track_and_leave_its_other_frames(planned) -> None:
+    plan, _ = planned
+    document = json.loads(plan.to_json())
+    row = document["tracks"][0]
+    assert row["first_frame"] == 0 and len(row["boxes"]) > 6
+    row["keyframes"] = {"2": [10, 10, 40, 40], "4": [20, 10, 50, 40]}
+    before, after = (VideoPlan.from_json(json.dumps(d)).tracks[0].track for d in (json.loads(plan.to_json()), document))
+    assert after.sightings.keys() == before.sightings.keys()
+    for i, sighting in after.sightings.items():
+        if 2 <= i <= 4:
+            assert sighting.box == pytest.approx(np.array([10, 10, 40, 40]) + [5 * (i - 2), 0] * 2)
+            assert sighting.points is None and sighting.origin == "manual"
+        else:
+            assert np.array_equal(sighting.box, before.sightings[i].box)
+            assert (sighting.points is None) == (before.sightings[i].points is None)
+
+
+def test_keyframes_beyond_the_end_of_a_track_make_it_longer(planned) -> None:
+    plan, _ = planned
+    document = json.loads(plan.to_json())
+    row = document["tracks"][0]
+    for key in ("landmarks", "landmark_frames"):
+        row.pop(key, None)
+    row["origins"], row["scores"], row["boxes"] = row["origins"][:3], row["scores"][:3], [[0, 0, 30, 30]] * 3
+    row["keyframes"] = {"6": [40, 0, 70, 30]}
+    track = VideoPlan.from_json(json.dumps(document)).tracks[0].track
+    assert (track.first, track.last) == (0, 6) and sorted(track.sightings) == list(range(7))
+    assert track.sightings[4].box == pytest.approx([20, 0, 50, 30])
+
+
 def test_a_person_can_be_treated_in_a_part_of_the_video(clip, planned, tmp_path: Path) -> None:
     path, _ = clip
     plan, _ = planned

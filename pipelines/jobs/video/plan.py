@@ -298,7 +298,7 @@ def _planned(row: Mapping[str, Any], place: int, count: int) -> PlannedTrack:
     if person is not None and person < 0:
         raise ValueError(f"a person's number is 0 or more, not {person}")
     number, treat, limits = int(row.get("track", place)), _flag(row), _limits(row)
-    if "keyframes" in row:
+    if "keyframes" in row and "boxes" not in row:
         return PlannedTrack(Track(number, _between(row["keyframes"], number, count)), person, treat, limits)
     first, sightings = int(row["first_frame"]), dict[int, Sighting]()
     for i, (letter, score, box) in enumerate(zip(row["origins"], row["scores"], row["boxes"], strict=True)):
@@ -309,7 +309,20 @@ def _planned(row: Mapping[str, Any], place: int, count: int) -> PlannedTrack:
         values = np.frombuffer(zlib.decompress(base64.b64decode(row["landmarks"])), "<i2")
         for i, steps in zip(frames, values.reshape(len(frames), LANDMARKS, 2), strict=True):
             track.place(i, points=_from_steps(sightings[i].box, steps))
+    if "keyframes" in row:
+        _correct(track, _between(row["keyframes"], number, count))
     return PlannedTrack(track, person, treat, limits)
+
+
+def _correct(track: Track, drawn: Mapping[int, Sighting]) -> None:
+    """Replace the sightings of a track by those that were drawn by hand, and fill the gap between the two."""
+    before = track.first, track.last
+    for i, sighting in drawn.items():
+        track.add(i, sighting)
+    for a, b in ((before[1], min(drawn)), (max(drawn), before[0])):
+        gap = _drawn({i: track.sightings[i].box for i in (a, b)})
+        for i in range(a + 1, b):
+            track.add(i, gap[i])
 
 
 def _between(keyframes: Mapping[str, Sequence[float]], track: int, count: int) -> dict[int, Sighting]:
@@ -319,14 +332,18 @@ def _between(keyframes: Mapping[str, Sequence[float]], track: int, count: int) -
     outside = [i for i in frames if not 0 <= i < count]
     if outside:
         raise ValueError(f"track {track} has a keyframe {outside[0]}, but the video has frames 0 to {count - 1}")
-    sightings = {i: Sighting(known[i], 1.0, None, "manual") for i in frames}
-    for a, b in pairwise(frames):
-        for i in range(a + 1, b):
-            box = known[a] + (known[b] - known[a]) * ((i - a) / (b - a))
-            sightings[i] = Sighting(box.astype(np.float32), 1.0, None, "manual")
-    if not sightings:
+    if not known:
         raise ValueError("a track without keyframes")
-    return sightings
+    return _drawn(known)
+
+
+def _drawn(known: Mapping[int, np.ndarray]) -> dict[int, Sighting]:
+    """Sightings with boxes ``(4,)`` that are known in some frames, and interpolated between them."""
+    frames = sorted(known)
+    boxes = dict(known)
+    for a, b in pairwise(frames):
+        boxes |= {i: known[a] + (known[b] - known[a]) * ((i - a) / (b - a)) for i in range(a + 1, b)}
+    return {i: Sighting(boxes[i].astype(np.float32), 1.0, None, "manual") for i in sorted(boxes)}
 
 
 def _box(values: Sequence[float]) -> np.ndarray:
