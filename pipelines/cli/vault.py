@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import InputError
 from ..core.files import check_outputs, exists, write_whole
 from ..core.sealing import Secret
+from ..imaging.encoders import LOSSLESS, holds
+from ..imaging.formats import VIDEO_CODECS
 from .terminal import OK, add_overwrite, command, progress_bar, say
 from .videos import is_video
 
@@ -26,6 +28,12 @@ def add_commands(commands: Any) -> None:
     restore.add_argument("input", type=Path, help="the veiled image or video")
     restore.add_argument("--vault", type=Path, required=True, metavar="FILE", help="written by: anonymize --vault")
     restore.add_argument("-o", "--output", type=Path, required=True, help="the restored file (.png, or a video)")
+    restore.add_argument(
+        "--video-codec",
+        choices=VIDEO_CODECS,
+        default=LOSSLESS,
+        help=f"of a restored video (default: {LOSSLESS}, which keeps every pixel)",
+    )
     restore.add_argument("--person", type=int, metavar="N", help="only this person (default: all)")
     choice = add_key_flags(restore)
     choice.add_argument("--person-key", type=Path, metavar="FILE", help="key of one person, from: vault-person")
@@ -92,9 +100,14 @@ def _restore(options: argparse.Namespace) -> int:
         count = restore_image(options.input, vault, options.output, options.person)
         say(f"{options.output}: {count} face{'s' * (count != 1)} restored")
         return OK
+    if options.video_codec == LOSSLESS and not holds(options.output.suffix.lower(), LOSSLESS):
+        raise InputError(
+            f"{options.output.name} cannot hold a lossless video, so the faces would differ from the originals;"
+            " name a .mkv file, or accept that with --video-codec h264"
+        )
     with progress_bar() as progress:
         source = VideoSource(options.input)
-        count = restore_video(source, vault, options.output, VideoFormat(), options.person, progress)
+        count = restore_video(source, vault, options.output, VideoFormat(options.video_codec), options.person, progress)
     say(f"{options.output}: faces in {count} frame{'s' * (count != 1)} restored")
     return OK
 

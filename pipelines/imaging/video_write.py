@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,88 +15,16 @@ from ..core.errors import FaceVeilError, InputError, OutputError
 from ..core.files import Unfinished, short_reason
 from ..core.threads import same_priority
 from .convert import converted
+from .encoders import ENCODERS, TRANSPARENT, WITH_ALPHA, codec_for
 from .formats import VIDEO_CODECS, VIDEO_OUTPUTS
 from .hdr import encoder_options
 from .patch import FULL_RANGE, can_patch, patched
-from .video import COPIED, RGB, StreamPacket, VideoFrame, VideoInfo, VideoSource, is_cover
+from .video import COPIED, RGB, StreamPacket, VideoFrame, VideoSource, is_cover
 
 if TYPE_CHECKING:
     import av
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    """How one codec is written.
-
-    Attributes:
-        name: FFmpeg's name of the encoder.
-        options: visually lossless settings.
-        formats: pixel formats for 8 and for more bits.
-        hardware: encoders of graphics chips, tried in this order where the user allows it.
-        even: whether both sides of a 4:2:0 frame must be even.
-        alpha: pixel formats with transparency for 8 and for more bits; empty where there is none.
-    """
-
-    name: str
-    options: Mapping[str, str]
-    formats: tuple[str, str]
-    hardware: tuple[str, ...] = ()
-    even: bool = False
-    alpha: tuple[str, str] = ("", "")
-
-
-_ENCODERS: Mapping[str, _Encoder] = {
-    "h264": _Encoder(
-        "libx264",
-        # Without B-frames it takes a quarter less time at the same size, and repeats its bytes: with them, some builds
-        # of x264 write another file in every third run.
-        {"crf": "17", "preset": "veryfast", "bf": "0"},
-        ("yuv420p", "yuv420p10le"),
-        ("h264_nvenc", "h264_videotoolbox", "h264_qsv", "h264_amf"),
-        even=True,
-    ),
-    "hevc": _Encoder(
-        "libx265",
-        {"crf": "20", "preset": "fast", "x265-params": "log-level=none"},
-        ("yuv420p", "yuv420p10le"),
-        ("hevc_nvenc", "hevc_videotoolbox", "hevc_qsv", "hevc_amf"),
-        even=True,
-    ),
-    "av1": _Encoder(
-        "libsvtav1",
-        {"crf": "24", "preset": "8"},
-        ("yuv420p", "yuv420p10le"),
-        ("av1_nvenc", "av1_qsv", "av1_amf"),
-        even=True,
-    ),
-    "vp9": _Encoder(
-        "libvpx-vp9",
-        {"crf": "22", "b:v": "0", "deadline": "realtime", "cpu-used": "5", "row-mt": "1"},
-        ("yuv420p", "yuv420p10le"),
-        alpha=("yuva420p", ""),
-    ),
-    "prores": _Encoder("prores_ks", {"profile": "3"}, ("yuv422p10le",) * 2, alpha=("yuva444p10le",) * 2),
-    "ffv1": _Encoder("ffv1", {"level": "3", "slicecrc": "1"}, ("bgr0", "gbrp16le"), alpha=("bgra", "gbrap16le")),
-}
-_WITH_ALPHA = {"prores": {"profile": "4444"}}
-"""Options of codecs whose usual ones have no transparency."""
-_FAMILIES = {"vp8": "vp9"}
-"""Codecs that are written as another one."""
-_MP4 = ("h264", "hevc", "av1", "vp9")
-_TS = ("h264", "hevc")
-_ALLOWED = {
-    ".mp4": _MP4,
-    ".m4v": _MP4,
-    ".mov": ("h264", "hevc", "prores", "av1"),
-    ".avi": ("h264", "ffv1"),
-    ".webm": ("vp9", "av1"),
-    ".ts": _TS,
-    ".mts": _TS,
-    ".m2ts": _TS,
-}
-"""Codecs that a container takes, the preferred one first; others take all."""
-_TRANSPARENT = {".mov": ("prores",), ".mkv": ("ffv1", "prores", "vp9"), ".webm": ("vp9",), ".avi": ("ffv1",)}
-"""Codecs whose transparency a container takes, the preferred one first; others take none."""
 RGB_MATRIX = 0
 """Number of the color matrix of RGB in H.273."""
 _WITHOUT_TIMES = (".avi",)
@@ -150,7 +77,7 @@ class VideoTarget:
         suffix = path.suffix.lower()
         if suffix not in VIDEO_OUTPUTS:
             raise OutputError(f"{path.name} has no known video suffix; use {', '.join(VIDEO_OUTPUTS)}")
-        codec = _codec_for(format.codec, suffix, self._stream_in.codec_context.name, path, source.info)
+        codec = codec_for(format.codec, suffix, self._stream_in.codec_context.name, path, source.info)
         self._file = Unfinished(path)
         try:
             self._out = _create(self._file.path, suffix)
@@ -166,7 +93,7 @@ class VideoTarget:
     ) -> None:
         self._constant = suffix in _WITHOUT_TIMES
         self._video = _add_video(self._out, codec, suffix, self._source, self._stream_in, format.hardware)
-        self._alpha = self._video.pix_fmt in _ENCODERS[codec].alpha
+        self._alpha = self._video.pix_fmt in ENCODERS[codec].alpha
         if self._constant:
             self._video.time_base = self._video.codec_context.time_base = 1 / self._source.info.rate
         if codec == "hevc" and suffix in _APPLE:
@@ -287,20 +214,6 @@ def _create(path: Path, suffix: str) -> av.container.OutputContainer:
     return av.open(str(path), "w", format=muxer(suffix), options=muxer_options(suffix))
 
 
-def _codec_for(wanted: str, suffix: str, source: str, path: Path, info: VideoInfo) -> str:
-    allowed = _ALLOWED.get(suffix, tuple(_ENCODERS))
-    if wanted != "auto":
-        if wanted not in allowed:
-            raise InputError(f"{suffix} files cannot hold {wanted} ({path.name}); choose {' or '.join(allowed)}")
-        return wanted
-    same = _FAMILIES.get(source, source)
-    if same in _ENCODERS and same in allowed:
-        return same
-    if info.alpha and suffix in _TRANSPARENT:
-        return _TRANSPARENT[suffix][0]
-    return "h264" if "h264" in allowed else allowed[0]
-
-
 def muxer(suffix: str) -> str:
     """FFmpeg's name of a container, which it cannot tell from a temporary file's name."""
     names = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"}
@@ -353,9 +266,9 @@ def _add_video(
 ) -> Any:
     import av
 
-    encoder, info = _ENCODERS[codec], source.info
-    transparent = info.alpha and codec in _TRANSPARENT.get(suffix, ())
-    formats, more = (encoder.alpha, _WITH_ALPHA.get(codec, {})) if transparent else (encoder.formats, {})
+    encoder, info = ENCODERS[codec], source.info
+    transparent = info.alpha and codec in TRANSPARENT.get(suffix, ())
+    formats, more = (encoder.alpha, WITH_ALPHA.get(codec, {})) if transparent else (encoder.formats, {})
     # Many builds of libvpx have 8 bits only.
     known = {f.name for f in av.Codec(encoder.name, "w").video_formats or ()}
     pixel_format = formats[info.deep and formats[True] in known]

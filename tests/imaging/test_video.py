@@ -202,8 +202,8 @@ def test_frames_of_an_avi_file_are_shown_one_after_the_other(tmp_path: Path, bf:
 
 def test_a_missing_encoder_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clip(tmp_path / "a.mp4", pictures(3), sound=False)
-    encoders = {"h264": replace(video_write._ENCODERS["h264"], name="libmissing264")}
-    monkeypatch.setattr(video_write, "_ENCODERS", encoders)
+    encoders = {"h264": replace(video_write.ENCODERS["h264"], name="libmissing264")}
+    monkeypatch.setattr(video_write, "ENCODERS", encoders)
     with pytest.raises(OutputError, match=r"b\.mp4 could not be written .*choose another"):
         passed_through(VideoSource(tmp_path / "a.mp4"), tmp_path / "b.mp4", VideoFormat("h264"))
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]

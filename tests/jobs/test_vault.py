@@ -224,6 +224,34 @@ def test_a_video(tmp_path: Path, portrait: Tensor, portrait_faces: Faces) -> Non
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
 
 
+def test_an_ordinary_video(tmp_path: Path, portrait: Tensor, portrait_faces: Faces, capsys) -> None:
+    """The sealed H.264 file is lossy outside the faces; they come back as they were."""
+    face = portrait_faces[0]
+    card = Card("a", to_uint8(portrait), np.array(face.box), face.points)
+    source, out, vault, key = (str(tmp_path / n) for n in ("a.mp4", "b.mp4", "v.vault", "k.key"))
+    truth, pixels = [], []
+    for frame, faces in frames_of([Shot(4, [(0, lambda t: Pose(0.8, 0.5, 0.9))])], [card], 320, 180):
+        pixels.append(frame)
+        (x1, y1), (x2, y2) = np.split(faces[0].box, 2)
+        # The sealed mask is an ellipse: without the corners.
+        truth.append([x1 + 0.2 * (x2 - x1), y1 + 0.2 * (y2 - y1), x2 - 0.2 * (x2 - x1), y2 - 0.2 * (y2 - y1)])
+    write_clip(Path(source), pixels)
+    main(["vault-key", key])
+    assert main(["anonymize", source, "-o", out, "--method", "solid", "--vault", vault, "--key", key]) == OK
+    restore = ["restore", out, "--vault", vault, "--key", key, "-o"]
+    assert main([*restore, str(tmp_path / "back.mp4")]) == SOME_FAILED
+    assert "name a .mkv file" in capsys.readouterr().err
+    assert main([*restore, str(tmp_path / "lossy.mp4"), "--video-codec", "h264"]) == OK
+    assert main([*restore, str(tmp_path / "back.mkv")]) == OK
+    for (x1, y1, x2, y2), a, b in zip(
+        np.round(truth).astype(int),
+        VideoSource(Path(source)).frames(),
+        VideoSource(tmp_path / "back.mkv").frames(),
+        strict=True,
+    ):
+        assert (a.pixels[y1:y2, x1:x2] == b.pixels[y1:y2, x1:x2]).all()
+
+
 def test_digests_tell_shapes_apart() -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert Digest().add(pixels).hex != Digest().add(pixels.reshape(4, 2, 3)).hex
