@@ -18,6 +18,7 @@ from .convert import converted
 from .encoders import ENCODERS, TRANSPARENT, WITH_ALPHA, codec_for
 from .formats import VIDEO_CODECS, VIDEO_OUTPUTS
 from .hdr import encoder_options
+from .headers import without_tags
 from .patch import FULL_RANGE, can_patch, patched
 from .video import COPIED, RGB, StreamPacket, VideoFrame, VideoSource, is_cover
 
@@ -229,7 +230,7 @@ def add_copy(out: Any, stream: Any, name: str, suffix: str) -> Any:
     """Add a stream to a container whose packets are copied; of its tags only the language stays.
 
     Raises:
-        InputError: the container cannot hold it.
+        InputError: the container cannot hold it, or its header is damaged.
     """
     try:
         # Opaque: without an encoder of its codec, such as AV1 that was decoded by dav1d, the stream could not be made.
@@ -239,6 +240,12 @@ def add_copy(out: Any, stream: Any, name: str, suffix: str) -> Any:
             f"a stream of {name} ({stream.type}, {stream.codec_context.name}) does not fit into {suffix} files; write a"
             " .mkv file"
         ) from None
+    header = stream.codec_context.extradata
+    if header:
+        try:
+            added.codec_context.extradata = without_tags(stream.codec_context.name, header)
+        except ValueError as error:
+            raise InputError(f"a stream of {name} is damaged ({error}); get a fresh copy") from None
     language = stream.metadata.get("language")
     added.metadata.clear()
     if language:
