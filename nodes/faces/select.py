@@ -30,14 +30,18 @@ class SelectFaces(io.ComfyNode):
             category=ROOT,
             description="Select faces by size, position, number, a painted mask, or a reference photo of the person.",
             inputs=[
-                FacesSocket.Input("faces", tooltip="From Detect Faces."),
+                FacesSocket.Input("faces", tooltip="From Detect Faces or Track Faces."),
                 io.Combo.Input(
                     "which",
                     options=["all", "largest", "smallest", "left", "right", "numbers"],
                     default="all",
-                    tooltip="Faces to select in each image. For numbers, fill in the next field.",
+                    tooltip="Faces to select in each image; of tracked faces, people in all images.",
                 ),
-                io.String.Input("numbers", default="0", tooltip="Face numbers from Preview Faces, such as 0,2."),
+                io.String.Input(
+                    "numbers",
+                    default="0",
+                    tooltip="Face numbers from Preview Faces, such as 0,2; of tracked faces, people.",
+                ),
                 io.Float.Input(
                     "min_size",
                     default=0.0,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from ..core.errors import InputError
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selection:
-    """Rules to select faces.
+    """Rules to select faces; of tracked faces, rules to select people in all images.
 
     Attributes:
         which: ``all``, ``largest``, ``smallest``, ``left``, ``right``, or numbers such as ``0,2`` (0 is the first
-            face of the image).
-        min_size: minimum longer side of the box in pixels.
+            face of the image, or the first track). Tracks are compared by the median of their boxes.
+        min_size: minimum longer side of the box in pixels; of a track, the median.
         min_score: minimum detector confidence, 0 to 1.
         allow_missing: whether numbers may be named that no image has a face of.
 
@@ -44,40 +45,60 @@ class Selection:
             raise InputError(f"the minimum score must be between 0 and 1, got {self.min_score}")
 
     def of(self, faces: Faces) -> Faces:
-        """Select faces in each image separately.
+        """Select faces in each image separately, or tracks in all images.
 
         Raises:
             InputError: a face is named by a number that no image has.
         """
+        if any(face.track is not None for face in faces):
+            return self._of_tracks(faces)
         images = [[f for f in faces if f.image == index] for index in sorted({face.image for face in faces})]
-        self._check_numbers(images)
+        if images:
+            self._check_numbers(set(range(max(map(len, images)))))
         return faces.only(face for image in images for face in self._of_image(image))
 
-    def _of_image(self, faces: list[Face]) -> list[Face]:
-        # Numbers count all faces of the image, as previews show them.
-        numbers = set(range(len(faces))) if self.which in WORDS else _numbers(self.which)
-        large = [
-            face
-            for number, face in enumerate(faces)
-            if number in numbers and face.size >= self.min_size and face.score >= self.min_score
-        ]
+    def _of_tracks(self, faces: Faces) -> Faces:
+        """Chosen anew in each image, one person would be bare in some of them."""
+        tracks: dict[int, list[Face]] = {}
+        for face in faces:
+            if face.track is not None:
+                tracks.setdefault(face.track, []).append(face)
+        self._check_numbers(set(tracks))
+        chosen = self._chosen({number: _typical(track) for number, track in tracks.items()})
+        # What belongs to no track cannot be told from the people who are selected.
+        return faces.only(face for face in faces if face.track is None or face.track in chosen)
+
+    def _chosen(self, faces: dict[int, Face]) -> set[int]:
+        """Numbers of the selected ones among numbered faces."""
+        named = set(faces) if self.which in WORDS else _numbers(self.which) & set(faces)
+        large = {n for n in named if faces[n].size >= self.min_size and faces[n].score >= self.min_score}
         if self.which not in _ORDERS or not large:
             return large
         # What only may be a face is chosen where nothing else is there.
-        sure = [face for face in large if face.score >= SURE_SCORE]
-        return [min(sure or large, key=_ORDERS[self.which])]
+        sure = {n for n in large if faces[n].score >= SURE_SCORE}
+        return {min(sorted(sure or large), key=lambda n: _ORDERS[self.which](faces[n]))}
 
-    def _check_numbers(self, images: list[list[Face]]) -> None:
-        if self.which in WORDS or self.allow_missing or not images:
+    def _of_image(self, faces: list[Face]) -> list[Face]:
+        # Numbers count all faces of the image, as previews show them.
+        chosen = self._chosen(dict(enumerate(faces)))
+        return [face for number, face in enumerate(faces) if number in chosen]
+
+    def _check_numbers(self, known: set[int]) -> None:
+        if self.which in WORDS or self.allow_missing:
             return
-        most = max(map(len, images))
-        missing = sorted(number for number in _numbers(self.which) if number >= most)
+        missing = sorted(_numbers(self.which) - known)
         if missing:
-            found = "1 was found" if most == 1 else f"{most} were found"
+            found = "1 was found" if len(known) == 1 else f"{len(known)} were found"
             raise InputError(
                 f"there is no face {missing[0]}: {found}, numbered from 0; faceveil detect or Preview Faces"
                 " shows them; --allow-missing goes on without it"
             )
+
+
+def _typical(faces: Sequence[Face]) -> Face:
+    """A face with the median box of a track, and its best score."""
+    left, top, right, bottom = (median(face.box[i] for face in faces) for i in range(4))
+    return Face((left, top, right, bottom), score=max(face.score for face in faces))
 
 
 def painted(faces: Faces, masks: Tensor) -> Faces:

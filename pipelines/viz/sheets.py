@@ -28,7 +28,7 @@ def draw_faces(
     landmarks: bool = True,
     colors: list[tuple[int, int, int]] | None = None,
 ) -> Any:
-    """Draw numbered boxes and landmarks on one image of a batch.
+    """Draw numbered boxes and landmarks on one image of a batch; a tracked face has the number of its track.
 
     Args:
         pixels: the batch ``(B, 3, H, W)``, RGB in [0, 1].
@@ -50,9 +50,9 @@ def draw_faces(
         draw.rectangle(face.box, outline=color, width=line)
         size = max(11, round(face.size / 7))
         place = (face.box[0] + line + 1, face.box[1] + line)
-        draw.text(
-            place, str(number), fill=color, font_size=size, stroke_width=max(1, size // 12), stroke_fill=(0, 0, 0)
-        )
+        # The number by which Select Faces knows it. The rows of a report count the faces of each image.
+        shown = number if colors or face.track is None else face.track
+        draw.text(place, str(shown), fill=color, font_size=size, stroke_width=max(1, size // 12), stroke_fill=(0, 0, 0))
         if landmarks:
             r = max(0.6, face.size / 160)
             for x, y in face.landmarks:

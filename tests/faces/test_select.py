@@ -55,6 +55,40 @@ def test_a_face_that_is_not_there_is_an_error() -> None:
     assert list(Selection("2").of(more)) == [SMALL]
 
 
+def tracked_faces() -> Faces:
+    """Two people in four images: one grows, one shrinks; the right one is larger in most of them."""
+    sizes = ((30, 60), (40, 50), (40, 50), (50, 30))
+    return Faces(
+        [
+            Face((x, 0, x + size, size), image=i, track=track)
+            for i, pair in enumerate(sizes)
+            for track, (x, size) in enumerate(zip((0, 100), pair, strict=True))
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("which", "track"), [("largest", 1), ("smallest", 0), ("left", 0), ("right", 1), ("0", 0), ("1", 1)]
+)
+def test_of_tracked_faces_a_person_is_selected_in_all_images(which, track) -> None:
+    faces = tracked_faces()
+    assert list(Selection(which).of(faces)) == [f for f in faces if f.track == track]
+
+
+def test_the_size_of_a_track_is_its_median() -> None:
+    faces = tracked_faces()
+    assert {f.track for f in Selection(min_size=45).of(faces)} == {1}
+    assert len(Selection(min_size=35).of(faces)) == 8
+    with pytest.raises(InputError, match="there is no face 2: 2 were found"):
+        Selection("2").of(faces)
+    assert len(Selection("1,2", allow_missing=True).of(faces)) == 4
+
+
+def test_what_belongs_to_no_track_is_selected_with_any_person() -> None:
+    alone = Face((200, 0, 220, 20), image=3)
+    assert alone in list(Selection("largest").of(Faces([*tracked_faces(), alone])))
+
+
 def test_a_painted_mask_marks_faces() -> None:
     mask = torch.zeros(1, 1, 200, 300)
     assert list(painted(FACES, mask)) == []
