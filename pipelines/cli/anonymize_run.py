@@ -191,7 +191,7 @@ def _tell(treated: Treated) -> None:
 def _conclude(done: Sequence[Treated]) -> int:
     failed = [d for d in done if d.error is not None]
     for d in failed:
-        say(f"failed: {d.task.source.name}: {d.error}", error=True)
+        say(f"failed: {d.task.source}: {d.error}", error=True)
     if len(done) > 1:
         say(f"{len(done) - len(failed)} of {len(done)} files done")
     if any(isinstance(d.error, PolicyStop) or (d.report is not None and not d.report.safe) for d in done):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, cast
 
 from ...weights.catalog import cards
 from ..core.files import is_folder
@@ -14,6 +16,7 @@ from ..imaging.formats import FORMATS, VIDEO_OUTPUTS
 from ..jobs.manifest import digest
 from ..jobs.remote import Notes, checksum, is_url, names_file
 from ..jobs.tasks import Task
+from .anonymize import method_options
 
 _WITHOUT_EFFECT = (
     "command", "run", "debug", "input", "output", "jobs", "report", "preview", "save_identity", "overwrite", "resume",
@@ -61,17 +64,23 @@ def id_of(options: argparse.Namespace, task: Task) -> str:
     except OSError as error:
         raise InputError(f"{task.source.name} cannot be read ({short_reason(error)})") from None
     settings = {k: _value(v) for k, v in sorted(vars(options).items()) if k not in _WITHOUT_EFFECT and not callable(v)}
+    # Flags that are left out have defaults that can be files.
+    method = method_options(options)
+    chosen = {} if method is None else {f.name: _value(getattr(method, f.name)) for f in fields(cast(Any, method))}
     weights = [card.sha256 for card in cards()]
-    text = json.dumps([content, settings, weights, version("faceveil")])
+    text = json.dumps([content, settings, chosen, weights, version("faceveil")])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _value(value: object) -> object:
-    """A flag's value; a file counts with its size and time."""
+    """A flag's value; files, also those of a folder, count with their sizes and times."""
     if isinstance(value, (list, tuple)):
         return [_value(item) for item in value]
-    path = value if isinstance(value, Path) else None
-    if path is not None and path.is_file():
-        status = path.stat()
-        return [path.name, status.st_size, status.st_mtime_ns]
+    if isinstance(value, Path):
+        inside = sorted(value.rglob("*")) if value.is_dir() else [value]
+        files = [(p.relative_to(value.parent), p.stat()) for p in inside if p.is_file()]
+        return [value.name, [[str(name), status.st_size, status.st_mtime_ns] for name, status in files]]
+    if isinstance(value, str) and ":" in value:
+        # A recognizer and its file, as KIND:FILE.
+        return [value, _value(Path(value.partition(":")[2]))]
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..core.errors import InputError
@@ -54,7 +55,7 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
     its input as ``NAME_veiled.EXT``. Results of earlier runs in an input folder are left out.
 
     Raises:
-        InputError: no image was found, or several inputs have one output file.
+        InputError: no image was found, or two inputs have one output file.
     """
     found: list[tuple[Path, Path]] = []
     for text in inputs:
@@ -82,7 +83,31 @@ def plan_tasks(inputs: Sequence[str], output: str | None) -> list[Task]:
             Task(source, source.with_name(f"{source.stem}{VEILED}{writable(source).suffix}")) for source, _ in found
         ]
     # A file that is named twice, by itself and by a glob, is treated once.
-    return list(dict.fromkeys(tasks))
+    return _distinct(list(dict.fromkeys(tasks)))
+
+
+def _distinct(tasks: list[Task]) -> list[Task]:
+    """Give outputs of one name another where their inputs differ in the suffix: ``clip.mpg`` beside ``clip.mp4``.
+
+    Raises:
+        InputError: two inputs of one name have one output.
+    """
+    count = Counter(task.target for task in tasks)
+    renamed = []
+    for task in tasks:
+        source, target = task.source, task.target
+        if count[target] > 1 and source.suffix.lower() != target.suffix.lower():
+            target = target.with_name(f"{target.stem}_{source.suffix[1:].lower()}{target.suffix}")
+        renamed.append(replace(task, target=target))
+    first: dict[Path, Path] = {}
+    for task in renamed:
+        if task.target in first:
+            raise InputError(
+                f"{first[task.target]} and {task.source} would both be written to {task.target.name}; rename one, or"
+                " treat their folders one after the other, each with its own -o"
+            )
+        first[task.target] = task.source
+    return renamed
 
 
 def skipped_files(inputs: Sequence[str], output: str | None) -> list[Path]:

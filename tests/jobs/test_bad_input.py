@@ -194,7 +194,7 @@ def test_a_batch_goes_on_past_a_bad_file(tmp_path, capsys) -> None:
         == SOME_FAILED
     )
     said = capsys.readouterr()
-    assert "failed: a.png" in said.err
+    assert f"failed: {tmp_path / 'in' / 'a.png'}: " in said.err
     assert "2 of 3 files done" in said.out
     assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*g")) == [
         "b.png",

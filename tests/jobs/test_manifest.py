@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faceveil.pipelines.cli import main
+from faceveil.pipelines.cli import main, parser
+from faceveil.pipelines.cli.resume import id_of
 from faceveil.pipelines.cli.terminal import OK, SOME_FAILED
 from faceveil.pipelines.jobs.manifest import NAME, Manifest
+from faceveil.pipelines.jobs.tasks import Task, plan_tasks
 from PIL import Image
 
 SOLID = ["--method", "solid", "--jobs", "1"]
@@ -115,7 +117,7 @@ def test_resume_still_protects_inputs_and_refuses_duplicates(folder: Path, capsy
     (folder / "in" / "deep" / "c.png").rename(folder / "in" / "deep" / "a.png")
     inputs[1] = str(folder / "in" / "deep" / "a.png")
     assert main(["anonymize", *inputs, "-o", str(folder / "out"), *SOLID, "--resume", "--overwrite"]) == SOME_FAILED
-    assert "two outputs" in capsys.readouterr().err
+    assert "would both be written to a.png" in capsys.readouterr().err
 
 
 def test_resume_needs_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,3 +137,39 @@ def test_damaged_lines_are_skipped(tmp_path: Path) -> None:
     manifest = Manifest(tmp_path)
     assert manifest.knows(tmp_path / "o") and not manifest.knows(tmp_path / "x")
     assert manifest.finished("i", tmp_path / "o") is None
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--method", "diffdeid"],
+        ["--method", "referencenet", "--referencenet-checkpoint", "weights"],
+        ["--method", "solid", "--verify", "adaface:weights/a.onnx"],
+    ],
+    ids=["a checkpoint where it is looked for", "a folder", "a recognizer"],
+)
+def test_other_weights_are_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("a.png")
+    files = [Path("models/faceveil/diffdeid.safetensors"), Path("weights/a.onnx")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"one")
+    options = parser().parse_args(["anonymize", "a.png", "-o", "out", *flags])
+    task = Task(Path("a.png"), Path("out/a.png"))
+    before = id_of(options, task)
+    assert id_of(options, task) == before
+    for file in files:
+        file.write_bytes(b"other")
+    assert id_of(options, task) != before
+
+
+def test_videos_that_differ_in_the_suffix_get_different_names(tmp_path: Path) -> None:
+    for name in ("clip.mp4", "clip.mpg", "other.wmv"):
+        (tmp_path / name).touch()
+    tasks = plan_tasks([str(tmp_path)], str(tmp_path / "out"))
+    assert {t.source.name: t.target.name for t in tasks} == {
+        "clip.mp4": "clip.mp4",
+        "clip.mpg": "clip_mpg.mp4",
+        "other.wmv": "other.mp4",
+    }

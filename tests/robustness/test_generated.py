@@ -232,7 +232,7 @@ def test_a_report_of_a_batch_names_no_failed_file_as_done(folder: Path, capsys: 
     written = {p.name for p in (folder / "out").iterdir()} - {NAME}
     assert len(json.loads((folder / "report.json").read_text())) == len(written)
     for source in sources:
-        assert (source.name in written) != (f"failed: {source.name}" in said.err)
+        assert (source.name in written) != (f"failed: in/{source.name}" in said.err)
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "1.5", "all", ""])
