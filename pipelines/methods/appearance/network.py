@@ -1,9 +1,9 @@
 """The appearance model: Gaussian PCA of log reflectance detail per face region, with a 3D shape code and attributes.
 
 Each region has one joint vector ``v = [texture code, shape code] = W a + E z``. The attributes ``a`` are what the new
-face shares with the photo (apparent sex, group, light, beard, roughness, yaw, mouth). The residual code ``z`` is the
-identity. The PCA bases describe the mirror-symmetric and the antisymmetric half of a face separately, so mirroring a
-face only changes the signs of codes.
+face shares with the photo (apparent sex, age and ethnic group, light, beard, roughness, yaw, mouth). The residual code
+``z`` is the identity. The PCA bases describe the mirror-symmetric and the antisymmetric half of a face separately, so
+mirroring a face only changes the signs of codes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ....weights.builtin import open_builtin
 from ...core.errors import WeightsError
+from ...core.files import short_reason
 from ...core.stored import read_safetensors
 from ...geometry.shape_model import ShapeModel
 from ...imaging.resample import resize
@@ -43,7 +44,8 @@ _PERSON_MEASURES = ("beard on chin", "mustache", "beard on jaw", "roughness", "f
 TRAITS = np.array(
     [*range(len(LABELS)), *(len(LABELS) + PATTERN_COMPONENTS + MEASURES.index(name) for name in _PERSON_MEASURES)]
 )
-"""Indices of the attributes of a person: apparent sex, group, beard, skin. Light, yaw and mouth belong to the photo."""
+"""Indices of the attributes of a person: apparent sex, age and ethnic group, beard, skin. Light, yaw and mouth belong
+to the photo."""
 
 Codes = dict[str, np.ndarray]
 """Region name to texture code ``(K,)``."""
@@ -114,7 +116,7 @@ class AttributeSpace:
 
 
 class AppearanceModel:
-    """The trained model. It is read-only after loading."""
+    """The trained model."""
 
     def __init__(
         self,
@@ -224,6 +226,14 @@ def load_model(path: Path | None = None) -> AppearanceModel:
         return model_of(tensors, metadata)
     except KeyError as error:
         raise WeightsError(f"{path or FILE} lacks the tensor {error}; train or download the model again") from None
+    except (
+        ValueError,
+        RuntimeError,
+        IndexError,
+    ) as error:  # sizes that do not fit each other, or text that is no number
+        raise WeightsError(
+            f"{path or FILE} is damaged ({short_reason(error)}); train or download the model again"
+        ) from None
 
 
 def model_of(tensors: dict[str, Tensor], metadata: dict[str, str]) -> AppearanceModel:

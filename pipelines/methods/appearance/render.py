@@ -56,7 +56,7 @@ PARTING, MUSTACHE = 0.2, 0.6
 """Greatest gap in a mustache, and its least width, in IOD."""
 FINE_SIGMA, OBJECT_STRENGTH = 1.0, 0.35
 """Residual detail finer than FINE_SIGMA canonical pixels is skin grain; detail stronger than OBJECT_STRENGTH is hair or
-glasses. Both are kept, but on the inner skin, where it is a mole, a scar or a deep fold."""
+glasses. Both are kept. Exception: strong detail on the inner skin is a mole, a scar or a deep fold, and is removed."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from .network import FORMAT, PATTERN_COMPONENTS, TRAITS, AttributeSpace, model_o
 from .packing import PackedFaces
 from .people import People
 from .plainness import Plainness
-from .shading import Decomposer, Measures, measure
+from .shading import MEASURES, Decomposer, Measures, measure
 
 log = logging.getLogger(__name__)
 
@@ -376,7 +376,7 @@ def _combine_ranges(ranges: list[Tensor]) -> Tensor:
 
 def _mirror(m: Measures) -> Measures:
     values = m.values.copy()
-    values[7] *= -1
+    values[MEASURES.index("yaw")] *= -1
     return replace(m, values=values, pattern=m.pattern.reshape(3, 16, 16)[..., ::-1].ravel())
 
 

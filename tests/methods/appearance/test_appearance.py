@@ -12,11 +12,13 @@ from faceveil.pipelines.faces.landmarks import fit_landmarks
 from faceveil.pipelines.methods.appearance.canonical import REGIONS, SIZE, mirrored
 from faceveil.pipelines.methods.appearance.latent import appearance_of, latent_of
 from faceveil.pipelines.methods.appearance.method import AppearanceMethod, Prepared
-from faceveil.pipelines.methods.appearance.network import AppearanceModel, aligned, load_model
+from faceveil.pipelines.methods.appearance.network import FILE, AppearanceModel, aligned, load_model
 from faceveil.pipelines.methods.appearance.shading import apply_gain, from_log, to_log
 from faceveil.pipelines.methods.base import View
 from faceveil.pipelines.methods.identities import MethodIdentity, load_any_identity, save_any_identity
 from faceveil.pipelines.recognition.dlib_resnet import default_recognizer
+from faceveil.weights.builtin import open_builtin
+from safetensors.torch import save_file
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +195,14 @@ def test_a_damaged_model_is_refused(tmp_path) -> None:
         load_model(path)
     with pytest.raises(WeightsError, match="does not exist"):
         load_model(tmp_path / "none.safetensors")
+    tensors, metadata = open_builtin(FILE)
+    for name, value in (("eyes.scale", torch.ones(3)), ("eyes.sign", torch.ones(4))):
+        save_file({k: v.contiguous() for k, v in (tensors | {name: value}).items()}, path, metadata)
+        with pytest.raises(WeightsError, match="is damaged"):
+            load_model(path)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata | {"shape_noise": "much"})
+    with pytest.raises(WeightsError, match="is damaged"):
+        load_model(path)
 
 
 def test_a_given_identity_is_approached(method, prepared, view) -> None:
