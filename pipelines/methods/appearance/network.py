@@ -226,14 +226,10 @@ def load_model(path: Path | None = None) -> AppearanceModel:
         return model_of(tensors, metadata)
     except KeyError as error:
         raise WeightsError(f"{path or FILE} lacks the tensor {error}; train or download the model again") from None
-    except (
-        ValueError,
-        RuntimeError,
-        IndexError,
-    ) as error:  # sizes that do not fit each other, or text that is no number
-        raise WeightsError(
-            f"{path or FILE} is damaged ({short_reason(error)}); train or download the model again"
-        ) from None
+    except (ValueError, RuntimeError, IndexError) as error:
+        # Sizes that do not fit each other, or text that is no number.
+        reason = short_reason(error)
+        raise WeightsError(f"{path or FILE} is damaged ({reason}); train or download the model again") from None
 
 
 def model_of(tensors: dict[str, Tensor], metadata: dict[str, str]) -> AppearanceModel:
