@@ -19,6 +19,9 @@ class SelectFaces(io.ComfyNode):
 
     *only_person* and *not_person* use dlib's recognizer. A face without landmarks cannot be compared and counts as
     a different person.
+
+    Faces from **Track Faces** are selected as people, in all frames: by the median of their boxes, their mean
+    embedding, or a mask that marks them in one frame.
     """
 
     @classmethod

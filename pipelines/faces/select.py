@@ -104,6 +104,8 @@ def _typical(faces: Sequence[Face]) -> Face:
 def painted(faces: Faces, masks: Tensor) -> Faces:
     """Faces that a hand-painted mask marks: it lies on the middle of their box, or on a quarter of it.
 
+    A tracked face is selected in all images if it is marked in one.
+
     Args:
         masks: ``(B, 1, H, W)`` in [0, 1], one for each image that the faces were found in.
 
@@ -113,7 +115,9 @@ def painted(faces: Faces, masks: Tensor) -> Faces:
     missing = [face.image for face in faces if face.image >= len(masks)]
     if missing:
         raise InputError(f"image {missing[0]} has no mask; connect one mask, or one per image")
-    return faces.only(face for face in faces if _is_painted(face, masks[face.image, 0]))
+    marked = [face for face in faces if _is_painted(face, masks[face.image, 0])]
+    direct, tracks = set(map(id, marked)), {face.track for face in marked} - {None}
+    return faces.only(face for face in faces if id(face) in direct or face.track in tracks)
 
 
 def _is_painted(face: Face, mask: Tensor) -> bool:

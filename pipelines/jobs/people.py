@@ -95,7 +95,7 @@ def is_selected(
 def filter_by_person(
     pixels: Tensor, faces: Faces, only: Tensor | None, without: Tensor | None, progress: Progress = silent
 ) -> Faces:
-    """Select faces by reference photos.
+    """Select faces by reference photos; of tracked faces, people by their mean embedding.
 
     Args:
         pixels: batch of images ``(B, 3, H, W)``, RGB in [0, 1].
@@ -110,8 +110,16 @@ def filter_by_person(
     recognizer = default_recognizer()
     known = [face for face in faces if face.landmarks]
     vectors = recognizer.embed_faces(pixels, known, progress) if known else ()
-    embeddings = {id(face): vector for face, vector in zip(known, vectors, strict=True)}
-    return faces.only(face for face in faces if is_selected(recognizer, embeddings.get(id(face)), include, exclude))
+    embeddings: dict[object, list[np.ndarray]] = {}
+    for face, vector in zip(known, vectors, strict=True):
+        embeddings.setdefault(_owner(face), []).append(vector)
+    means = {owner: np.mean(rows, axis=0) for owner, rows in embeddings.items()}
+    return faces.only(face for face in faces if is_selected(recognizer, means.get(_owner(face)), include, exclude))
+
+
+def _owner(face: Face) -> object:
+    """What all faces of one track have in common; an untracked face has nothing in common with others."""
+    return id(face) if face.track is None else ("track", face.track)
 
 
 def pseudonym_of(pseudonyms: Pseudonyms, first: str, vectors: Mapping[str, np.ndarray]) -> Identity:

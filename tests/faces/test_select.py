@@ -103,6 +103,12 @@ def test_a_painted_mask_marks_faces() -> None:
         painted(beside, mask)
 
 
+def test_a_mask_on_a_tracked_face_in_one_image_marks_it_in_all() -> None:
+    faces, masks = tracked_faces(), torch.zeros(4, 1, 100, 200)
+    masks[2, 0, 0:40, 0:40] = 1
+    assert list(painted(faces, masks)) == [f for f in faces if f.track == 0]
+
+
 def test_a_quarter_of_a_box_is_enough() -> None:
     x1, y1, x2, y2 = map(int, LARGE.box)
     mask = torch.zeros(1, 1, 200, 300)

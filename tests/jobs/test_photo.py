@@ -188,6 +188,14 @@ def test_people_are_chosen_by_reference(trio, trio_faces, portrait) -> None:
     assert len(filter_by_person(trio, trio_faces, None, portrait)) == 0
 
 
+def test_a_tracked_person_is_selected_with_the_frames_without_landmarks(trio, trio_faces, portrait) -> None:
+    known = replace(trio_faces[0], track=0)
+    lost = replace(known, landmarks=())
+    assert len(filter_by_person(trio, Faces([known, lost]), portrait, None)) == 2
+    assert len(filter_by_person(trio, Faces([known, lost]), None, portrait)) == 0
+    assert len(filter_by_person(trio, Faces([known, replace(lost, track=None)]), None, portrait)) == 1
+
+
 def test_one_identity_for_several_images(portrait) -> None:
     images = [LoadedImage(portrait), LoadedImage(portrait.flip(-1))]
     method = AppearanceMethod(trials=SEARCH)
