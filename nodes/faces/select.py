@@ -21,7 +21,7 @@ class SelectFaces(io.ComfyNode):
     a different person.
 
     Faces from **Track Faces** are selected as people, in all frames: by the median of their boxes, their mean
-    embedding, or a mask that marks them in one frame.
+    embedding, or a mask that marks them in one frame; *min_size* keeps who is smaller in all frames.
     """
 
     @classmethod

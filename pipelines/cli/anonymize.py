@@ -110,7 +110,12 @@ def _add_selection(group: Any, planned: bool) -> None:
             "--plan", type=Path, metavar="FILE", help="treat the faces of this plan, written by: faceveil plan"
         )
     add_sensitivity(group)
-    group.add_argument("--min-size", type=float, default=0.0, help="keep faces that are smaller than this many pixels")
+    group.add_argument(
+        "--min-size",
+        type=float,
+        default=0.0,
+        help="keep faces that are smaller than this many pixels; in a video, people who are smaller in all frames",
+    )
     group.add_argument(
         "--include", type=Path, action="append", default=[], metavar="REF", help="only the person in this photo"
     )
@@ -209,12 +214,16 @@ def _check_videos(options: argparse.Namespace, tasks: list[Task]) -> None:
     if options.same_person and sum(task.is_video for task in tasks) > 1:
         raise InputError("--same-person takes one video; for several, use --pseudonyms or --identity")
     without = {
-        "--min-size": options.min_size > 0,
         "--preview": options.preview,
         "--save-identity": options.save_identity,
     }
     if options.plan is not None:
-        without |= {"--faces": options.faces != "all", "--include": options.include, "--exclude": options.exclude}
+        without |= {
+            "--faces": options.faces != "all",
+            "--min-size": options.min_size > 0,
+            "--include": options.include,
+            "--exclude": options.exclude,
+        }
     for flag, given in without.items():
         if given:
             where = "a planned video; edit the plan" if options.plan is not None else "videos; treat the images alone"

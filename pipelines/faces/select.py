@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ class Selection:
     Attributes:
         which: ``all``, ``largest``, ``smallest``, ``left``, ``right``, or numbers such as ``0,2`` (0 is the first
             face of the image, or the first track). Tracks are compared by the median of their boxes.
-        min_size: minimum longer side of the box in pixels; of a track, the median.
+        min_size: minimum longer side of the box in pixels; of a track, in at least one image.
         min_score: minimum detector confidence, 0 to 1.
         allow_missing: whether numbers may be named that no image has a face of.
 
@@ -64,7 +64,8 @@ class Selection:
             if face.track is not None:
                 tracks.setdefault(face.track, []).append(face)
         self._check_numbers(set(tracks))
-        chosen = self._chosen({number: _typical(track) for number, track in tracks.items()})
+        large = {n: track for n, track in tracks.items() if max(face.size for face in track) >= self.min_size}
+        chosen = replace(self, min_size=0.0)._chosen({number: _typical(track) for number, track in large.items()})
         # What belongs to no track cannot be told from the people who are selected.
         return faces.only(face for face in faces if face.track is None or face.track in chosen)
 

@@ -75,10 +75,11 @@ def test_of_tracked_faces_a_person_is_selected_in_all_images(which, track) -> No
     assert list(Selection(which).of(faces)) == [f for f in faces if f.track == track]
 
 
-def test_the_size_of_a_track_is_its_median() -> None:
+def test_a_track_is_as_large_as_its_largest_face() -> None:
     faces = tracked_faces()
-    assert {f.track for f in Selection(min_size=45).of(faces)} == {1}
-    assert len(Selection(min_size=35).of(faces)) == 8
+    assert {f.track for f in Selection(min_size=55).of(faces)} == {1}
+    assert len(Selection(min_size=45).of(faces)) == 8
+    assert len(Selection(min_size=65).of(faces)) == 0
     with pytest.raises(InputError, match="there is no face 2: 2 were found"):
         Selection("2").of(faces)
     assert len(Selection("1,2", allow_missing=True).of(faces)) == 4

@@ -81,6 +81,22 @@ def test_people_are_known_again_after_a_cut(planned) -> None:
     assert plan.frames == 3 * FRAMES
 
 
+def test_people_who_are_small_in_all_frames_are_kept(clip, planned, tmp_path: Path) -> None:
+    path, _ = clip
+    plan, _ = planned
+    sizes: dict[int | None, float] = {}
+    for planned_track in plan.tracks:
+        largest = max(s.size for s in planned_track.track.sightings.values())
+        sizes[planned_track.person] = max(largest, sizes.get(planned_track.person, 0.0))
+    small, large = sorted(sizes.values())[0], sorted(sizes.values())[-1]
+    settings = Settings(method="solid", selection=Selection(min_size=(small + large) / 2))
+    report = VideoJob(settings).run(VideoSource(path), tmp_path / "out.mp4")
+    assert report.kept >= 1
+    chosen, _ = VideoJob(settings).plan(VideoSource(path))
+    treated = {t.person for t in chosen.tracks if chosen.is_treated(t)}
+    assert treated == {person for person, size in sizes.items() if size >= (small + large) / 2} != set(sizes)
+
+
 def test_redaction_leaves_no_face(clip, tmp_path: Path) -> None:
     path, truth = clip
     report = VideoJob(Settings(method="solid")).run(VideoSource(path), tmp_path / "out.mp4")

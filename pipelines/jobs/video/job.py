@@ -26,7 +26,7 @@ from .cast import Casting, cast_people
 from .frames import FrameTreatment, Studio
 from .parts import PART_SECONDS, scan_in_parts
 from .people import Person, embedded
-from .plan import VideoPlan
+from .plan import PlannedTrack, VideoPlan
 from .portraits import Portraits, quality_of
 from .redact import check_empty, fits_one_pass, redact_in_one_pass
 from .render import ShowFrame, redacted_whole, render
@@ -78,7 +78,7 @@ class VideoJob:
             InputError: the video is damaged, or a person is selected who is not there.
         """
         found = self._scan(source, progress)
-        plan = VideoPlan.of(source, found)
+        plan = _without_small(VideoPlan.of(source, found), self.settings.selection.min_size)
         return replace(plan, kept=_kept(plan, found.people, self.settings)), found.people
 
     def _scan(self, source: VideoSource, progress: Progress) -> Scan:
@@ -172,7 +172,7 @@ class VideoJob:
     def _picks(self) -> bool:
         """Whether people must be told apart although all faces are only redacted."""
         s = self.settings
-        return bool(s.include or s.exclude or s.selection.which != "all")
+        return bool(s.include or s.exclude or s.selection.which != "all" or s.selection.min_size > 0)
 
     def _count(self, plan: VideoPlan) -> int:
         """How many processes render."""
@@ -220,6 +220,22 @@ def enrolled(
         person = people.setdefault(planned.person, Person(planned.person))
         person.add(planned.track.number, views, embedded(views, recognizers))
     return tuple(people[number] for number in sorted(people))
+
+
+def _without_small(plan: VideoPlan, min_size: float) -> VideoPlan:
+    """Leave out people, and tracks that belong to nobody, who are smaller than this in all frames."""
+    if min_size <= 0:
+        return plan
+    sizes: dict[object, float] = {}
+    for planned in plan.tracks:
+        largest = max(s.size for s in planned.track.sightings.values())
+        sizes[_owner(planned)] = max(largest, sizes.get(_owner(planned), 0.0))
+    tracks = (replace(t, treat=t.treat and sizes[_owner(t)] >= min_size) for t in plan.tracks)
+    return replace(plan, tracks=tuple(tracks))
+
+
+def _owner(planned: PlannedTrack) -> object:
+    return ("track", planned.track.number) if planned.person is None else ("person", planned.person)
 
 
 def _kept(plan: VideoPlan, people: Sequence[Person], settings: Settings) -> frozenset[int]:
