@@ -80,7 +80,7 @@ def _value(value: object) -> object:
         inside = sorted(value.rglob("*")) if value.is_dir() else [value]
         files = [(p.relative_to(value.parent), p.stat()) for p in inside if p.is_file()]
         return [value.name, [[str(name), status.st_size, status.st_mtime_ns] for name, status in files]]
-    if isinstance(value, str) and ":" in value:
+    if isinstance(value, str) and (file := Path(value.partition(":")[2])).is_file():
         # A recognizer and its file, as KIND:FILE.
-        return [value, _value(Path(value.partition(":")[2]))]
+        return [value, _value(file)]
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)

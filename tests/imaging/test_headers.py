@@ -24,7 +24,7 @@ ScriptType: v4.00+
 PlayResX: 640
 
 [Aegisub Project Garbage]
-Video File: /home/SECRET/a.mp4
+Video File: SECRET.mp4
 
 [V4+ Styles]
 Format: Name, Fontname, Fontsize

@@ -69,56 +69,43 @@ def test_one_trial_renders_nothing_and_still_changes_the_person(method, subject,
         assert guide.distance(vector, original) > guide.threshold
 
 
-@pytest.mark.parametrize(("goal", "more"), [(9.0, MORE_TRIALS), (0.1, 0)], ids=["hard", "easy"])
-def test_trials_limit_the_renderings(method, subject, monkeypatch, goal, more):
-    """A hard face gets some more."""
-    count = 0
-    original = module.render
-
-    def counted(*args):
-        nonlocal count
-        count += 1
-        return original(*args)
-
-    monkeypatch.setattr(module, "render", counted)
-    for guide in GOALS:
-        monkeypatch.setitem(GOALS, guide, goal)
-    for trials, starts in ((2, 2), (3, 2), (16, 16)):
-        count = 0
-        search(method.model, [subject], 1, method.guides, trials=trials)
-        assert count == starts + more
-
-
-def test_no_codes_are_rendered_twice(method, subject, monkeypatch):
-    rendered = []
-    original = module.render
+@pytest.fixture
+def rendered(monkeypatch) -> list[bytes]:
+    """Grows by the codes of each rendering."""
+    codes, original = list[bytes](), module.render
 
     def recorded(model, subject, appearance, strength):
-        rendered.append(np.concatenate([*appearance.textures.values(), *appearance.shapes.values()]).tobytes())
+        codes.append(np.concatenate([*appearance.textures.values(), *appearance.shapes.values()]).tobytes())
         return original(model, subject, appearance, strength)
 
     monkeypatch.setattr(module, "render", recorded)
+    return codes
+
+
+@pytest.mark.parametrize(("goal", "more"), [(9.0, MORE_TRIALS), (0.1, 0)], ids=["hard", "easy"])
+def test_trials_limit_the_renderings(method, subject, monkeypatch, rendered, goal, more):
+    """A hard face gets some more."""
+    for guide in GOALS:
+        monkeypatch.setitem(GOALS, guide, goal)
+    for trials, starts in ((2, 2), (3, 2), (16, 16)):
+        rendered.clear()
+        search(method.model, [subject], 1, method.guides, trials=trials)
+        assert len(rendered) == starts + more
+
+
+def test_no_codes_are_rendered_twice(method, subject, monkeypatch, rendered):
     for guide in GOALS:
         monkeypatch.setitem(GOALS, guide, 9.0)  # no face is good enough
     search(method.model, [subject], 1, method.guides, trials=4)
     assert len(set(rendered)) == len(rendered) == 4 + MORE_TRIALS
 
 
-def test_trials_limit_the_renderings_for_a_given_identity(method, subject, monkeypatch):
-    count = 0
-    original = module.render
-
-    def counted(*args):
-        nonlocal count
-        count += 1
-        return original(*args)
-
-    monkeypatch.setattr(module, "render", counted)
+def test_trials_limit_the_renderings_for_a_given_identity(method, subject, rendered):
     identity = Identity(np.eye(128)[0], "dlib")
     for trials, renderings in ((1, 0), (2, 2), (4, 3), (16, 15)):
-        count = 0
+        rendered.clear()
         search_target(method.model, [subject], identity, method.guides, trials=trials)
-        assert count == renderings
+        assert len(rendered) == renderings
 
 
 def test_a_stranger_is_drawn_among_people_of_similar_traits(method, subject):
